@@ -1,0 +1,44 @@
+"""The simple recurrent network of Elman (1990), twice: from its equations, and over torch.nn.RNN."""
+
+from collections.abc import Iterable
+
+from zoo import CellSpec, ModelCard, StateField, hookimpl
+
+STATE = (StateField("h", ("hidden",), "the hidden state"),)
+
+
+@hookimpl
+def zoo_cells() -> Iterable[CellSpec]:
+    return [
+        CellSpec(
+            name="rnn-scratch",
+            factory="zoo_elman.scratch:RNNScratch",
+            card=ModelCard(
+                title="Simple recurrent network, from its equations",
+                authors="Jeffrey L. Elman",
+                year=1990,
+                paper="Finding structure in time, Cognitive Science 14(2), 179-211",
+                equations=("h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)", "y_t = h_t"),
+                state=STATE,
+                notes="Weights begin as N(0, 0.01²) and biases as zero, as in the textbook "
+                "Dive into Deep Learning, section 9.5.",
+            ),
+        ),
+        CellSpec(
+            name="rnn",
+            factory="zoo_elman.library:RNN",
+            card=ModelCard(
+                title="Simple recurrent network, over torch.nn.RNN",
+                authors="Jeffrey L. Elman",
+                year=1990,
+                paper="Finding structure in time, Cognitive Science 14(2), 179-211",
+                equations=(
+                    "h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)",
+                    "y_t = h_t",
+                ),
+                state=STATE,
+                notes="Whole sequences run in torch.nn.RNN; a step is written out over the same "
+                "parameters.",
+            ),
+        ),
+    ]

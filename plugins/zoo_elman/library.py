@@ -1,0 +1,45 @@
+"""torch.nn.RNN as a cell: its own kernels for whole sequences, and the step that they leave out."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import Cell
+
+
+class RNNState(NamedTuple):
+    h: Tensor  # [B, H]; within (-1, 1) for tanh, not negative for relu
+
+
+class RNN(Cell):
+    """The parameters are those of torch.nn.RNN, with its names, shapes and initial values."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: Annotated[
+            Literal["tanh", "relu"], Field(description="What bends the sum.")
+        ] = "tanh",
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.rnn = nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity)
+        self.activation = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
+
+    def init_state(self, batch_size: int) -> RNNState:
+        return RNNState(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: Tensor) -> Tensor:
+        return x @ self.rnn.weight_ih_l0.T + (self.rnn.bias_ih_l0 + self.rnn.bias_hh_l0)
+
+    def advance(self, z: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
+        h = self.activation(z + state.h @ self.rnn.weight_hh_l0.T)
+        return h, RNNState(h)
+
+    def forward(self, x_TBI: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
+        if state is None:
+            state = self.init_state(x_TBI.shape[1])
+        y_TBH, h_LBH = self.rnn(x_TBI, state.h.unsqueeze(0))
+        return y_TBH, RNNState(h_LBH.squeeze(0))

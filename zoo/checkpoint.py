@@ -1,0 +1,73 @@
+"""Weights and texts on disk: safetensors and JSON, written so that a reader sees the old file or
+the new one and never a part."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from zoo.config import ModelConfig
+from zoo.errors import RunError
+from zoo.model import LanguageModel
+from zoo.registry import Registry
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a temporary file beside `path`, flushes it to the disk, and renames it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_weights(model: LanguageModel, path: Path) -> None:
+    """The model's parameters and buffers, on whatever device they are, as safetensors."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, save(weights))
+
+
+def load_model(
+    config: ModelConfig, vocab_size: int, path: Path, registry: Registry | None = None
+) -> LanguageModel:
+    """The model that `config` describes with the weights at `path`, on the CPU, ready to run.
+
+    Names, shapes and dtypes are compared before anything is allocated. Raises RunError for a file
+    that is damaged or holds another model's weights.
+    """
+    with torch.device("meta"):
+        expected = LanguageModel(config, vocab_size, registry).state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; the run has no weights yet.") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    for name in sorted(expected.keys() | found.keys()):
+        wanted = tuple(expected[name].shape) if name in expected else None
+        if wanted != found.get(name):
+            raise RunError(
+                f"{path} does not fit its config.json: {name} is {_shape(found.get(name))}, "
+                f"and the model wants {_shape(wanted)}."
+            )
+    # building draws initial weights, which must not move the caller's random numbers
+    with torch.random.fork_rng(devices=[]):
+        model = LanguageModel(config, vocab_size, registry)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "×".join(map(str, shape)) or "a scalar"

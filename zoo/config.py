@@ -1,0 +1,226 @@
+"""The settings of a run, declared once: command-line flags, keyword arguments, recipes, defaults,
+bounds and `config.json` are all read from the three models here."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from zoo.errors import RunError, UnknownNameError, UsageError
+
+OptionValue = bool | int | float | str
+
+
+class Settings(BaseModel):
+    """Frozen, and closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The settings with these values; UsageError, naming the first that is wrong."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UsageError(first_problem(error)) from None
+
+
+class DataConfig(Settings):
+    """The text and how it is read."""
+
+    corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
+    tokenizer: Literal["letters", "char", "byte"] | None = Field(
+        None, description="How text becomes tokens; without it, what suits the corpus."
+    )
+    max_tokens: int | None = Field(
+        None, ge=2, le=2**40, description="Use only this many tokens, from the beginning."
+    )
+    held_out: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the tokens, at the end, that is kept for testing."
+    )
+
+
+class ModelConfig(Settings):
+    """The sizes and kinds from which a language model is built."""
+
+    cell: str = Field("rnn", description="Which cell; `zoo cells` lists them.")
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="Options of the cell; `zoo show CELL` lists them."
+    )
+    hidden: int = Field(256, ge=1, le=65_536, description="Hidden units of each layer.")
+    layers: int = Field(1, ge=1, le=256, description="Layers of cells.")
+    embedding: int | None = Field(
+        None, ge=1, le=65_536, description="Width of a learned embedding; without it, one-hot."
+    )
+    head_std: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Standard deviation of the head's first weights; without it, uniform within "
+        "1/sqrt(hidden), as torch.nn.Linear.",
+    )
+
+
+class TrainConfig(Settings):
+    """How a model is trained."""
+
+    epochs: int | None = Field(
+        None, ge=1, le=10**9, description="Passes over the text (10 if --minutes is not given)."
+    )
+    minutes: float | None = Field(None, gt=0, le=10**6, description="Stop after this time instead.")
+    batch_size: int = Field(32, ge=1, le=2**20, description="Rows trained side by side.")
+    steps: int = Field(
+        35, ge=1, le=2**20, description="Time steps that a gradient flows back through."
+    )
+    batches: Literal["sequential", "random"] = Field(
+        "sequential",
+        description="Windows that continue each other and hand the state on, or shuffled ones "
+        "that start afresh.",
+    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
+    learning_rate: float = Field(2e-3, gt=0, le=100, description="Learning rate.")
+    clip: float = Field(1.0, gt=0, le=10**9, description="Bound on the gradient's global norm.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of weights and batches.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
+    prompt: str | None = Field(
+        None, description="Beginning of the samples; without it, one that suits the corpus."
+    )
+    sample_every: int | None = Field(
+        None, ge=1, description="Epochs between samples; without it, about ten in a run."
+    )
+
+    report_every: int = Field(
+        500, ge=1, description="Windows between lines of metrics within a long epoch."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is None:
+            if values.get("minutes") is None:
+                return {**values, "epochs": 10}
+        elif isinstance(values, dict) and values.get("minutes") is not None:
+            raise ValueError("epochs and minutes exclude each other; give one")
+        return values
+
+
+class RunConfig(Settings):
+    """Everything that was chosen for a run: the content of `config.json`."""
+
+    format: Literal[1] = 1
+    recipe: str | None = None
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainConfig = TrainConfig()
+
+    @classmethod
+    def build(cls, settings: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
+        """The recipe's choices, or the defaults, overridden by flat `settings` (`hidden=256`).
+
+        Raises UsageError, naming the setting, for one that does not exist or is out of bounds.
+        """
+        sections: dict[str, Any] = load_recipe(recipe) if recipe else {}
+        owners = setting_owners()
+        given = {name: value for name, value in settings.items() if value is not None}
+        for name, value in given.items():
+            if name not in owners:
+                raise UnknownNameError("setting", name, owners, "`zoo train --help`")
+            sections.setdefault(owners[name], {})[name] = value
+        for one, other in (("epochs", "minutes"), ("minutes", "epochs")):
+            if one in given and other not in given:
+                sections["training"].pop(other, None)  # a budget given here replaces the recipe's
+        return cls.checked(recipe=recipe, **sections)
+
+
+@cache
+def setting_owners() -> dict[str, str]:
+    """The section of RunConfig that each flat setting belongs to."""
+    return {
+        name: section
+        for section, model in (("data", DataConfig), ("model", ModelConfig), ("training", TrainConfig))
+        for name in model.model_fields
+    }
+
+
+def setting_fields() -> dict[str, FieldInfo]:
+    """The declaration of each flat setting."""
+    return {**DataConfig.model_fields, **ModelConfig.model_fields, **TrainConfig.model_fields}
+
+
+def list_recipes() -> dict[str, str]:
+    """The named experiments that ship with the zoo, and what each is in one line."""
+    folder = resources.files("zoo") / "recipes"
+    recipes = {}
+    for file in sorted(folder.iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".toml"):
+            recipes[file.name.removesuffix(".toml")] = tomllib.loads(file.read_text())["title"]
+    return recipes
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """A recipe's sections: those of RunConfig."""
+    known = list_recipes()
+    if name not in known:
+        raise UnknownNameError("recipe", name, known, "`zoo train --help`")
+    recipe = tomllib.loads((resources.files("zoo") / "recipes" / f"{name}.toml").read_text())
+    del recipe["title"]
+    return recipe
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+def read_settings(model: type[SettingsT], path: Path) -> SettingsT:
+    """The JSON file at `path`, checked against `model`; RunError if it is damaged or not ours."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged or not ours: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of a validation's findings, as "where: what"."""
+    finding = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in finding["loc"] if isinstance(part, str | int))
+    what = finding["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{where}: {what}" if where else what
+
+
+def parse_value(annotation: Any, value: Any, what: str) -> Any:
+    """`value` as the annotated type, within its bounds; UsageError, naming `what`, if it is not."""
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        finding = error.errors(include_url=False)[0]["msg"].replace("Input should be", "must be")
+        raise UsageError(f"{what}: {finding} (got {value!r})") from None
+
+
+def describe_type(annotation: Any) -> str:
+    """An annotated type as a person reads it: "float, > 0, <= 1"."""
+    if get_origin(annotation) is Annotated:
+        inner, *notes = get_args(annotation)
+        bounds = [text for note in notes for text in _bounds(note)]
+        return ", ".join([describe_type(inner), *bounds])
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join(describe_type(part) for part in get_args(annotation))
+    return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+
+
+def _bounds(note: Any) -> list[str]:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    found = []
+    for constraint in [note, *getattr(note, "metadata", [])]:
+        for key, sign in signs.items():
+            if (bound := getattr(constraint, key, None)) is not None:
+                found.append(f"{sign} {bound}")
+    return found

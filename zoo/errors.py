@@ -1,0 +1,74 @@
+"""Every error and warning that a user can meet. Each message is one or two lines: what is wrong,
+and what to do about it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ZooError(Exception):
+    """The work failed. The command line prints the message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(ZooError):
+    """What was asked for cannot be meant: a wrong name, value or combination."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing is registered under; the message lists the near ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], listed_by: str) -> None:
+        near = near_names(name, known)
+        hint = f"did you mean {near}?" if near else f"{listed_by} lists what there is."
+        super().__init__(f"{kind} {name!r} is not in the zoo; {hint}")
+
+
+class DuplicateNameError(ZooError):
+    """Two plugins provide one name."""
+
+
+class CorpusError(ZooError):
+    """A corpus that cannot be found, read, or trained on."""
+
+
+class TokenizerError(ZooError):
+    """A tokenizer's description that is damaged, or a text that it cannot take."""
+
+
+class RunError(ZooError):
+    """A run folder that is missing, taken, or damaged."""
+
+
+class ArtifactError(ZooError):
+    """An exported file that is not ours, is damaged, or does not fit what it is compared with."""
+
+
+class ProviderError(ZooError):
+    """An execution provider that was asked for and does not run here."""
+
+
+class VerificationError(ZooError):
+    """An exported file that does not compute what the model computes."""
+
+
+class ZooWarning(UserWarning):
+    """Something a user should know; the command line prints it as one line."""
+
+
+class PluginWarning(ZooWarning):
+    """A plugin that failed to load; everything else works."""
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """The registered names most like `name`, as "'a' or 'b'"; empty if none is alike."""
+    matches = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return " or ".join(repr(match) for match in matches)
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error's message, or its type's name if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

@@ -1,0 +1,139 @@
+"""An experiment from its settings to its run folder: `train`, and the same event by event."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.batches import windows_per_epoch
+from zoo.config import RunConfig
+from zoo.dataset import Dataset, read_dataset
+from zoo.device import choose_device
+from zoo.generator import encode_prompt
+from zoo.model import LanguageModel
+from zoo.plots import draw_perplexity
+from zoo.registry import Registry, load_registry
+from zoo.run import METRICS, SAMPLES, Run, free_folder, new_run_folder
+from zoo.trainer import Event, Report, Sample, training
+
+SECONDS_BETWEEN_SAVES = 30.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is about to be trained, and where its files go."""
+
+    run: Run
+    device: str
+    train_tokens: int
+    held_out_tokens: int
+
+
+def train(
+    corpus: str | None = None,
+    *,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Run:
+    """Trains a model on `corpus` (a registered name or a path) and gives back the run.
+
+    `settings` are those of `zoo train --help`, by their names: `cell="rnn"`, `hidden=256`,
+    `epochs=10`. Given ones go before the recipe's, and those before the defaults. Without `out`,
+    the run is a new folder under `runs/`.
+    """
+    events = train_events(
+        corpus, recipe=recipe, out=out, overwrite=overwrite, registry=registry, **settings
+    )
+    for event in events:
+        if isinstance(event, Started):
+            run = event.run
+    return run
+
+
+def train_events(
+    corpus: str | None = None,
+    *,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Iterator[Started | Event]:
+    """`train`, event by event. The run folder is written as the events pass by; nothing is written
+    if the settings, the corpus or the folder are at fault."""
+    registry = registry or load_registry()
+    config = RunConfig.build({**settings, "corpus": corpus}, recipe)
+    registry.cells[config.model.cell]  # a wrong name is said before a long download
+    device = choose_device(config.training.device)
+    data = read_dataset(config.data, registry)
+    windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
+    config = _settle(config, data)
+    prompt = config.training.prompt or ""
+    encode_prompt(data.tokenizer, prompt)
+    torch.manual_seed(config.training.seed)
+    model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
+    path = Path(out) if out is not None else free_folder(_run_name(config, data))
+    run = Run(path, config, data.tokenizer, model)
+    with new_run_folder(path, overwrite):
+        yield Started(run, str(device), len(data.train), len(data.held_out))
+        yield from record(training(model, data, config.training, prompt), run)
+
+
+def _settle(config: RunConfig, data: Dataset) -> RunConfig:
+    """The config with everything that the corpus decided written out."""
+    training_ = config.training.model_copy(
+        update={"prompt": config.training.prompt or data.corpus.prompt}
+    )
+    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind})
+    return config.model_copy(update={"training": training_, "data": data_})
+
+
+def _run_name(config: RunConfig, data: Dataset) -> str:
+    corpus = "stdin" if data.corpus.name == "-" else Path(data.corpus.name).stem
+    return f"{corpus}-{config.recipe or config.model.cell}"
+
+
+def record(events: Iterator[Event], run: Run) -> Iterator[Event]:
+    """Passes the events on, each after it has been written: metrics and samples as they come, the
+    weights every half minute, at the end, and when the run is stopped early. Weights that the
+    trainer gave up on are not saved over the good ones before them."""
+    last_save = time.monotonic()
+    reported = False
+    try:
+        with (
+            closing(events),  # type: ignore[type-var]
+            (run.path / METRICS).open("w", encoding="utf-8") as metrics,
+            (run.path / SAMPLES).open("w", encoding="utf-8") as samples,
+        ):
+            for event in events:
+                if isinstance(event, Report):
+                    reported = True
+                    metrics.write(json.dumps(asdict(event.metrics)) + "\n")
+                    metrics.flush()
+                    if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
+                        run.save()
+                        last_save = time.monotonic()
+                elif isinstance(event, Sample):
+                    samples.write(f"epoch {event.epoch}\n{event.text}\n\n")
+                    samples.flush()
+                yield event
+    except (KeyboardInterrupt, GeneratorExit):
+        if reported:
+            _save_all(run)
+        raise
+    _save_all(run)
+
+
+def _save_all(run: Run) -> None:
+    run.save()
+    draw_perplexity(run)

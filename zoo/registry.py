@@ -1,0 +1,299 @@
+"""What plugins register, and how it is found again by name.
+
+Nothing here imports torch: a spec names its factory as "module:attribute", which is imported when
+the thing is first built or shown. Listing the cells therefore stays quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from zoo.errors import (
+    DuplicateNameError,
+    PluginWarning,
+    UnknownNameError,
+    UsageError,
+    near_names,
+    one_line,
+)
+from zoo.plugins import Plugin, build_plugin_manager
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from zoo.cell import Cell
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+REFERENCE = re.compile(r"[\w.]+:\w+")
+
+
+@dataclass(frozen=True)
+class StateField:
+    """One leaf of a cell's state: its name, its shape without the batch axis (in terms of `hidden`
+    and `input`), and what it holds."""
+
+    name: str
+    shape: tuple[str, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a person wants to know about a cell before using it.
+
+    `equations` are lines of plain text, in the paper's own symbols. `parallel` says whether
+    training can run over all time steps at once. `licence` is that of the implementation.
+    """
+
+    title: str
+    authors: str
+    year: int
+    paper: str
+    equations: tuple[str, ...]
+    state: tuple[StateField, ...]
+    parallel: bool = False
+    licence: str = "Apache-2.0"
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a cell, read from its factory's signature: nowhere else is it declared."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+
+    @property
+    def type_name(self) -> str:
+        """The type as a person reads it, with its bounds: "float, > 0, ≤ 1"."""
+        from zoo.config import describe_type
+
+        return describe_type(self.annotation)
+
+
+class Spec:
+    """What every spec has: a kebab-case `name`, and a `factory` as "module:attribute"."""
+
+    name: str
+    factory: str
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} is not kebab-case (like 'gru-scratch')")
+        if not REFERENCE.fullmatch(self.factory):
+            raise ValueError(f"{self.name}: factory {self.factory!r} is not 'module:attribute'")
+
+    def load_factory(self) -> Any:
+        """Imports what `factory` names."""
+        module, _, attribute = self.factory.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class CellSpec(Spec):
+    """A cell as a plugin registers it.
+
+    `factory` names a callable `(input_size, hidden_size, **options) -> Cell`. `causal` is False
+    for a cell that sees the future: it has `forward` and no `step`.
+    """
+
+    name: str
+    factory: str
+    card: ModelCard
+    causal: bool = True
+
+    def options(self) -> dict[str, Option]:
+        """The options that the factory's signature declares beyond the two sizes. Imports torch."""
+        signature = inspect.signature(self.load_factory(), eval_str=True)
+        found = {}
+        for parameter in list(signature.parameters.values())[2:]:
+            notes = getattr(parameter.annotation, "__metadata__", ())
+            help_text = next((n.description for n in notes if getattr(n, "description", "")), "")
+            found[parameter.name] = Option(
+                parameter.name, parameter.annotation, parameter.default, help_text
+            )
+        return found
+
+    def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given`, with each value (text or already typed) checked and converted.
+
+        Raises UsageError for an option that the cell does not have or a value out of its bounds.
+        """
+        from zoo.config import parse_value
+
+        declared = self.options()
+        values = {}
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in declared:
+                near = near_names(name, declared)
+                has = ", ".join(declared) or "none"
+                hint = f"did you mean {near}?" if near else f"it has: {has}."
+                raise UsageError(f"cell {self.name!r} has no option {key!r}; {hint}")
+            values[name] = parse_value(
+                declared[name].annotation, value, f"option {name!r} of cell {self.name!r}"
+            )
+        return values
+
+    def build(self, input_size: int, hidden_size: int, **options: Any) -> Cell:
+        """A new cell. Sizes are numbers of features, at least 1."""
+        cell: Cell = self.load_factory()(input_size, hidden_size, **self.parse_options(options))
+        return cell
+
+
+@dataclass(frozen=True)
+class CorpusSpec(Spec):
+    """A text that can be named. `factory` names a callable `() -> str`; `tokenizer` is the one it
+    is read with unless another is asked for; `prompt` is a beginning that suits it."""
+
+    name: str
+    factory: str
+    title: str
+    tokenizer: str = "char"
+    prompt: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class ExporterSpec(Spec):
+    """A format that trained models can be written in. `factory` names a `zoo.exporter.Exporter`;
+    `graphs` are the kinds of graph that it writes."""
+
+    name: str
+    factory: str
+    title: str
+    graphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RuntimeSpec(Spec):
+    """Something that runs exported files whose names end in `suffix`. `factory` names a
+    `zoo.exporter.Runtime`."""
+
+    name: str
+    factory: str
+    title: str
+    suffix: str
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Shelf(Mapping[str, SpecT], Generic[SpecT]):
+    """The registered specs of one kind, by name, in order of name."""
+
+    def __init__(self, kind: str, listed_by: str) -> None:
+        self.kind, self.listed_by = kind, listed_by
+        self._specs: dict[str, SpecT] = {}
+        self._origin: dict[str, Plugin] = {}
+        self._duplicates: list[str] = []
+
+    def add(self, spec: SpecT, plugin: Plugin) -> None:
+        if spec.name in self._specs:
+            self._duplicates.append(
+                f"{self.kind} {spec.name!r} comes from both {self._origin[spec.name]} and {plugin};"
+                f" uninstall one, or name it in ZOO_DISABLE_PLUGINS."
+            )
+        else:
+            self._specs[spec.name], self._origin[spec.name] = spec, plugin
+
+    def origin(self, name: str) -> Plugin:
+        """The plugin that supplies `name`."""
+        self[name]
+        return self._origin[name]
+
+    def __getitem__(self, name: str) -> SpecT:
+        self._refuse_duplicates()
+        if name not in self._specs:
+            raise UnknownNameError(self.kind, name, self._specs, self.listed_by)
+        return self._specs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def __iter__(self) -> Any:
+        self._refuse_duplicates()
+        return iter(sorted(self._specs))
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def _refuse_duplicates(self) -> None:
+        if self._duplicates:
+            raise DuplicateNameError(self._duplicates[0])
+
+
+@dataclass
+class Registry:
+    """Everything that the plugins of one manager supply."""
+
+    plugins: list[Plugin] = field(default_factory=list)
+    cells: Shelf[CellSpec] = field(default_factory=lambda: Shelf("cell", "`zoo cells`"))
+    corpora: Shelf[CorpusSpec] = field(default_factory=lambda: Shelf("corpus", "`zoo corpora`"))
+    exporters: Shelf[ExporterSpec] = field(
+        default_factory=lambda: Shelf("exporter", "`zoo plugins`")
+    )
+    runtimes: Shelf[RuntimeSpec] = field(default_factory=lambda: Shelf("runtime", "`zoo plugins`"))
+
+
+def load_registry(*extra: object) -> Registry:
+    """Asks every installed plugin, and the plugin objects in `extra`, what it supplies.
+
+    A plugin that fails costs one PluginWarning and is recorded in `Registry.plugins`.
+    """
+    manager, found = build_plugin_manager(*extra)
+    registry = Registry()
+    for plugin in found:
+        if plugin.error is None:
+            plugin = _collect(manager, plugin, registry)
+        if plugin.error is not None:
+            warnings.warn(f"{plugin} failed: {plugin.error}", PluginWarning, stacklevel=2)
+        registry.plugins.append(plugin)
+    return registry
+
+
+def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) -> Plugin:
+    """Adds what `plugin` supplies, all of it or, if any of it is bad, none."""
+    kinds: list[tuple[Callable[[], Any], type[Spec], Shelf[Any]]] = []
+    for hook, spec_type, shelf in (
+        (manager.hook.zoo_cells, CellSpec, registry.cells),
+        (manager.hook.zoo_corpora, CorpusSpec, registry.corpora),
+        (manager.hook.zoo_exporters, ExporterSpec, registry.exporters),
+        (manager.hook.zoo_runtimes, RuntimeSpec, registry.runtimes),
+    ):
+        for implementation in hook.get_hookimpls():
+            if implementation.plugin_name == plugin.name:
+                kinds.append((implementation.function, spec_type, shelf))
+    supplied = []
+    try:
+        for call, spec_type, shelf in kinds:
+            for spec in call():
+                if not isinstance(spec, spec_type):
+                    raise TypeError(f"{call.__name__} gave {spec!r}, not a {spec_type.__name__}")
+                supplied.append((shelf, spec))
+    except (Exception, SystemExit) as failure:  # a stranger's code, as when it is imported
+        error = f"{type(failure).__name__}: {one_line(failure)}"
+        return Plugin(plugin.name, plugin.distribution, plugin.version, error)
+    for shelf, spec in supplied:
+        shelf.add(spec, plugin)
+    return plugin
+
+
+def list_cells(pattern: str = "*", registry: Registry | None = None) -> list[CellSpec]:
+    """The registered cells whose names match the shell pattern (`*gru*`), in order of name."""
+    cells = (registry or load_registry()).cells
+    return [cells[name] for name in cells if fnmatchcase(name, pattern)]
+
+
+def get_cell(name: str, registry: Registry | None = None) -> CellSpec:
+    """The cell registered as `name`; UnknownNameError lists the near names."""
+    return (registry or load_registry()).cells[name]

@@ -1,0 +1,128 @@
+"""A run folder: what training leaves behind, and all that is needed to use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.checkpoint import load_model, save_weights, write_atomically
+from zoo.config import RunConfig, read_settings
+from zoo.device import choose_device
+from zoo.errors import RunError
+from zoo.generator import Source
+from zoo.model import LanguageModel, ModelStepper
+from zoo.registry import Registry, load_registry
+from zoo.tokenizers import Tokenizer, read_tokenizer
+
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+METRICS, PLOT, SAMPLES = "metrics.jsonl", "perplexity.png", "samples.txt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model with its tokenizer and the choices that made it, in the folder `path`."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: LanguageModel
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`. A last line that was cut off in writing is left out."""
+        metrics = self.path / METRICS
+        if not metrics.is_file():
+            return []
+        whole_lines = metrics.read_text("utf-8").rpartition("\n")[0]
+        return [json.loads(line) for line in whole_lines.splitlines()]
+
+    def save(self) -> None:
+        """Writes what is enough to use the model."""
+        write_atomically(self.path / CONFIG, self.config.model_dump_json(indent=2).encode())
+        write_atomically(self.path / TOKENIZER, self.tokenizer.model_dump_json(indent=2).encode())
+        save_weights(self.model, self.path / WEIGHTS)
+
+
+def load(path: str | Path, registry: Registry | None = None) -> Run:
+    """The run in the folder `path`; RunError if it is missing or damaged."""
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path} is not a run folder: it has no {CONFIG}.")
+    config = read_settings(RunConfig, path / CONFIG)
+    if not (path / TOKENIZER).is_file():
+        raise RunError(f"{path} is damaged: {TOKENIZER} is missing.")
+    tokenizer = read_tokenizer((path / TOKENIZER).read_bytes())
+    registry = registry or load_registry()
+    model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
+    return Run(path, config, tokenizer, model)
+
+
+def open_run_source(path: Path, provider: str, registry: Registry) -> Source:
+    """The run in `path`, to be computed by PyTorch."""
+    device = choose_device(provider)
+    run = load(path, registry)
+    stepper = ModelStepper(run.model.to(device))
+    return Source(stepper, run.tokenizer, run.config.training.prompt or "", f"PyTorch on {device}")
+
+
+def free_folder(name: str) -> Path:
+    """`runs/name`, or `runs/name-2` and so on where that is taken."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+@contextmanager
+def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
+    """Makes the folder for a run that the block then writes.
+
+    Raises RunError for a folder that is taken (unless `overwrite`, and it holds a run), or cannot
+    be made. If the block fails before it has written weights, the folder is removed and what was
+    there before is put back.
+    """
+    replaced = _set_aside(path, overwrite)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        _put_back(replaced, path)
+        raise RunError(f"{path} cannot be written: {error.strerror}; choose another --out.") from None
+    try:
+        yield
+    except BaseException:
+        if not (path / WEIGHTS).exists():
+            shutil.rmtree(path, ignore_errors=True)
+            _put_back(replaced, path)
+            replaced = None
+        raise
+    finally:
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _set_aside(path: Path, overwrite: bool) -> Path | None:
+    """Moves what is at `path` out of the way; None if nothing is there."""
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return None
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path} exists and is not a run folder; choose another --out.")
+        if not overwrite:
+            raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
+        return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}; choose another --out.") from None
+
+
+def _put_back(replaced: Path | None, path: Path) -> None:
+    if replaced is not None:
+        replaced.rename(path)

@@ -1,0 +1,99 @@
+"""Choosing the next token from logits: pure functions on arrays.
+
+Everything is computed in float64 from float32 logits, so that two runtimes with equal logits choose
+equal tokens; the same operations in the same order can then stand inside an exported graph.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from zoo.config import Settings
+from zoo.tokenizers import Ids
+
+Floats: TypeAlias = npt.NDArray[np.floating]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+
+
+class Sampling(Settings):
+    """How the next token is chosen."""
+
+    temperature: float = Field(
+        0.0, ge=0, le=1000, description="Divides the logits; 0 takes the most likely token."
+    )
+    top_k: int = Field(
+        0, ge=0, le=2**31 - 1, description="Choose among this many most likely tokens; 0: all."
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Choose among the most likely tokens that together have this probability.",
+    )
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
+    """Tokens [B] from logits [B, V] and numbers [B], uniform in [0, 1): one draw a row.
+
+    A draw is the first token, in order of the vocabulary, at which the cumulative probability
+    passes `uniform`. At temperature 0 `uniform` is not looked at, and the first of equally likely
+    tokens is taken.
+    """
+    if sampling.greedy:
+        return logits.argmax(axis=-1)
+    mass = np.cumsum(kept_weights(logits, sampling), axis=-1)
+    draws = uniform[:, None].astype(np.float64) * mass[:, -1:]
+    return (mass <= draws).sum(axis=-1)
+
+
+def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:
+    """Probabilities [B, V], not normalised, with those of tokens that are not to be chosen zero.
+
+    Tokens as likely as the last one kept are kept too, by top-k and by top-p.
+    """
+    scaled = logits.astype(np.float64) / sampling.temperature
+    weights: Doubles = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    if 0 < sampling.top_k < logits.shape[-1]:
+        weights = np.where(weights < _kth(weights, sampling.top_k), 0.0, weights)
+    if sampling.top_p < 1:
+        falling = -np.sort(-weights, axis=-1)
+        before = np.cumsum(falling, axis=-1) - falling
+        inside = before < sampling.top_p * falling.sum(axis=-1, keepdims=True)
+        last = inside.sum(axis=-1, keepdims=True) - 1
+        weights = np.where(weights < np.take_along_axis(falling, last, -1), 0.0, weights)
+    return weights
+
+
+def margin(logits: Floats, uniform: float, sampling: Sampling) -> float:
+    """How far the choice from logits [V] is from another choice: the smallest of the draw's
+    distance from a boundary between tokens, the cumulative probability's distance from `top_p`,
+    and the gap between the k-th and the next logit (between the two best at temperature 0).
+
+    A small margin means that rounding alone can change the token.
+    """
+    best = -np.sort(-logits.astype(np.float64))
+    if sampling.greedy:
+        return float(best[0] - best[1]) if len(best) > 1 else np.inf
+    row = logits[None]
+    mass = np.cumsum(kept_weights(row, sampling)[0])
+    distances = [np.abs(mass / mass[-1] - uniform).min()]
+    if 0 < sampling.top_k < len(best):
+        distances.append(best[sampling.top_k - 1] - best[sampling.top_k])
+    if sampling.top_p < 1:
+        among = kept_weights(row, sampling.model_copy(update={"top_p": 1.0}))[0]
+        cumulative = np.cumsum(-np.sort(-among)) / among.sum()
+        distances.append(np.abs(cumulative - sampling.top_p).min())
+    return float(min(distances))
+
+
+def _kth(weights: Doubles, k: int) -> Doubles:
+    """The k-th largest of each row, [B, 1]."""
+    return -np.partition(-weights, k - 1, axis=-1)[:, k - 1 : k]

@@ -1,0 +1,262 @@
+"""The trainer: truncated backpropagation through time, as an iterator of events.
+
+It computes and yields; it writes nothing and prints nothing. Whoever iterates over it renders the
+events, stores them, or stops early.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.batches import BATCHES, windows_per_epoch
+from zoo.config import TrainConfig
+from zoo.dataset import Dataset
+from zoo.errors import ZooError
+from zoo.generator import generate_ids
+from zoo.model import LanguageModel, ModelStepper
+from zoo.sampling import Sampling
+from zoo.state import detach
+
+SAMPLE_LENGTH = 50
+EVALUATION_ROWS, EVALUATION_STEPS = 32, 256
+SECONDS_BETWEEN_PROGRESS = 0.2
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How training stands: a line of `metrics.jsonl`.
+
+    `epoch` and `step` (windows) count from 1; `tokens` and `seconds` from the start. Perplexities
+    are exp of the mean cross-entropy in nats per token: over the windows since the line before,
+    with the weights as they were then, and over the held-out part (None without one).
+    """
+
+    epoch: int
+    step: int
+    tokens: int
+    seconds: float
+    train_perplexity: float
+    train_bits_per_token: float
+    held_out_perplexity: float | None
+    held_out_bits_per_token: float | None
+    held_out_bits_per_char: float | None
+    tokens_per_second: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Several times a second: the share that is done, and figures since the last Report."""
+
+    fraction: float
+    epoch: int
+    perplexity: float
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """At the end of each epoch, and within a long one every `report_every` windows."""
+
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model now says after the prompt; `text` begins with it."""
+
+    epoch: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end; `metrics` are those of the last Report."""
+
+    metrics: Metrics
+
+
+Event: TypeAlias = Progress | Report | Sample | Finished
+
+
+class Meter:
+    """Loss and speed since it was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)  # nats, summed over tokens; no wait for a GPU
+        self.tokens = 0
+        self.began = time.perf_counter()
+
+    def add(self, loss: Tensor, tokens: int) -> None:
+        self.loss += loss.detach() * tokens
+        self.tokens += tokens
+
+    def nats_per_token(self) -> float:
+        return float(self.loss) / self.tokens
+
+    def tokens_per_second(self) -> float:
+        return self.tokens / (time.perf_counter() - self.began)
+
+
+def training(
+    model: LanguageModel, data: Dataset, config: TrainConfig, prompt: str
+) -> Iterator[Event]:
+    """Trains `model` in place, on the device where it is.
+
+    Raises CorpusError for a text too short for one window, ZooError where the loss is no longer
+    finite.
+    """
+    device = next(model.parameters()).device
+    tokens, held_out = (torch.from_numpy(part).to(device) for part in (data.train, data.held_out))
+    windows = windows_per_epoch(len(tokens), config.batch_size, config.steps)
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), config.learning_rate)
+    rng = np.random.default_rng(config.seed)
+    state: Any = None
+    step = total_tokens = 0
+    started, last_progress = time.monotonic(), 0.0
+    meter = Meter(device)
+    samples_due = _sample_schedule(config)
+
+    def fraction_done() -> float:
+        if config.minutes is not None:
+            return min(1.0, (time.monotonic() - started) / (60 * config.minutes))
+        assert config.epochs is not None
+        return min(1.0, step / (windows * config.epochs))
+
+    def report() -> Metrics:
+        nats = meter.nats_per_token()
+        if not math.isfinite(nats):
+            raise ZooError(
+                f"the loss is no longer finite at step {step}; lower --learning-rate or --clip."
+            )
+        held_out_nats = evaluate(model, held_out) if len(held_out) else None
+        chars = data.held_out_chars_per_token if len(held_out) else 1.0
+        return Metrics(
+            epoch=epoch,
+            step=step,
+            tokens=total_tokens,
+            seconds=time.monotonic() - started,
+            train_perplexity=perplexity(nats),
+            train_bits_per_token=nats / math.log(2),
+            held_out_perplexity=None if held_out_nats is None else perplexity(held_out_nats),
+            held_out_bits_per_token=None if held_out_nats is None else held_out_nats / math.log(2),
+            held_out_bits_per_char=(
+                None if held_out_nats is None else held_out_nats / math.log(2) / chars
+            ),
+            tokens_per_second=meter.tokens_per_second(),
+            learning_rate=config.learning_rate,
+        )
+
+    metrics = None
+    model.train()
+    for epoch in count(1):
+        out_of_time = False
+        for window in BATCHES[config.batches](tokens, config.batch_size, config.steps, rng):
+            state = model.init_state(config.batch_size) if window.fresh else detach(state)
+            logits_TBV, state = model(window.inputs, state)
+            loss = F.cross_entropy(logits_TBV.flatten(0, 1), window.targets.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            step += 1
+            total_tokens += window.targets.numel()
+            meter.add(loss, window.targets.numel())
+
+            done = fraction_done()
+            if time.monotonic() - last_progress > SECONDS_BETWEEN_PROGRESS:
+                last_progress = time.monotonic()
+                nats = meter.nats_per_token()
+                left = (last_progress - started) * (1 - done) / done
+                yield Progress(done, epoch, perplexity(nats), meter.tokens_per_second(), left)
+            out_of_time = config.minutes is not None and done >= 1
+            if out_of_time:
+                break
+            if step % config.report_every == 0:
+                metrics = report()
+                yield Report(metrics)
+                meter = Meter(device)
+        if meter.tokens:
+            metrics = report()
+            yield Report(metrics)
+        finished = out_of_time or epoch == config.epochs
+        if finished or samples_due(epoch, fraction_done()):
+            yield Sample(epoch, _sample(model, data, prompt))
+        if finished:
+            break
+        meter = Meter(device)
+    assert metrics is not None
+    yield Finished(metrics)
+
+
+def evaluate(model: LanguageModel, tokens: Tensor) -> float:
+    """Mean cross-entropy, in nats per token, over the text `tokens` (at least 2).
+
+    The text is cut into up to 32 rows, each read from the initial state; at most one token for
+    each row is left over at the end.
+    """
+    rows = max(1, min(EVALUATION_ROWS, (len(tokens) - 1) // EVALUATION_STEPS))
+    length = (len(tokens) - 1) // rows
+    inputs = tokens[: rows * length].view(rows, length).t()
+    targets = tokens[1 : rows * length + 1].view(rows, length).t()
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    with torch.no_grad():
+        state = model.init_state(rows)
+        for start in range(0, length, EVALUATION_STEPS):
+            part = slice(start, start + EVALUATION_STEPS)
+            logits_TBV, state = model(inputs[part].contiguous(), state)
+            total += F.cross_entropy(
+                logits_TBV.flatten(0, 1), targets[part].flatten(), reduction="sum"
+            )
+    model.train(was_training)
+    return float(total) / (rows * length)
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp of the mean cross-entropy; held below the largest number that JSON can carry."""
+    return math.exp(min(nats_per_token, 700.0))
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def _sample_schedule(config: TrainConfig) -> Callable[[int, float], bool]:
+    """Whether a sample is due at the end of an epoch: every `sample_every` epochs, or in each tenth
+    of the run."""
+    shown = 0
+
+    def due(epoch: int, fraction: float) -> bool:
+        nonlocal shown
+        if config.sample_every is not None:
+            return epoch % config.sample_every == 0
+        tenth = int(fraction * 10 + 1e-9)
+        shown, is_due = max(shown, tenth), tenth > shown
+        return is_due
+
+    return due
+
+
+def _sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
+    ids = data.tokenizer.encode(prompt)
+    was_training = model.training
+    model.eval()
+    continuation = generate_ids(ModelStepper(model), ids, SAMPLE_LENGTH, Sampling())
+    text = prompt + data.tokenizer.decode(continuation)
+    model.train(was_training)
+    return text

@@ -1,5 +1,5 @@
-"""The settings of a run, declared once: command-line flags, keyword arguments, recipes, defaults,
-bounds and `config.json` are all read from the three models here."""
+"""Settings, declared once: command-line flags, keyword arguments, recipes, defaults, bounds and
+`config.json` are all read from the models here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from zoo.errors import RunError, UnknownNameError, UsageError
 
 OptionValue = bool | int | float | str
+
+DEFAULT_LENGTH = 200  # tokens to generate
 
 
 class Settings(BaseModel):
@@ -112,6 +114,27 @@ class TrainConfig(Settings):
         return values
 
 
+class Sampling(Settings):
+    """How the next token is chosen."""
+
+    temperature: float = Field(
+        0.0, ge=0, le=1000, description="Divides the logits; 0 takes the most likely token."
+    )
+    top_k: int = Field(
+        0, ge=0, le=2**31 - 1, description="Choose among this many most likely tokens; 0: all."
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Choose among the most likely tokens that together have this probability.",
+    )
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
 class RunConfig(Settings):
     """Everything that was chosen for a run: the content of `config.json`."""
 
@@ -145,7 +168,11 @@ def setting_owners() -> dict[str, str]:
     """The section of RunConfig that each flat setting belongs to."""
     return {
         name: section
-        for section, model in (("data", DataConfig), ("model", ModelConfig), ("training", TrainConfig))
+        for section, model in (
+            ("data", DataConfig),
+            ("model", ModelConfig),
+            ("training", TrainConfig),
+        )
         for name in model.model_fields
     }
 

@@ -1,4 +1,4 @@
-"""A corpus read with a tokenizer and divided into what is trained on and what is kept for testing."""
+"""A corpus read with a tokenizer, and divided into a part to train on and a part to test on."""
 
 from __future__ import annotations
 

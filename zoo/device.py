@@ -8,7 +8,7 @@ from zoo.errors import ProviderError
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is CUDA where it works and else the CPU; "cuda" where it does not work is a
+    """ "auto" is CUDA where it works and else the CPU; "cuda" where it does not work is a
     ProviderError that says why."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zoo.config import DEFAULT_LENGTH, Sampling
 from zoo.errors import RunError, UsageError, ZooError, ZooWarning
 from zoo.registry import Registry, load_registry
-from zoo.sampling import Sampling, choose
+from zoo.sampling import choose
 from zoo.tokenizers import Ids, Tokenizer
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 Logits: TypeAlias = npt.NDArray[np.floating]
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
-
-DEFAULT_LENGTH = 200
 
 
 class Stepper(Protocol):
@@ -82,7 +81,9 @@ def generate_ids(
         yield int(last[0])
 
 
-def open_source(source: str | Path, provider: str = "auto", registry: Registry | None = None) -> Source:
+def open_source(
+    source: str | Path, provider: str = "auto", registry: Registry | None = None
+) -> Source:
     """A run folder, to be computed by PyTorch, or an exported file, by the runtime registered for
     its suffix. `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here."""
     path = Path(source)
@@ -91,19 +92,21 @@ def open_source(source: str | Path, provider: str = "auto", registry: Registry |
         from zoo.run import open_run_source
 
         return open_run_source(path, provider, registry)
+    if not path.exists():
+        raise RunError(f"{path} does not exist; give a run folder or an exported file.")
     return find_runtime(path, registry).open(path, provider)
 
 
 def find_runtime(path: Path, registry: Registry) -> Runtime:
-    """The runtime registered for the suffix of the file at `path`, which must exist."""
-    if not path.exists():
-        raise RunError(f"{path} does not exist; give a run folder or an exported file.")
+    """The runtime registered for the suffix of the file at `path`."""
     for spec in registry.runtimes.values():
         if path.name.endswith(spec.suffix):
             runtime: Runtime = spec.load_factory()()
             return runtime
     suffixes = ", ".join(sorted(spec.suffix for spec in registry.runtimes.values())) or "none"
-    raise RunError(f"{path} is neither a run folder nor a file that a runtime here opens ({suffixes}).")
+    raise RunError(
+        f"{path} is neither a run folder nor a file that a runtime here opens ({suffixes})."
+    )
 
 
 def stream(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -145,10 +146,6 @@ class ModelStepper:
         return unflatten(like, leaves)
 
 
-def to_float64(model: LanguageModel, registry: Registry | None = None) -> LanguageModel:
+def to_float64(model: LanguageModel) -> LanguageModel:
     """A copy of the model that computes in float64."""
-    copy = LanguageModel(model.config, model.vocab_size, registry)
-    copy.load_state_dict(model.state_dict())
-    return copy.double().eval()
-
-
+    return deepcopy(model).double()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -195,11 +195,11 @@ class Shelf(Mapping[str, SpecT], Generic[SpecT]):
         self.kind, self.listed_by = kind, listed_by
         self._specs: dict[str, SpecT] = {}
         self._origin: dict[str, Plugin] = {}
-        self._duplicates: list[str] = []
+        self.duplicates: list[str] = []
 
     def add(self, spec: SpecT, plugin: Plugin) -> None:
         if spec.name in self._specs:
-            self._duplicates.append(
+            self.duplicates.append(
                 f"{self.kind} {spec.name!r} comes from both {self._origin[spec.name]} and {plugin};"
                 f" uninstall one, or name it in ZOO_DISABLE_PLUGINS."
             )
@@ -210,6 +210,10 @@ class Shelf(Mapping[str, SpecT], Generic[SpecT]):
         """The plugin that supplies `name`."""
         self[name]
         return self._origin[name]
+
+    def origins(self) -> dict[str, Plugin]:
+        """The plugin behind each name, in order of name."""
+        return dict(sorted(self._origin.items()))
 
     def __getitem__(self, name: str) -> SpecT:
         self._refuse_duplicates()
@@ -228,8 +232,8 @@ class Shelf(Mapping[str, SpecT], Generic[SpecT]):
         return len(self._specs)
 
     def _refuse_duplicates(self) -> None:
-        if self._duplicates:
-            raise DuplicateNameError(self._duplicates[0])
+        if self.duplicates:
+            raise DuplicateNameError(self.duplicates[0])
 
 
 @dataclass
@@ -243,6 +247,22 @@ class Registry:
         default_factory=lambda: Shelf("exporter", "`zoo plugins`")
     )
     runtimes: Shelf[RuntimeSpec] = field(default_factory=lambda: Shelf("runtime", "`zoo plugins`"))
+
+    def shelves(self) -> tuple[Shelf[Any], ...]:
+        return self.cells, self.corpora, self.exporters, self.runtimes
+
+    def supplied_by(self, plugin: Plugin) -> list[tuple[str, str]]:
+        """Kind and name of everything on the shelves that came from `plugin`."""
+        return [
+            (shelf.kind, name)
+            for shelf in self.shelves()
+            for name, origin in shelf.origins().items()
+            if origin == plugin
+        ]
+
+    def duplicates(self) -> list[str]:
+        """The names that two plugins provide, each as the error that using its kind raises."""
+        return [message for shelf in self.shelves() for message in shelf.duplicates]
 
 
 def load_registry(*extra: object) -> Registry:
@@ -263,23 +283,23 @@ def load_registry(*extra: object) -> Registry:
 
 def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) -> Plugin:
     """Adds what `plugin` supplies, all of it or, if any of it is bad, none."""
-    kinds: list[tuple[Callable[[], Any], type[Spec], Shelf[Any]]] = []
-    for hook, spec_type, shelf in (
+    hooks: list[tuple[pluggy.HookCaller, type[Spec], Shelf[Any]]] = [
         (manager.hook.zoo_cells, CellSpec, registry.cells),
         (manager.hook.zoo_corpora, CorpusSpec, registry.corpora),
         (manager.hook.zoo_exporters, ExporterSpec, registry.exporters),
         (manager.hook.zoo_runtimes, RuntimeSpec, registry.runtimes),
-    ):
-        for implementation in hook.get_hookimpls():
-            if implementation.plugin_name == plugin.name:
-                kinds.append((implementation.function, spec_type, shelf))
+    ]
     supplied = []
     try:
-        for call, spec_type, shelf in kinds:
-            for spec in call():
-                if not isinstance(spec, spec_type):
-                    raise TypeError(f"{call.__name__} gave {spec!r}, not a {spec_type.__name__}")
-                supplied.append((shelf, spec))
+        for hook, spec_type, shelf in hooks:
+            for implementation in hook.get_hookimpls():
+                if implementation.plugin_name != plugin.name:
+                    continue
+                specs: Any = implementation.function()
+                for spec in specs:
+                    if not isinstance(spec, spec_type):
+                        raise TypeError(f"{hook.name} gave {spec!r}, not a {spec_type.__name__}")
+                    supplied.append((shelf, spec))
     except (Exception, SystemExit) as failure:  # a stranger's code, as when it is imported
         error = f"{type(failure).__name__}: {one_line(failure)}"
         return Plugin(plugin.name, plugin.distribution, plugin.version, error)

@@ -6,12 +6,12 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoint import load_model, save_weights, write_atomically
+from zoo.checkpoint import load_model, new_folder, save_weights, write_atomically
 from zoo.config import RunConfig, read_settings
 from zoo.device import choose_device
 from zoo.errors import RunError
@@ -84,24 +84,24 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
     """Makes the folder for a run that the block then writes.
 
     Raises RunError for a folder that is taken (unless `overwrite`, and it holds a run), or cannot
-    be made. If the block fails before it has written weights, the folder is removed and what was
-    there before is put back.
+    be written. If the block fails before it has written weights, what it wrote is removed and what
+    was there before is put back.
     """
     replaced = _set_aside(path, overwrite)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        _put_back(replaced, path)
-        raise RunError(f"{path} cannot be written: {error.strerror}; choose another --out.") from None
-    try:
-        yield
+        with new_folder(path):
+            try:
+                yield
+            except BaseException:
+                if not (path / WEIGHTS).exists():
+                    for item in path.iterdir():
+                        item.unlink()
+                raise
     except BaseException:
-        if not (path / WEIGHTS).exists():
-            shutil.rmtree(path, ignore_errors=True)
-            _put_back(replaced, path)
+        if replaced is not None and not (path / WEIGHTS).exists():
+            with suppress(OSError):
+                path.rmdir()
+            replaced.rename(path)
             replaced = None
         raise
     finally:
@@ -120,9 +120,6 @@ def _set_aside(path: Path, overwrite: bool) -> Path | None:
             raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
         return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}; choose another --out.") from None
-
-
-def _put_back(replaced: Path | None, path: Path) -> None:
-    if replaced is not None:
-        replaced.rename(path)
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}; choose another --out."
+        ) from None

@@ -10,34 +10,12 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from zoo.config import Settings
+from zoo.config import Sampling
 from zoo.tokenizers import Ids
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Doubles: TypeAlias = npt.NDArray[np.float64]
-
-
-class Sampling(Settings):
-    """How the next token is chosen."""
-
-    temperature: float = Field(
-        0.0, ge=0, le=1000, description="Divides the logits; 0 takes the most likely token."
-    )
-    top_k: int = Field(
-        0, ge=0, le=2**31 - 1, description="Choose among this many most likely tokens; 0: all."
-    )
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Choose among the most likely tokens that together have this probability.",
-    )
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature == 0
 
 
 def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
@@ -48,10 +26,12 @@ def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
     tokens is taken.
     """
     if sampling.greedy:
-        return logits.argmax(axis=-1)
+        best: Ids = logits.argmax(axis=-1)
+        return best
     mass = np.cumsum(kept_weights(logits, sampling), axis=-1)
     draws = uniform[:, None].astype(np.float64) * mass[:, -1:]
-    return (mass <= draws).sum(axis=-1)
+    tokens: Ids = (mass <= draws).sum(axis=-1)
+    return tokens
 
 
 def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:

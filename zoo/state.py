@@ -22,7 +22,7 @@ def map_leaves(function: Callable[..., Any], tree: TreeT, *others: TreeT) -> Tre
     if not isinstance(tree, tuple):
         return function(tree, *others)  # type: ignore[no-any-return]
     branches = (map_leaves(function, *parts) for parts in zip(tree, *others, strict=True))
-    return rebuild(tree, branches)
+    return rebuild(tree, branches)  # type: ignore[no-any-return]
 
 
 def rebuild(like: Any, branches: Any) -> Any:

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.batches import BATCHES, windows_per_epoch
-from zoo.config import TrainConfig
+from zoo.config import Sampling, TrainConfig
 from zoo.dataset import Dataset
 from zoo.errors import ZooError
 from zoo.generator import generate_ids
 from zoo.model import LanguageModel, ModelStepper
-from zoo.sampling import Sampling
 from zoo.state import detach
 
 SAMPLE_LENGTH = 50
@@ -167,7 +166,7 @@ def training(
             logits_TBV, state = model(window.inputs, state)
             loss = F.cross_entropy(logits_TBV.flatten(0, 1), window.targets.flatten())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             step += 1

@@ -1,4 +1,4 @@
-"""The simple recurrent network of Elman (1990), twice: from its equations, and over torch.nn.RNN."""
+"""Elman's simple recurrent network, twice: from its equations, and over torch.nn.RNN."""
 
 from collections.abc import Iterable
 

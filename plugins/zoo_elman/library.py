@@ -32,10 +32,12 @@ class RNN(Cell):
         return RNNState(self.zeros(batch_size, self.hidden_size))
 
     def project(self, x: Tensor) -> Tensor:
-        return x @ self.rnn.weight_ih_l0.T + (self.rnn.bias_ih_l0 + self.rnn.bias_hh_l0)
+        weight_ih, _, bias_ih, bias_hh = self.rnn.all_weights[0]
+        return x @ weight_ih.T + (bias_ih + bias_hh)
 
     def advance(self, z: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
-        h = self.activation(z + state.h @ self.rnn.weight_hh_l0.T)
+        _, weight_hh, _, _ = self.rnn.all_weights[0]
+        h = self.activation(z + state.h @ weight_hh.T)
         return h, RNNState(h)
 
     def forward(self, x_TBI: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:

@@ -1,1 +1,98 @@
-def main(): ...
+"""The command line: one file per verb, each imported when it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from zoo.errors import ZooError, ZooWarning, one_line
+
+VERBS = (
+    "cells",
+    "show",
+    "plugins",
+    "corpora",
+    "train",
+    "generate",
+    "export",
+    "verify",
+    "doctor",
+    "demo",
+)
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """Finds the verb `v` as `zoo.cli.v.command`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"zoo.cli.{name}").command
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recurrent-zoo", prog_name="zoo")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+def cli() -> None:
+    """Recurrent cells as plugins: train them, export them to ONNX, generate with ONNX Runtime."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns the exit code: 0 done, 1 the work failed, 2 wrong usage,
+    130 interrupted."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default" if debug else "ignore")
+        warnings.simplefilter("always", ZooWarning)
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            result = cli.main(list(arguments), prog_name="zoo", standalone_mode=False)
+            return result if isinstance(result, int) else 0
+        except (click.Abort, KeyboardInterrupt):
+            return INTERRUPTED
+        except BrokenPipeError:
+            # the reader of our output has gone; nothing more is to be written at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            if debug:
+                raise
+            message, code = _explain(error)
+            print(f"zoo: error: {message}", file=sys.stderr)
+            return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, ZooError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        asked = (
+            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "zoo"
+        )
+        return f"{error.format_message().rstrip('.')} (see `{asked} --help`).", error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 1
+    return f"{type(error).__name__}: {one_line(error)} (a bug; --debug shows where)", 1
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"zoo: warning: {message}", file=sys.stderr)
+
+
+def main() -> NoReturn:
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="replace")  # a terminal that cannot show a character
+    sys.exit(run(sys.argv[1:]))

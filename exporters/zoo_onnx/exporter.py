@@ -1,0 +1,39 @@
+"""The exporter: a graph for each kind, checked by onnx, sealed with metadata and a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+
+from zoo.errors import UsageError, VerificationError, one_line
+from zoo.exporter import ArtifactInfo
+from zoo.model import LanguageModel
+from zoo_onnx.step import build_step
+from zoo_ort.container import digest, metadata_entry
+
+BUILDERS: dict[str, Callable[[LanguageModel, ArtifactInfo], onnx.ModelProto]] = {
+    "step": build_step,
+}
+
+
+class OnnxExporter:
+    """See `zoo.exporter.Exporter`."""
+
+    suffix = ".onnx"
+
+    def build(self, model: LanguageModel, info: ArtifactInfo) -> bytes:
+        if info.graph not in BUILDERS:
+            raise UsageError(f"ONNX has no graph {info.graph!r} here; there is: {list(BUILDERS)}.")
+        proto = BUILDERS[info.graph](model, info)
+        try:
+            onnx.checker.check_model(proto, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise VerificationError(f"onnx.checker refuses the graph: {one_line(error)}") from None
+        graph: bytes = proto.SerializeToString()
+        return graph
+
+    def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
+        for key, value in info.to_metadata().items():
+            graph += metadata_entry(key, value)
+        return graph + metadata_entry("zoo.digest", digest(graph))

@@ -1,0 +1,118 @@
+"""The outermost layer of an .onnx file, read and written without the onnx package.
+
+A file is a protobuf message, ModelProto: a sequence of fields, each a key (number and wire type)
+and a value. Only the fields numbered `metadata_props` are looked into; everything else is opaque
+bytes, which the digest covers. The message's definition is onnx.proto, the encoding is
+protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.errors import ArtifactError
+
+METADATA_PROPS = 14
+DIGEST = "zoo.digest"
+LENGTH_DELIMITED = 2
+MAX_VARINT_BYTES = 10
+
+
+class Field(NamedTuple):
+    """A field of a message: its number, where it stands (key and all), and its content."""
+
+    number: int
+    start: int
+    end: int
+    content: memoryview
+
+
+def digest(content: bytes | memoryview) -> str:
+    """SHA-256, in hexadecimal, of a file without its digest entry."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def metadata_entry(key: str, value: str) -> bytes:
+    """A `metadata_props` field; appended to a serialised model, it becomes part of it."""
+    entry = _delimited(1, key.encode()) + _delimited(2, value.encode())
+    return _delimited(METADATA_PROPS, entry)
+
+
+def read_metadata(path: Path, content: bytes) -> dict[str, str]:
+    """The metadata of the file, after its digest was checked.
+
+    Raises ArtifactError for bytes that are no message, for a file without a digest, and for one
+    that was changed since it was sealed.
+    """
+    view = memoryview(content)
+    metadata: dict[str, str] = {}
+    sealed: Field | None = None
+    try:
+        for field in _fields(view):
+            if field.number == METADATA_PROPS:
+                parts = {
+                    part.number: bytes(part.content).decode() for part in _fields(field.content)
+                }
+                key = parts.get(1, "")
+                metadata[key] = parts.get(2, "")
+                if key == DIGEST:
+                    sealed = field
+    except (ValueError, IndexError):
+        raise ArtifactError(f"{path} is not an ONNX file, or is cut off.") from None
+    if sealed is None:
+        raise ArtifactError(
+            f"{path} was not exported by the zoo; export the run with `zoo export`."
+        )
+    if view[sealed.end :] or digest(view[: sealed.start]) != metadata[DIGEST]:
+        raise ArtifactError(f"{path} is damaged: it changed after it was exported.")
+    return metadata
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    position = 0
+    while position < len(message):
+        start = position
+        key, position = _varint(message, position)
+        number, wire_type = key >> 3, key & 7
+        length = 0
+        if wire_type == LENGTH_DELIMITED:
+            length, position = _varint(message, position)
+        elif wire_type == 0:
+            end = _varint(message, position)[1]
+            length = end - position
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
+        else:
+            raise ValueError("unknown wire type")
+        end = position + length
+        if end > len(message) or number == 0:
+            raise ValueError("a field runs past the end")
+        yield Field(number, start, end, message[position:end])
+        position = end
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A base-128 number, and the position after it."""
+    value = 0
+    for index in range(MAX_VARINT_BYTES):
+        byte = message[position + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, position + index + 1
+    raise ValueError("a number is too long")
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    return _encode_varint(number << 3 | LENGTH_DELIMITED) + _encode_varint(len(content)) + content
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,130 @@
+"""Execution providers: which of them really run here, and why the others do not."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import io
+import sys
+from pathlib import Path
+
+import onnxruntime as ort
+
+from zoo.errors import ProviderError, one_line
+from zoo.exporter import ProviderReport
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+SILENT = 4  # ONNX Runtime's "fatal": its errors come to us as exceptions
+
+# A model that adds a tensor to itself: y = x + x, float32 [n], opset 20, IR 10.
+PROBE = base64.b64decode(
+    "CAo6OwoOCgF4CgF4EgF5IgNBZGQSBXByb2JlWhAKAXgSCwoJCAESBQoDEgFuYhAKAXkSCwoJCAESBQoDEgFuQgQKABAU"
+)
+
+
+def make_session(content: bytes, provider: str) -> ort.InferenceSession:
+    """A session for the model `content` on "auto", "cpu" or "cuda".
+
+    "auto" is CUDA where the machine has a CUDA driver, and else the CPU. Where CUDA was chosen, by
+    either word, everything runs there: ProviderError says why if it cannot.
+    """
+    if provider == "cuda" or (provider == "auto" and _has_cuda_driver()):
+        return _cuda_session(content)
+    return _session(content, _options(), CPU)
+
+
+def probe_providers() -> list[ProviderReport]:
+    """Each provider that this build of ONNX Runtime lists, tried on a small model."""
+    reports = []
+    for name in ort.get_available_providers():
+        reason = ""
+        try:
+            if name == CUDA:
+                _cuda_session(PROBE)
+            else:
+                _run_probe(name)
+        except ProviderError as error:
+            reason = one_line(error)
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            reason = _plain(error)
+        reports.append(ProviderReport(name, not reason, reason))
+    return reports
+
+
+def _cuda_session(content: bytes) -> ort.InferenceSession:
+    if CUDA not in ort.get_available_providers():
+        raise ProviderError("CUDA does not run: this build of ONNX Runtime is for CPUs only.")
+    if missing := _missing_library(CUDA):
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {missing}; use the CPU.")
+    options = _options()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = _session(content, options, CUDA)
+    except Exception as error:
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {_plain(error)}") from None
+    if CUDA not in session.get_providers():
+        raise ProviderError("CUDA does not run in ONNX Runtime here: it fell back to the CPU.")
+    return session
+
+
+def _session(content: bytes, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
+    """A session on that provider; without `enable_fallback=0` a failure would be printed and the
+    session made on the CPU."""
+    return ort.InferenceSession(content, options, providers=[name], enable_fallback=0)
+
+
+def _options() -> ort.SessionOptions:
+    """One thread that does not spin: steps are too short to share out."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = SILENT
+    return options
+
+
+def _run_probe(name: str) -> None:
+    import numpy as np
+
+    if name != CPU and (missing := _missing_library(name)):
+        raise ProviderError(missing)
+    session = _session(PROBE, _options(), name)
+    if name not in session.get_providers():
+        raise ProviderError("ONNX Runtime fell back to the CPU")
+    (found,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
+    if found.tolist() != [3.0, -4.0]:
+        raise ProviderError(f"it computed {found.tolist()} for [1.5, -2.0] doubled.")
+
+
+def _has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver is installed, so that CUDA was meant to run."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _missing_library(name: str) -> str:
+    """Why the provider's shared library does not load; empty if it does."""
+    ort.set_default_logger_severity(SILENT)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        ort.preload_dlls()
+    stem = "onnxruntime_providers_" + name.removesuffix("ExecutionProvider").lower()
+    file = f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / file))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _plain(error: Exception) -> str:
+    """ONNX Runtime's message without its code: "[ONNXRuntimeError] : 1 : FAIL : …"."""
+    return one_line(error).rpartition(" : ")[2]
+
+
+def provider_name(session: ort.InferenceSession) -> str:
+    """Where the session computes, in a word: "CPU" or "CUDA"."""
+    name: str = session.get_providers()[0]
+    return name.removesuffix("ExecutionProvider")

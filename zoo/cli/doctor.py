@@ -1,0 +1,65 @@
+"""zoo doctor"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, requires, version
+
+import click
+
+from zoo.cli.console import print_rows
+from zoo.registry import load_registry
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def command(as_json: bool) -> None:
+    """Show versions, and which devices and execution providers really run a small graph here."""
+    rows = [
+        _row("Python", True, f"{platform.python_version()} on {platform.platform()}"),
+        _row("recurrent-zoo", True, version("recurrent-zoo")),
+    ]
+    rows += [_row(name, True, found) for name, found in _dependencies()]
+    rows += [_row("PyTorch on cuda", *_torch_cuda())]
+    registry = load_registry()
+    for plugin in registry.plugins:
+        if plugin.error is not None:
+            rows.append(_row(f"plugin {plugin.name}", False, plugin.error))
+    for spec in registry.runtimes.values():
+        for report in spec.load_factory()().probe():
+            detail = "runs a small graph" if report.runs else report.reason
+            rows.append(_row(f"{spec.name} {report.provider}", report.runs, detail))
+    print_rows(rows, as_json)
+
+
+def _row(what: str, works: bool, detail: str) -> dict[str, object]:
+    return {"what": what, "works": works, "detail": detail}
+
+
+def _dependencies() -> list[tuple[str, str]]:
+    """The installed distributions that the zoo itself requires, with their versions."""
+    found = []
+    for requirement in requires("recurrent-zoo") or []:
+        name = requirement.partition(";")[0]
+        for end in "<>=!~ [":
+            name = name.partition(end)[0]
+        if "extra ==" in requirement:
+            continue
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue  # required on other platforms only
+    return found
+
+
+def _torch_cuda() -> tuple[bool, str]:
+    import torch
+
+    from zoo.device import choose_device
+    from zoo.errors import ProviderError
+
+    try:
+        choose_device("cuda")
+    except ProviderError as error:
+        return False, str(error)
+    return True, torch.cuda.get_device_name()

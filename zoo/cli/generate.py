@@ -1,0 +1,62 @@
+"""zoo generate"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.console import note
+from zoo.cli.settings import settings_options
+from zoo.config import DEFAULT_LENGTH, Sampling
+
+if TYPE_CHECKING:
+    from zoo.generator import Source
+
+
+@click.command()
+@click.argument("source")
+@click.option("--prompt", help="Text to continue; without it, the one of the training samples.")
+@click.option(
+    "--length",
+    type=click.IntRange(min=0),
+    default=DEFAULT_LENGTH,
+    show_default=True,
+    help="Tokens to generate.",
+)
+@settings_options(Sampling.model_fields)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+def command(
+    source: str, prompt: str | None, length: int, seed: int, provider: str, **settings: Any
+) -> None:
+    """Continue a prompt, from a run folder (PyTorch) or an exported file (its runtime).
+
+    The prompt and the continuation go to standard output, nothing else does. The same seed gives
+    the same text from a run and from the files exported from it.
+    """
+    from zoo.generator import open_source
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    print_stream(open_source(source, provider), prompt, length, seed=seed, **given)
+
+
+def print_stream(source: Source, prompt: str | None, length: int, **settings: Any) -> None:
+    """Prints the prompt and, piece by piece, its continuation; then the speed, as a note."""
+    from zoo.generator import stream
+
+    pieces = stream(source, prompt, length, **settings)
+    print(source.prompt if prompt is None else prompt, end="", flush=True)
+    began = time.perf_counter()
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
+    seconds = time.perf_counter() - began
+    note(f"{source.runs_on}: {length} tokens, {length / seconds:,.0f} per second")

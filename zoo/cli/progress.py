@@ -1,0 +1,127 @@
+"""Training as a person sees it: a live bar on a terminal, plain lines elsewhere. All of it goes to
+standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zoo.cli.console import note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from zoo.experiment import Started
+    from zoo.trainer import Event, Metrics
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def show(events: Iterator[Started | Event]) -> None:
+    """Renders the events until they end. An interrupt is passed on, after a line that says what
+    stands."""
+    from zoo.experiment import Started
+    from zoo.trainer import Finished, Progress, Report, Sample
+
+    started: Started | None = None
+    bar: Bar | None = None
+    metrics: Metrics | None = None
+    last_line = time.monotonic()
+    try:
+        for event in events:
+            if isinstance(event, Started):
+                started = event
+                note(_introduction(event))
+                bar = _bar() if sys.stderr.isatty() else None
+            elif isinstance(event, Progress) and bar is not None:
+                bar.update(
+                    bar.task_ids[0],
+                    completed=event.fraction,
+                    epoch=event.epoch,
+                    perplexity=f"{event.perplexity:.3g}",
+                    speed=f"{event.tokens_per_second:,.0f}",
+                    left=_duration(event.seconds_left),
+                )
+            elif isinstance(event, Report):
+                metrics = event.metrics
+                if bar is None and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
+                    last_line = time.monotonic()
+                    note(_figures(metrics))
+            elif isinstance(event, Sample):
+                text = f"epoch {event.epoch}: {event.text!r}"
+                if bar is None:
+                    note(text)
+                else:
+                    bar.console.print(text, markup=False, highlight=False)
+            elif isinstance(event, Finished):
+                metrics = event.metrics
+    except KeyboardInterrupt:
+        _stop(bar)
+        if started is not None and metrics is not None:
+            note(f"interrupted; what was learned is in {started.run.path}")
+        raise
+    finally:
+        _stop(bar)
+    assert started is not None
+    assert metrics is not None
+    note(_figures(metrics))
+    note(f"the run is in {started.run.path}; next: zoo export {started.run.path}")
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("epoch {task.fields[epoch]}"),
+        TextColumn("perplexity {task.fields[perplexity]}"),
+        TextColumn("{task.fields[speed]} tokens/s"),
+        TextColumn("{task.fields[left]} left"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar.add_task("", total=1.0, epoch=1, perplexity="…", speed="…", left="…")
+    bar.start()
+    return bar
+
+
+def _stop(bar: Bar | None) -> None:
+    if bar is not None:
+        bar.stop()
+
+
+def _introduction(started: Started) -> str:
+    run, training = started.run, started.run.config.training
+    model = run.config.model
+    options = "".join(f", {key}={value}" for key, value in model.options.items())
+    budget = f"{training.epochs} epochs" if training.epochs else f"{training.minutes:g} minutes"
+    return (
+        f"{model.cell}{options}: {model.layers} × {model.hidden} hidden units, "
+        f"{run.model.parameter_count():,} parameters, on {started.device}\n"
+        f"{run.config.data.corpus}: {started.train_tokens:,} tokens ({run.config.data.tokenizer}, "
+        f"{run.tokenizer.vocab_size} kinds), {started.held_out_tokens:,} held out\n"
+        f"{budget}, {training.batches} windows of {training.steps} steps × {training.batch_size} "
+        f"rows, {training.optimizer} at {training.learning_rate:g}, seed {training.seed}"
+    )
+
+
+def _figures(metrics: Metrics) -> str:
+    held_out = (
+        f", held out {metrics.held_out_perplexity:.3g} ({metrics.held_out_bits_per_char:.3f} bits "
+        f"per character)"
+        if metrics.held_out_perplexity is not None
+        else ""
+    )
+    return (
+        f"epoch {metrics.epoch}: perplexity {metrics.train_perplexity:.3g}{held_out}, "
+        f"{metrics.tokens_per_second:,.0f} tokens/s, {_duration(metrics.seconds)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"

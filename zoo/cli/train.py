@@ -1,0 +1,52 @@
+"""zoo train"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.cli.settings import parse_pairs, settings_options
+from zoo.config import list_recipes, setting_fields
+
+FIELDS = {
+    name: field for name, field in setting_fields().items() if name not in ("corpus", "options")
+}
+
+
+def _recipe_help() -> str:
+    listed = "; ".join(f"{name}: {title}" for name, title in list_recipes().items())
+    return f"Begin from a named experiment. {listed}."
+
+
+@click.command()
+@click.argument("corpus", required=False)
+@settings_options(FIELDS)
+@click.option(
+    "--option", "pairs", multiple=True, metavar="K=V", help="Option of the cell; `zoo show CELL`."
+)
+@click.option("--recipe", metavar="NAME", help=_recipe_help())
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; else one under runs/.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
+def command(
+    corpus: str | None,
+    pairs: tuple[str, ...],
+    recipe: str | None,
+    out: Path | None,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Train a model on CORPUS: a name from `zoo corpora`, a text file, or - for standard input.
+
+    Without CORPUS it is the recipe's, or python-docs.
+    """
+    from zoo.cli.progress import show
+    from zoo.experiment import train_events
+
+    if pairs:
+        settings["options"] = parse_pairs(pairs)
+    events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)
+    with closing(events):  # type: ignore[type-var]
+        show(events)

@@ -26,6 +26,7 @@ def sequential(
 ) -> Iterator[Window]:
     """One epoch of windows that continue from batch to batch: the text, from a random offset of at
     most `steps`, is cut into `batch_size` equal rows, and the rows are read side by side."""
+    windows_per_epoch(len(tokens), batch_size, steps)
     offset = int(rng.integers(0, steps + 1))
     row_length = (len(tokens) - offset - 1) // batch_size
     end = offset + row_length * batch_size
@@ -41,6 +42,7 @@ def random_windows(
 ) -> Iterator[Window]:
     """One epoch of windows in random order, each with a fresh state: the text, from a random
     offset of less than `steps`, is cut into pieces of `steps`, and the pieces are shuffled."""
+    windows_per_epoch(len(tokens), batch_size, steps)
     offset = int(rng.integers(0, steps))
     pieces = (len(tokens) - offset - 1) // steps
     starts = torch.from_numpy(offset + steps * rng.permutation(pieces)).to(tokens.device)
@@ -59,7 +61,7 @@ BATCHES: dict[str, Callable[[Tensor, int, int, np.random.Generator], Iterator[Wi
 def windows_per_epoch(token_count: int, batch_size: int, steps: int) -> int:
     """How many windows an epoch has at least; the offset can add one. Both kinds agree on it.
 
-    Raises CorpusError for a text too short to give one window from every offset.
+    Raises CorpusError for a text too short to give one window from every offset; so do both kinds.
     """
     needed = batch_size * steps + steps + 1
     if token_count < needed:

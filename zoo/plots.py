@@ -13,6 +13,7 @@ def draw_perplexity(run: Run) -> None:
     """Draws `perplexity.png` from the run's metrics."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     lines = run.metrics()
     if not lines:
@@ -26,6 +27,8 @@ def draw_perplexity(run: Run) -> None:
     if any(value is not None for value in held_out):
         axes.plot(tokens, held_out, label="held out")
     axes.set(xlabel="million tokens", ylabel="perplexity", yscale="log", title=run.path.name)
+    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.grid(which="both", alpha=0.25)
     axes.legend()
     picture = BytesIO()

@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("default" if debug else "ignore")
         warnings.simplefilter("always", ZooWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        warnings.showwarning = _show_warning
         try:
             result = cli.main(list(arguments), prog_name="zoo", standalone_mode=False)
             return result if isinstance(result, int) else 0

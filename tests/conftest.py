@@ -1,0 +1,77 @@
+"""Shared fixtures: small trained runs, and the corpus that is not in the repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from zoo.corpora import TIME_MACHINE_SHA256, cache_folder
+
+SENTENCE = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. "
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_each() -> None:
+    """Test processes that run side by side must not fight for the cores."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests write below their own folder, wherever they were started."""
+    if cache := os.environ.get("ZOO_CACHE"):
+        monkeypatch.setenv("ZOO_CACHE", str(Path(cache).absolute()))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "fox.txt"
+    path.write_text(SENTENCE * 120, "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., zoo.Run]:
+    """Trains a small model once for each cell and options, and hands the run out again."""
+    runs: dict[object, zoo.Run] = {}
+    folder = tmp_path_factory.mktemp("trained")
+    text = folder / "fox.txt"
+    text.write_text(SENTENCE * 120, "utf-8")
+
+    def train(cell: str = "rnn", **settings: object) -> zoo.Run:
+        key = (cell, repr(sorted(settings.items())))
+        if key not in runs:
+            given = {"hidden": 24, "epochs": 6, "batch_size": 8, "steps": 16, **settings}
+            runs[key] = zoo.train(
+                str(text), cell=cell, out=folder / f"run{len(runs)}", prompt="the ", **given
+            )
+        return runs[key]
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def fox_run(trained: Callable[..., zoo.Run]) -> zoo.Run:
+    return trained()
+
+
+@pytest.fixture(scope="session")
+def fox_file(fox_run: zoo.Run) -> Path:
+    return zoo.export(fox_run).path
+
+
+@pytest.fixture
+def time_machine() -> Path:
+    """The file of the Time Machine; the test is skipped where it is not in the corpus cache."""
+    path = cache_folder() / "timemachine.txt"
+    if not path.is_file() or sha256(path.read_bytes()).hexdigest() != TIME_MACHINE_SHA256:
+        pytest.skip("the Time Machine is not in the corpus cache; `zoo train time-machine` gets it")
+    return path

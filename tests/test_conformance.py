@@ -1,0 +1,111 @@
+"""What every registered cell must keep, whatever it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+import zoo
+from zoo.exporter import Artifact
+from zoo.model import ModelStepper
+from zoo.state import flatten, named_leaves
+
+CELLS = [spec.name for spec in zoo.list_cells() if spec.causal]
+
+
+def warm_state(cell: zoo.Cell, batch_size: int) -> object:
+    """A state that the cell itself reaches, another one in each row."""
+    return cell(torch.randn(9, batch_size, cell.input_size, dtype=torch.float64))[1]
+
+
+@pytest.fixture(params=CELLS)
+def cell(request: pytest.FixtureRequest) -> zoo.Cell:
+    torch.manual_seed(0)
+    return zoo.get_cell(request.param).build(5, 8).double()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_forward_is_repeated_step(cell: zoo.Cell, batch_size: int) -> None:
+    x = torch.randn(40, batch_size, 5, dtype=torch.float64)
+    start = warm_state(cell, batch_size)
+    whole, end = cell(x, start)
+    state, outputs = start, []
+    for x_t in x:
+        y, state = cell.step(x_t, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.stack(outputs), whole, rtol=0, atol=1e-9)
+    for one, other in zip(flatten(state), flatten(end), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_state_keeps_its_shape_type_and_names(cell: zoo.Cell) -> None:
+    start = cell.init_state(4)
+    before = [leaf.clone() for leaf in flatten(start)]
+    _, after = cell.step(torch.randn(4, 5, dtype=torch.float64), start)
+    assert type(after) is type(start)
+    for one, other in zip(flatten(start), flatten(after), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    for one, other in zip(before, flatten(start), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_card_names_the_state(name: str) -> None:
+    spec = zoo.get_cell(name)
+    state = spec.build(5, 8).init_state(2)
+    sizes = {"input": 5, "hidden": 8}
+    declared = {field.name: tuple(sizes[s] for s in field.shape) for field in spec.card.state}
+    assert declared == {
+        leaf_name.removeprefix("layer0."): tuple(leaf.shape[1:])
+        for leaf_name, leaf in named_leaves((state,))
+    }
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("name", CELLS)
+def test_exported_step_against_pytorch_and_the_reference_evaluator(
+    name: str, layers: int, trained: Callable[..., zoo.Run]
+) -> None:
+    """256 steps in ONNX Runtime from the same states, and 50 in onnx's own evaluator, which shares
+    no code with it, from its own."""
+    run = trained(name, layers=layers, epochs=1)
+    exported = zoo.export(run)
+    assert exported.info.proof.difference < 1e-5
+    onnx.checker.check_model(str(exported.path), full_check=True)
+
+    stepper = ModelStepper(run.model)
+    evaluator = ReferenceEvaluator(str(exported.path))
+    state = stepper.init_state(2)
+    names = exported.info.state_names("in")
+    leaves = list(stepper.state_to_arrays(state).values())
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        tokens = rng.integers(0, stepper.vocab_size, 2)
+        wanted, state = stepper.step(tokens, state)
+        found, *leaves = evaluator.run(
+            None, {"token": tokens, **dict(zip(names, leaves, strict=True))}
+        )
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("name", CELLS)
+def test_exported_step_opens_at_every_batch_size(
+    name: str, batch_size: int, trained: Callable[..., zoo.Run]
+) -> None:
+    run = trained(name, layers=3, epochs=1)
+    artifact = zoo.open_source(zoo.export(run).path)
+    assert isinstance(artifact, Artifact)
+    reference = ModelStepper(run.model)
+    tokens = np.arange(batch_size) % reference.vocab_size
+    state, found_state = reference.init_state(batch_size), artifact.stepper.init_state(batch_size)
+    for _ in range(5):
+        wanted, state = reference.step(tokens, state)
+        found, found_state = artifact.stepper.step(tokens, found_state)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+        tokens = (tokens * 3 + 1) % reference.vocab_size

@@ -1,0 +1,164 @@
+"""The trainer, against a plain PyTorch loop that was written without it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import zoo
+from zoo.batches import BATCHES
+from zoo.config import RunConfig, TrainConfig
+from zoo.dataset import read_dataset
+from zoo.errors import ZooError
+from zoo.model import LanguageModel
+from zoo.trainer import Finished, Report, Sample, evaluate, training
+
+
+def small(text_file: Path, **settings: object) -> tuple[LanguageModel, object, TrainConfig]:
+    given = {"hidden": 12, "batch_size": 4, "steps": 10, "epochs": 2, "corpus": str(text_file)}
+    config = RunConfig.build({**given, **settings})
+    data = read_dataset(config.data)
+    torch.manual_seed(0)
+    return LanguageModel(config.model, data.tokenizer.vocab_size), data, config.training
+
+
+@pytest.mark.parametrize("kind", ["sequential", "random"])
+def test_training_is_truncated_backpropagation(text_file: Path, kind: str) -> None:
+    """Two epochs of SGD with clipping, redone by hand: the state goes on between sequential windows
+    without its gradient, and starts anew in random ones and in each epoch."""
+    settings = {"batches": kind, "optimizer": "sgd", "learning_rate": 0.5, "clip": 0.3}
+    model, data, config = small(text_file, held_out=0.0, max_tokens=500, **settings)
+    other, _, _ = small(text_file, held_out=0.0, max_tokens=500, **settings)
+    reports = [e.metrics for e in training(model, data, config, "the") if isinstance(e, Report)]
+
+    tokens, rng = torch.from_numpy(data.train), np.random.default_rng(config.seed)
+    cell, head = other.cells[0].rnn, other.head
+    clipped, losses = 0, []
+    for _ in range(2):
+        total = count = 0
+        h = torch.zeros(1, 4, 12)
+        for x, y, _ in BATCHES[kind](tokens, 4, 10, rng):
+            if kind == "random":
+                h = torch.zeros(1, 4, 12)
+            outputs, h = cell(F.one_hot(x, other.vocab_size).float(), h.detach())
+            loss = F.cross_entropy((outputs @ head.W_hq + head.b_q).flatten(0, 1), y.flatten())
+            other.zero_grad()
+            loss.backward()
+            norm = math.sqrt(sum(float(p.grad.square().sum()) for p in other.parameters()))
+            clipped += norm > 0.3
+            with torch.no_grad():
+                for p in other.parameters():
+                    p -= 0.5 * p.grad * min(1.0, 0.3 / norm)
+            total, count = total + loss.item() * y.numel(), count + y.numel()
+        losses.append(total / count)
+    assert clipped > 0
+    for name, wanted in other.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), wanted, rtol=0, atol=1e-5)
+    assert [r.train_perplexity for r in reports] == pytest.approx(
+        [math.exp(loss) for loss in losses], rel=1e-5
+    )
+    assert [r.train_bits_per_token for r in reports] == pytest.approx(
+        [loss / math.log(2) for loss in losses], rel=1e-5
+    )
+
+
+def test_evaluation_is_the_mean_cross_entropy_of_the_rows(text_file: Path) -> None:
+    model, data, _ = small(text_file, held_out=0.5)
+    tokens = torch.from_numpy(data.held_out)
+    rows, length = 15, (len(tokens) - 1) // 15  # 4,079 tokens make 15 rows of at least 256
+    total = 0.0
+    for row in range(rows):
+        part = tokens[row * length : (row + 1) * length + 1]
+        logits, _ = model(part[:-1, None])
+        total += float(F.cross_entropy(logits[:, 0], part[1:], reduction="sum").detach())
+    assert evaluate(model, tokens) == pytest.approx(total / (rows * length), rel=1e-5)
+
+
+def test_held_out_figures_do_not_change_the_training(text_file: Path) -> None:
+    """Reports, samples and evaluation on the way leave the weights as they are."""
+    ends = []
+    for settings in ({"report_every": 1, "sample_every": 1}, {"report_every": 10**6}):
+        model, data, config = small(text_file, **settings)
+        list(training(model, data, config, "the"))
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+def test_events_come_in_order_and_carry_the_figures(text_file: Path) -> None:
+    model, data, config = small(text_file, epochs=3, report_every=70, sample_every=2)
+    events = [e for e in training(model, data, config, "the ") if not hasattr(e, "seconds_left")]
+    reports = [e.metrics for e in events if isinstance(e, Report)]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].metrics == reports[-1]
+    samples = [e for e in events if isinstance(e, Sample)]
+    assert [s.epoch for s in samples] == [2, 3]
+    assert all(s.text.startswith("the ") and len(s.text) == 54 for s in samples)
+    assert [r.step for r in reports] == sorted({r.step for r in reports})
+    assert reports[-1].tokens == reports[-1].step * 40
+    assert {r.epoch for r in reports} == {1, 2, 3}
+    assert 1 < reports[-1].held_out_perplexity < reports[0].held_out_perplexity
+
+
+def test_minutes_end_the_training(text_file: Path) -> None:
+    model, data, config = small(text_file, epochs=None, minutes=0.02)
+    (end,) = [e for e in training(model, data, config, "the") if isinstance(e, Finished)]
+    assert 1.2 <= end.metrics.seconds < 10
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(text_file: Path) -> None:
+    model, data, config = small(text_file, options={"nonlinearity": "relu"}, learning_rate=90.0)
+    with torch.no_grad():
+        model.cells[0].rnn.weight_hh_l0.mul_(1e4)
+    with pytest.raises(ZooError, match="loss is no longer finite at step"):
+        list(training(model, data, config, "the"))
+
+
+def test_a_run_folder_has_everything(fox_run: zoo.Run) -> None:
+    names = {path.name for path in fox_run.path.iterdir() if path.is_file()}
+    assert names == {
+        "config.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "perplexity.png",
+        "samples.txt",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (fox_run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert set(lines[0]) >= {
+        "epoch", "step", "tokens", "seconds", "train_perplexity", "held_out_perplexity",
+        "held_out_bits_per_char", "tokens_per_second", "learning_rate",
+    }  # fmt: skip
+    assert (fox_run.path / "perplexity.png").read_bytes().startswith(b"\x89PNG")
+    assert "epoch 6\nthe " in (fox_run.path / "samples.txt").read_text()
+
+
+def test_a_run_is_read_back_as_it_was(fox_run: zoo.Run) -> None:
+    again = zoo.load(fox_run.path)
+    assert again.config == fox_run.config
+    assert again.tokenizer == fox_run.tokenizer
+    tokens = torch.randint(0, again.tokenizer.vocab_size, (30, 3))
+    with torch.no_grad():
+        assert torch.equal(again.model(tokens)[0], fox_run.model.eval()(tokens)[0])
+
+
+def test_the_same_seed_trains_the_same_weights(trained: Callable[..., zoo.Run]) -> None:
+    one, other = trained(seed=7, epochs=1), trained(seed=7, epochs=1, learning_rate=2e-3)
+    third = trained(seed=8, epochs=1)
+    weights = [torch.cat([p.flatten() for p in r.model.parameters()]) for r in (one, other, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_stopping_early_keeps_what_was_learned(text_file: Path) -> None:
+    events = zoo.train_events(str(text_file), epochs=100, hidden=8, steps=16, batch_size=4, out="r")
+    for event in events:
+        if isinstance(event, Report):
+            break
+    events.close()
+    run = zoo.load("r")
+    assert len(run.metrics()) == 1
+    assert zoo.generate(run.path, "the", length=5).startswith("the")

@@ -21,6 +21,7 @@ def _one_thread_each() -> None:
     """Test processes that run side by side must not fight for the cores."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # and so for the processes that they start
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_every_window_is_a_piece_of_the_text(
         used += window.inputs.flatten().tolist()
     assert len(set(used)) == len(used)
     if kind == "sequential":
-        for one, following in zip(windows, windows[1:], strict=False):
+        for one, following in pairwise(windows):
             assert torch.equal(following.inputs[0], one.targets[-1])
     assert len(windows) >= windows_per_epoch(count, batch_size, steps) >= 1
 

@@ -25,7 +25,8 @@ def test_greedy_takes_the_first_of_the_most_likely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uniform", "token"), [(0.0, 0), (0.29, 0), (0.31, 1), (0.39, 1), (0.41, 2), (0.79, 2), (0.81, 3)]
+    ("uniform", "token"),
+    [(0.0, 0), (0.29, 0), (0.31, 1), (0.39, 1), (0.41, 2), (0.79, 2), (0.81, 3)],
 )
 def test_a_draw_is_where_the_cumulative_probability_passes(uniform: float, token: int) -> None:
     assert draw(uniform, temperature=1.0) == token

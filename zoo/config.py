@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from zoo.errors import RunError, UnknownNameError, UsageError
 
-OptionValue = bool | int | float | str
+OptionValue = bool | int | float | str | None
 
 DEFAULT_LENGTH = 200  # tokens to generate
 

@@ -73,7 +73,7 @@ def train_events(
     if the settings, the corpus or the folder are at fault."""
     registry = registry or load_registry()
     config = RunConfig.build({**settings, "corpus": corpus}, recipe)
-    registry.cells[config.model.cell]  # a wrong name is said before a long download
+    config = _complete_options(config, registry)  # a fault here is said before a long download
     device = choose_device(config.training.device)
     data = read_dataset(config.data, registry)
     windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
@@ -87,6 +87,14 @@ def train_events(
     with new_run_folder(path, overwrite):
         yield Started(run, str(device), len(data.train), len(data.held_out))
         yield from record(training(model, data, config.training, prompt), run)
+
+
+def _complete_options(config: RunConfig, registry: Registry) -> RunConfig:
+    """The config with every option of the cell, checked, so that a later default changes no run."""
+    spec = registry.cells[config.model.cell]
+    defaults = {name: option.default for name, option in spec.options().items()}
+    options = {**defaults, **spec.parse_options(config.model.options)}
+    return config.model_copy(update={"model": config.model.model_copy(update={"options": options})})
 
 
 def _settle(config: RunConfig, data: Dataset) -> RunConfig:

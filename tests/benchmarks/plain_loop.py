@@ -100,7 +100,7 @@ EXPERIMENTS = {
 
 
 def train(name: str, path: Path, seed: int, epochs: int = EPOCHS) -> tuple[list[float], float]:
-    """The perplexity of each epoch, and the seconds that all took (without any sampling of text)."""
+    """The perplexity of each epoch, and the seconds that all took; no text is sampled."""
     torch.manual_seed(seed)
     random.seed(seed)
     make, hidden, batches = EXPERIMENTS[name]

@@ -98,9 +98,10 @@ def _introduction(started: Started) -> str:
     run, training = started.run, started.run.config.training
     model = run.config.model
     options = "".join(f", {key}={value}" for key, value in model.options.items())
-    budget = f"{training.epochs} epochs" if training.epochs else f"{training.minutes:g} minutes"
+    count, unit = (training.epochs, "epoch") if training.epochs else (training.minutes, "minute")
+    budget = f"{count:g} {unit}{'' if count == 1 else 's'}"
     return (
-        f"{model.cell}{options}: {model.layers} × {model.hidden} hidden units, "
+        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, "
         f"{run.model.parameter_count():,} parameters, on {started.device}\n"
         f"{run.config.data.corpus}: {started.train_tokens:,} tokens ({run.config.data.tokenizer}, "
         f"{run.tokenizer.vocab_size} kinds), {started.held_out_tokens:,} held out\n"

@@ -1,0 +1,162 @@
+"""How the documentation is built: sphinx-build -W -n -b html docs OUT
+
+What the code declares is read from the code: docstrings by autodoc, the command line from click,
+the settings from their pydantic models. The build fails when something public is left out.
+"""
+
+import inspect
+import re
+
+import click
+from pydantic_core import PydanticUndefined
+
+import zoo
+from zoo.cli import VERBS, cli
+from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
+from zoo.exporter import ArtifactInfo
+
+project = "Recurrent zoo"
+author = "the recurrent zoo's authors"
+html_title = "Recurrent zoo"
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+default_role = "literal"  # in docstrings, `x` is code
+smartquotes = False  # --flags and "quotes" are meant as they stand
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+
+# Types of other libraries, and the zoo's internal ones that have no entry of their own.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|np|npt|pydantic|pluggy|collections|pathlib|typing)(\..*)?"),
+    (r"py:.*", r"(Path|Tensor|Module|nn\.Module|Any|Iterable|Iterator|Sequence|Mapping|Literal.*)"),
+    (r"py:.*", r"(Ids|Logits|Arrays|Tokenizer|ModelConfig|StateEntry|TrainingFacts|Field)"),
+    (r"py:.*", r"zoo\.(state|tokenizers|config|generator|registry|plugins)\.\w+"),
+    (r"py:.*", r"(int|float|str|bool|bytes|dict|list|tuple|object|None|Exception|UserWarning)"),
+    (r"py:.*", r"(\.\.\.|ellipsis)"),
+]
+
+
+def command_line() -> str:
+    """Every verb with its options, in Markdown, as click knows them."""
+    with click.Context(cli, info_name="zoo", **cli.context_settings) as root:
+        parts = [_options_of(cli, root)]
+        for verb in VERBS:
+            command = cli.get_command(root, verb)
+            assert command is not None
+            context = click.Context(command, info_name=verb, parent=root)
+            usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+            parts += [
+                f"## zoo {verb}",
+                f"```text\n{usage}\n```",
+                _plain(inspect.cleandoc(command.help or "")),
+                _options_of(command, context),
+            ]
+    return "\n\n".join(parts)
+
+
+def _options_of(command: click.Command, context: click.Context) -> str:
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    return "\n\n".join(
+        f"`{flag}`\n: {_plain(text)}" for flag, text in filter(None, records) if text
+    )
+
+
+def _plain(text: str) -> str:
+    """Text in which only backticks mean something to Markdown."""
+    return re.sub(r"([*_<\[\]])", r"\\\1", re.sub(r"  +", " ", text))
+
+
+def settings() -> str:
+    """The settings of a run, a table for each section of config.json."""
+    parts = []
+    for section, model in (("data", DataConfig), ("model", ModelConfig), ("training", TrainConfig)):
+        lines = ["| name | type and bounds | default | meaning |", "|---|---|---|---|"]
+        for name, field in model.model_fields.items():
+            kinds = [describe_type(field.annotation), *_bounds(field.metadata)]
+            kind = ", ".join(kinds).replace("|", "or")
+            default = "" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
+            lines.append(f"| `{name}` | {kind} | {default} | {_plain(field.description or '')} |")
+        parts += [
+            f"### `{section}`",
+            _plain(inspect.cleandoc(model.__doc__ or "")),
+            "\n".join(lines),
+        ]
+    return "\n\n".join(parts)
+
+
+def _bounds(metadata: list) -> list[str]:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    return [
+        f"{sign} {getattr(note, key)}"
+        for note in metadata
+        for key, sign in signs.items()
+        if getattr(note, key, None) is not None
+    ]
+
+
+GENERATED = {"<!-- command line -->": command_line, "<!-- settings -->": settings}
+
+
+def fill_in(app, docname, source):
+    for marker, make in GENERATED.items():
+        if marker in source[0]:
+            source[0] = source[0].replace(marker, make())
+    if docname == "reference/artifact":
+        missing = [f for f in [*ArtifactInfo.model_fields, "cell"] if f"`zoo.{f}`" not in source[0]]
+        if missing:
+            raise RuntimeError(f"{docname} leaves out the metadata entries {missing}")
+
+
+def tidy_docstring(app, what, name, obj, options, lines):
+    """An indented block after a colon is code; a star or a bar in a docstring is itself."""
+    for index, line in enumerate(lines):
+        following = lines[index + 1 : index + 3]
+        opens = len(following) == 2 and not following[0] and following[1].startswith(" ")
+        if line.endswith(":") and not line.endswith("::") and opens:
+            lines[index] = line + ":"
+        elif not line.startswith(" "):
+            pieces = re.split(r"(`[^`]*`)", line)
+            lines[index] = "".join(
+                piece if piece.startswith("`") else re.sub(r"([*|])", r"\\\1", piece)
+                for piece in pieces
+            )
+
+
+def resolve_public_name(app, env, node, contnode):
+    """`zoo.registry.CellSpec` is documented as `zoo.CellSpec`, where readers import it from."""
+    name = node.get("reftarget", "").rpartition(".")[2]
+    if node.get("refdomain") != "py" or not name[:1].isupper():
+        return None
+    domain = env.get_domain("py")
+    ends_alike = sorted(full for full in domain.objects if full.endswith(f".{name}"))
+    for full_name in [f"zoo.{name}", *ends_alike]:
+        if full_name in domain.objects:
+            return domain.resolve_xref(
+                env, node["refdoc"], app.builder, "obj", full_name, node, contnode
+            )
+    return None
+
+
+def require_all_public(app, env):
+    documented = env.get_domain("py").objects
+    hooks = [name for name in vars(zoo.hookspecs) if name.startswith("zoo_")]
+    wanted = [f"zoo.{name}" for name in zoo.__all__] + [f"zoo.hookspecs.{name}" for name in hooks]
+    if missing := [name for name in wanted if name not in documented]:
+        raise RuntimeError(f"public, and not in the reference: {', '.join(missing)}")
+
+
+def setup(app):
+    app.connect("source-read", fill_in)
+    app.connect("autodoc-process-docstring", tidy_docstring)
+    app.connect("missing-reference", resolve_public_name)
+    app.connect("env-check-consistency", require_all_public)

@@ -1,0 +1,166 @@
+"""Generation, from PyTorch and from an exported file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.config import Sampling
+from zoo.errors import RunError, UsageError, ZooError
+from zoo.generator import generate_ids
+from zoo.model import ModelStepper
+from zoo.proof import Difference, compare_texts, free_gap
+
+
+def test_greedy_generation_is_the_textbooks_prediction(fox_run: zoo.Run) -> None:
+    """Warm-up on the prompt, then the most likely character again and again, through the model's
+    sequence path rather than its step."""
+    ids = fox_run.tokenizer.encode("the quick")
+    model = fox_run.model.eval()
+    with torch.no_grad():
+        logits, state = model(torch.from_numpy(ids)[:, None])
+        for _ in range(40):
+            token = logits[-1].argmax(-1)
+            ids = np.append(ids, int(token))
+            logits, state = model(token[None], state)
+    assert zoo.generate(fox_run.path, "the quick", length=40) == fox_run.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 1.0, "seed": 3},
+        {"temperature": 0.7, "top_k": 5, "seed": 4},
+        {"temperature": 1.3, "top_p": 0.8, "seed": 5},
+    ],
+)
+def test_pytorch_and_onnx_runtime_give_one_text(
+    fox_run: zoo.Run, fox_file: Path, settings: dict[str, float]
+) -> None:
+    text = zoo.generate(fox_run.path, "the dog", length=1000, **settings)
+    assert zoo.generate(fox_file, "the dog", length=1000, **settings) == text
+    assert len(text) == 1007
+
+
+def test_seeds_differ(fox_file: Path) -> None:
+    texts = {zoo.generate(fox_file, length=60, temperature=1.0, seed=seed) for seed in range(5)}
+    assert len(texts) == 5
+
+
+def test_streaming_gives_the_same_text_piece_by_piece(fox_file: Path) -> None:
+    pieces = list(zoo.stream(fox_file, "the", 30, temperature=0.9))
+    assert len(pieces) == 30
+    assert "the" + "".join(pieces) == zoo.generate(fox_file, "the", length=30, temperature=0.9)
+
+
+def test_without_a_prompt_it_is_the_one_of_the_samples(fox_file: Path) -> None:
+    assert zoo.generate(fox_file, length=3).startswith("the ")
+
+
+def test_unknown_characters_cost_one_warning(fox_run: zoo.Run, fox_file: Path) -> None:
+    for source in (fox_run.path, fox_file):
+        with pytest.warns(zoo.ZooWarning, match="never saw, read as <unk>: 'ДЖ'") as caught:
+            text = zoo.generate(source, "ДЖД the", length=5)
+        assert len(caught) == 1
+        assert text.startswith("ДЖД the")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length", "message"), [("", 5, "prompt is empty"), ("a", -1, "at least 0")]
+)
+def test_prompts_and_lengths_that_cannot_be(
+    fox_file: Path, prompt: str, length: int, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        zoo.generate(fox_file, prompt, length=length)
+
+
+def test_a_state_goes_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> None:
+    """A state of one runtime goes on in the other."""
+    torch_side, file_side = ModelStepper(fox_run.model), zoo.open_source(fox_file).stepper
+    state = torch_side.init_state(3)
+    for token in (1, 2, 3):
+        _, state = torch_side.step(np.full(3, token), state)
+    moved = file_side.state_from_arrays(torch_side.state_to_arrays(state))
+    tokens = np.array([4, 5, 6])
+    wanted, _ = torch_side.step(tokens, state)
+    found, after = file_side.step(tokens, moved)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    back = torch_side.state_from_arrays(file_side.state_to_arrays(after))
+    np.testing.assert_array_equal(back[0].h.numpy(), after[0])
+
+
+def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
+    broken = zoo.load(fox_run.path)
+    with torch.no_grad():
+        broken.model.head.b_q[0] = torch.inf
+    with pytest.raises(ZooError, match="not finite at generated token 1"):
+        list(generate_ids(ModelStepper(broken.model), np.array([1]), 5, Sampling()))
+
+
+def test_sources_that_are_nothing() -> None:
+    with pytest.raises(RunError, match="nowhere does not exist"):
+        zoo.generate("nowhere")
+    Path("notes.txt").write_text("hello")
+    with pytest.raises(RunError, match="neither a run folder nor a file"):
+        zoo.generate("notes.txt")
+    Path("folder").mkdir()
+    with pytest.raises(RunError, match=r"not a run folder: it has no config\.json"):
+        zoo.generate("folder")
+
+
+class Skewed(ModelStepper):
+    """A stepper whose logits for token 1 are off, from its `since`-th step on."""
+
+    def __init__(self, model: zoo.LanguageModel, since: int, by: float) -> None:
+        super().__init__(model)
+        self.since, self.by, self.steps = since, by, 0
+
+    def step(self, tokens: np.ndarray, state: object) -> tuple[np.ndarray, object]:
+        logits, state = super().step(tokens, state)
+        self.steps += 1
+        if self.steps > self.since:
+            logits = logits.copy()
+            logits[:, 1] += self.by
+        return logits, state
+
+
+def test_comparing_texts_tells_a_fault_from_a_tie(fox_run: zoo.Run) -> None:
+    exact = ModelStepper(fox_run.model)
+    prompt = fox_run.tokenizer.encode("the")
+    same = compare_texts(exact, ModelStepper(fox_run.model), prompt, 200, Sampling(temperature=1.0))
+    assert list(same) == []
+    skewed = Skewed(fox_run.model, since=50, by=100.0)
+    faults = list(compare_texts(exact, skewed, prompt, 200, Sampling()))
+    assert faults
+    assert min(fault.token for fault in faults) >= 48
+    assert not faults[0].is_tie
+    assert Difference(token=3, margin=2e-6).is_tie
+
+
+def test_amplification_is_the_gap_between_precisions(fox_run: zoo.Run) -> None:
+    """A tanh network with small recurrent weights forgets rounding; with large ones it cannot."""
+    gaps = []
+    for gain in (0.5, 8.0):
+        torch.manual_seed(0)
+        model = zoo.load(fox_run.path).model
+        with torch.no_grad():
+            size = model.config.hidden
+            model.cells[0].rnn.weight_hh_l0.copy_(torch.randn(size, size) * gain / size**0.5)
+        double = zoo.load(fox_run.path).model
+        double.load_state_dict(model.state_dict())
+        gaps.append(free_gap(ModelStepper(model), ModelStepper(double.double()), steps=300))
+    assert gaps[0] < 1e-5
+    assert gaps[1] > 1e-2
+
+
+def test_no_warning_for_known_characters(fox_file: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zoo.generate(fox_file, "the dog", length=2)

@@ -6,6 +6,7 @@ the settings from their pydantic models. The build fails when something public i
 
 import inspect
 import re
+from pathlib import Path
 
 import click
 from pydantic_core import PydanticUndefined
@@ -14,6 +15,8 @@ import zoo
 from zoo.cli import VERBS, cli
 from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
 from zoo.exporter import ArtifactInfo
+
+HERE = Path(__file__).parent
 
 project = "Recurrent zoo"
 author = "the recurrent zoo's authors"
@@ -27,6 +30,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+highlight_language = "text"
 default_role = "literal"  # in docstrings, `x` is code
 smartquotes = False  # --flags and "quotes" are meant as they stand
 autodoc_member_order = "bysource"
@@ -104,7 +108,27 @@ def _bounds(metadata: list) -> list[str]:
     ]
 
 
-GENERATED = {"<!-- command line -->": command_line, "<!-- settings -->": settings}
+def other_names() -> str:
+    """The public names that no page describes by hand, so that none can be forgotten."""
+    pages = "".join(page.read_text("utf-8") for page in (HERE / "reference").glob("*.md"))
+    missing = [name for name in zoo.__all__ if not re.search(rf":: {name}\b", pages)]
+    if not missing:
+        return ""
+    blocks = [
+        f".. autoclass:: {name}\n   :members:"
+        if isinstance(getattr(zoo, name), type)
+        else f".. autofunction:: {name}"
+        for name in missing
+    ]
+    body = "\n\n".join([".. currentmodule:: zoo", *blocks])
+    return f"## Other names\n\n```{{eval-rst}}\n{body}\n```"
+
+
+GENERATED = {
+    "<!-- command line -->": command_line,
+    "<!-- settings -->": settings,
+    "<!-- other names -->": other_names,
+}
 
 
 def fill_in(app, docname, source):

@@ -152,7 +152,7 @@ def test_amplification_is_the_gap_between_precisions(fox_run: zoo.Run) -> None:
         model = zoo.load(fox_run.path).model
         with torch.no_grad():
             size = model.config.hidden
-            model.cells[0].rnn.weight_hh_l0.copy_(torch.randn(size, size) * gain / size**0.5)
+            model.stack.cells[0].rnn.weight_hh_l0.copy_(torch.randn(size, size) * gain / size**0.5)
         double = zoo.load(fox_run.path).model
         double.load_state_dict(model.state_dict())
         gaps.append(free_gap(ModelStepper(model), ModelStepper(double.double()), steps=300))

@@ -39,7 +39,7 @@ def test_training_is_truncated_backpropagation(text_file: Path, kind: str) -> No
     reports = [e.metrics for e in training(model, data, config, "the") if isinstance(e, Report)]
 
     tokens, rng = torch.from_numpy(data.train), np.random.default_rng(config.seed)
-    cell, head = other.cells[0].rnn, other.head
+    cell, head = other.stack.cells[0].rnn, other.head
     clipped, losses = 0, []
     for _ in range(2):
         total = count = 0
@@ -78,7 +78,9 @@ def test_evaluation_is_the_mean_cross_entropy_of_the_rows(text_file: Path) -> No
         part = tokens[row * length : (row + 1) * length + 1]
         logits, _ = model(part[:-1, None])
         total += float(F.cross_entropy(logits[:, 0], part[1:], reduction="sum").detach())
-    assert evaluate(model, tokens) == pytest.approx(total / (rows * length), rel=1e-5)
+    assert evaluate(model, tokens).nats_per_token == pytest.approx(
+        total / (rows * length), rel=1e-5
+    )
 
 
 def test_held_out_figures_do_not_change_the_training(text_file: Path) -> None:
@@ -115,7 +117,7 @@ def test_minutes_end_the_training(text_file: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_training(text_file: Path) -> None:
     model, data, config = small(text_file, options={"nonlinearity": "relu"}, learning_rate=90.0)
     with torch.no_grad():
-        model.cells[0].rnn.weight_hh_l0.mul_(1e4)
+        model.stack.cells[0].rnn.weight_hh_l0.mul_(1e4)
     with pytest.raises(ZooError, match="loss is no longer finite at step"):
         list(training(model, data, config, "the"))
 

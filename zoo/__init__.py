@@ -22,23 +22,33 @@ from zoo.registry import (
 )
 
 if TYPE_CHECKING:
+    from zoo.adoption import Adopted, adopt_layer
     from zoo.cell import Cell
     from zoo.experiment import train, train_events
     from zoo.exporter import export, verify
+    from zoo.filling import fill
     from zoo.generator import Source, Stepper, generate, open_source, stream
     from zoo.model import LanguageModel
-    from zoo.run import Run, load
+    from zoo.run import Run, load, save
+    from zoo.session import Session
+    from zoo.torch_cell import TorchCell
 
 _LAZY = {
+    "Adopted": "zoo.adoption",
     "Cell": "zoo.cell",
     "LanguageModel": "zoo.model",
     "Run": "zoo.run",
+    "Session": "zoo.session",
     "Source": "zoo.generator",
     "Stepper": "zoo.generator",
+    "TorchCell": "zoo.torch_cell",
+    "adopt_layer": "zoo.adoption",
     "export": "zoo.exporter",
+    "fill": "zoo.filling",
     "generate": "zoo.generator",
     "load": "zoo.run",
     "open_source": "zoo.generator",
+    "save": "zoo.run",
     "stream": "zoo.generator",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
@@ -46,6 +56,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Adopted",
     "Cell",
     "CellSpec",
     "CorpusSpec",
@@ -55,12 +66,16 @@ __all__ = [
     "Registry",
     "Run",
     "RuntimeSpec",
+    "Session",
     "Source",
     "StateField",
     "Stepper",
+    "TorchCell",
     "ZooError",
     "ZooWarning",
+    "adopt_layer",
     "export",
+    "fill",
     "generate",
     "get_cell",
     "hookimpl",
@@ -68,6 +83,7 @@ __all__ = [
     "load",
     "load_registry",
     "open_source",
+    "save",
     "stream",
     "train",
     "train_events",

@@ -6,18 +6,26 @@ from __future__ import annotations
 import tomllib
 import types
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from zoo.errors import RunError, UnknownNameError, UsageError
 
 OptionValue = bool | int | float | str | None
 
+DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings: no flag of its own
 DEFAULT_LENGTH = 200  # tokens to generate
 
 
@@ -61,6 +69,17 @@ class ModelConfig(Settings):
     layers: int = Field(1, ge=1, le=256, description="Layers of cells.")
     embedding: int | None = Field(
         None, ge=1, le=65_536, description="Width of a learned embedding; without it, one-hot."
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share dropped at the entrance, between layers, at the head."
+    )
+    residual: bool = Field(
+        False, description="Add each layer's input to its output, where their sizes are equal."
+    )
+    mask_token: bool = Field(
+        False,
+        description="One more input token, for a gap; what a cell that sees the future needs.",
+        json_schema_extra=DERIVED,
     )
     head_std: float | None = Field(
         None,
@@ -163,23 +182,28 @@ class RunConfig(Settings):
         return cls.checked(recipe=recipe, **sections)
 
 
-@cache
+SECTIONS: dict[str, type[Settings]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "training": TrainConfig,
+}
+
+
 def setting_owners() -> dict[str, str]:
     """The section of RunConfig that each flat setting belongs to."""
     return {
         name: section
-        for section, model in (
-            ("data", DataConfig),
-            ("model", ModelConfig),
-            ("training", TrainConfig),
-        )
-        for name in model.model_fields
+        for section, model in SECTIONS.items()
+        for name, field in model.model_fields.items()
+        if field.json_schema_extra != DERIVED
     }
 
 
 def setting_fields() -> dict[str, FieldInfo]:
     """The declaration of each flat setting."""
-    return {**DataConfig.model_fields, **ModelConfig.model_fields, **TrainConfig.model_fields}
+    return {
+        name: SECTIONS[section].model_fields[name] for name, section in setting_owners().items()
+    }
 
 
 def list_recipes() -> dict[str, str]:

@@ -26,6 +26,16 @@ class UnknownNameError(UsageError):
         super().__init__(f"{kind} {name!r} is not in the zoo; {hint}")
 
 
+class NoStepError(UsageError):
+    """A step was needed of a cell that sees the whole sequence at once."""
+
+    def __init__(self, cell: str) -> None:
+        super().__init__(
+            f"cell {cell!r} sees the whole sequence at once and has no step to generate with or to "
+            f"export; fill gaps with `zoo fill`, or train a causal cell."
+        )
+
+
 class DuplicateNameError(ZooError):
     """Two plugins provide one name."""
 

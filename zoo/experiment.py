@@ -20,7 +20,7 @@ from zoo.generator import encode_prompt
 from zoo.model import LanguageModel
 from zoo.plots import draw_perplexity
 from zoo.registry import Registry, load_registry
-from zoo.run import METRICS, SAMPLES, Run, free_folder, new_run_folder
+from zoo.run import METRICS, SAMPLES, Run, free_folder, new_run_folder, refuse_taken
 from zoo.trainer import Event, Report, Sample, training
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -73,13 +73,15 @@ def train_events(
     if the settings, the corpus or the folder are at fault."""
     registry = registry or load_registry()
     config = RunConfig.build({**settings, "corpus": corpus}, recipe)
-    config = _complete_options(config, registry)  # a fault here is said before a long download
+    if out is not None:
+        refuse_taken(Path(out), overwrite)
+    config = _settle_cell(config, registry)  # a fault here is said before a long download
     device = choose_device(config.training.device)
     data = read_dataset(config.data, registry)
     windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
-    config = _settle(config, data)
+    config = _settle_corpus(config, data)
     prompt = config.training.prompt or ""
-    encode_prompt(data.tokenizer, prompt)
+    encode_prompt(data.tokenizer, prompt)  # its faults are said now, not at the first sample
     torch.manual_seed(config.training.seed)
     model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
     path = Path(out) if out is not None else free_folder(_run_name(config, data))
@@ -89,15 +91,16 @@ def train_events(
         yield from record(training(model, data, config.training, prompt), run)
 
 
-def _complete_options(config: RunConfig, registry: Registry) -> RunConfig:
+def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     """The config with every option of the cell, checked, so that a later default changes no run."""
     spec = registry.cells[config.model.cell]
     defaults = {name: option.default for name, option in spec.options().items()}
     options = {**defaults, **spec.parse_options(config.model.options)}
-    return config.model_copy(update={"model": config.model.model_copy(update={"options": options})})
+    model = config.model.model_copy(update={"options": options, "mask_token": not spec.causal})
+    return config.model_copy(update={"model": model})
 
 
-def _settle(config: RunConfig, data: Dataset) -> RunConfig:
+def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
     """The config with everything that the corpus decided written out."""
     training_ = config.training.model_copy(
         update={"prompt": config.training.prompt or data.corpus.prompt}

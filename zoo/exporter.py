@@ -213,38 +213,60 @@ def export(
     """Exports a trained run, proves the file against PyTorch, and only then publishes it.
 
     The file is named by the graph and the format's suffix, in the folder `out` (by default `export`
-    in the run's folder). Raises UnknownNameError for a graph that no exporter writes,
-    VerificationError for a file that does not compute what the model computes; nothing is written
-    then.
+    in the run's folder). Raises UnknownNameError for a graph that no exporter writes, NoStepError
+    for a cell without a step, VerificationError for a file that does not compute what the model
+    computes; nothing is written then.
     """
     from zoo.checkpoint import new_folder, write_atomically
-    from zoo.model import ModelStepper, to_float64
     from zoo.run import Run, load
 
     registry = registry or load_registry()
-    exporter = find_exporter(graph, registry)
+    find_exporter(graph, registry)
     if not isinstance(run, Run):
         run = load(run, registry)
     folder = Path(out) if out is not None else run.path / "export"
-    model = deepcopy(run.model).cpu().eval()
+    info = describe(run.model, run.tokenizer, graph, training_facts(run))
+    with new_folder(folder):
+        made = draft(run.model, info, folder, registry)
+        write_atomically(made.path, made.content)
+    return Exported(made.path, made.info)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file that has been proved and not been written yet."""
+
+    path: Path
+    content: bytes
+    info: ArtifactInfo
+
+
+def draft(model: LanguageModel, info: ArtifactInfo, folder: Path, registry: Registry) -> Draft:
+    """Builds the graph `info.graph` of a model and proves it in its runtime, on the CPU.
+
+    `folder` is where the file would go; what is written there on the way is removed again.
+    """
+    from zoo.model import ModelStepper, to_float64
+
+    exporter = find_exporter(info.graph, registry)
+    model = deepcopy(model).cpu().eval()
     reference = ModelStepper(model)
-    info = describe(run, graph)
+    path = folder / f"{info.graph}{exporter.suffix}"
+    runtime = find_runtime(path, registry)
     built = exporter.build(model, info)
-    gap = free_gap(reference, ModelStepper(to_float64(model)))
-    with new_folder(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
-        draft = Path(drafts) / f"{graph}{exporter.suffix}"
-        runtime = find_runtime(draft, registry)
-        draft.write_bytes(exporter.seal(built, info))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
+        trial = Path(drafts) / path.name
+        trial.write_bytes(exporter.seal(built, info))
         try:
-            proof = prove(reference, runtime.open(draft, "cpu").stepper)
+            proof = prove(reference, runtime.open(trial, "cpu").stepper)
         except VerificationError as error:
-            raise VerificationError(f"{draft.name} was not written: {error}") from None
+            raise VerificationError(f"{path.name} was not written: {error}") from None
+        gap = free_gap(reference, ModelStepper(to_float64(model)))
         info = info.model_copy(update={"proof": proof.model_copy(update={"float64_gap": gap})})
         content = exporter.seal(built, info)
-        draft.write_bytes(content)
-        runtime.open(draft, "cpu")
-        write_atomically(folder / draft.name, content)
-    return Exported(folder / draft.name, info)
+        trial.write_bytes(content)
+        runtime.open(trial, "cpu")
+    return Draft(path, content, info)
 
 
 def find_exporter(graph: str, registry: Registry) -> Exporter:
@@ -257,24 +279,33 @@ def find_exporter(graph: str, registry: Registry) -> Exporter:
     raise UnknownNameError("graph", graph, known, f"there is: {', '.join(known) or 'none'};")
 
 
-def describe(run: Run, graph: str) -> ArtifactInfo:
-    """What a file exported from `run` says about itself, short of its proof."""
+def describe(
+    model: LanguageModel, tokenizer: Tokenizer, graph: str, training: TrainingFacts | None = None
+) -> ArtifactInfo:
+    """What a file exported from a model says about itself, short of its proof."""
     from zoo.model import ModelStepper
 
-    stepper = ModelStepper(run.model)
+    stepper = ModelStepper(model)
     rows = stepper.state_to_arrays(stepper.init_state(1))
-    last = (run.metrics() or [{}])[-1]
-    facts = {name: last.get(name) for name in TrainingFacts.model_fields if name in last}
     return ArtifactInfo(
         graph=graph,
-        model=run.config.model,
-        tokenizer=run.tokenizer,
+        model=model.config,
+        tokenizer=tokenizer,
         state=tuple(StateEntry.from_row(name, row[0]) for name, row in rows.items()),
-        training=TrainingFacts(
-            corpus=run.config.data.corpus,
-            prompt=run.config.training.prompt or run.tokenizer.decode([1]),
-            **facts,
-        ),
+        training=training or TrainingFacts(),
+    )
+
+
+def training_facts(run: Run) -> TrainingFacts:
+    """Where a run's weights come from, by its config and its last line of metrics."""
+    last = (run.metrics() or [{}])[-1]
+    return TrainingFacts(
+        corpus=run.config.data.corpus,
+        prompt=run.config.training.prompt or run.tokenizer.decode([1]),
+        epochs=last.get("epoch"),
+        tokens=last.get("tokens"),
+        train_perplexity=last.get("train_perplexity"),
+        held_out_perplexity=last.get("held_out_perplexity"),
     )
 
 

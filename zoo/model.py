@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from zoo.cell import Cell
-from zoo.config import ModelConfig
-from zoo.errors import UsageError
+from zoo.config import ModelConfig, OptionValue
+from zoo.errors import NoStepError, UsageError
 from zoo.generator import Arrays, Logits
-from zoo.registry import Registry, load_registry
+from zoo.registry import CellSpec, Registry, load_registry
 from zoo.state import named_leaves, unflatten
-from zoo.tokenizers import Ids
+from zoo.tokenizers import Ids, Tokenizer
 
 MAX_ONE_HOT = 16_384
 
@@ -57,11 +59,72 @@ class Head(nn.Module):
         return x @ self.W_hq + self.b_q
 
 
-class LanguageModel(nn.Module):
-    """Logits of the next token, from the tokens so far and the state that they left.
+class Stack(nn.Module):
+    """Layers of one cell on each other; its state is the tuple of theirs.
 
-    The state is the tuple of the cells' states, layer by layer. The cell comes from the registry by
-    the name in `config`; UnknownNameError if it is not there.
+    It has a cell's `init_state`, `step` and `forward`. `dropout` is the share of features that is
+    dropped between layers in training; with `residual`, a layer's input is added to its output
+    where their sizes are equal.
+    """
+
+    def __init__(
+        self,
+        spec: CellSpec,
+        input_size: int,
+        hidden_size: int,
+        layers: int,
+        options: Mapping[str, OptionValue],
+        *,
+        dropout: float = 0.0,
+        residual: bool = False,
+        registry: Registry | None = None,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.dropout = nn.Dropout(dropout)
+        self.output_size = input_size
+        cells = []
+        for _ in range(layers):
+            cell = spec.build(self.output_size, hidden_size, registry=registry, **options)
+            self.output_size = cell.output_size
+            cells.append(cell)
+        self.cells = nn.ModuleList(cells)
+
+    def init_state(self, batch_size: int) -> tuple[Any, ...]:
+        return tuple(cell.init_state(batch_size) for cell in self._cells())
+
+    def step(self, x_BI: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        return self._run(lambda cell, x, cell_state: cell.step(x, cell_state), x_BI, state)
+
+    def forward(
+        self, x_TBI: Tensor, state: tuple[Any, ...] | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        if state is None:
+            state = self.init_state(x_TBI.shape[1])
+        return self._run(lambda cell, x, cell_state: cell(x, cell_state), x_TBI, state)
+
+    def _run(
+        self,
+        run: Callable[[Cell, Tensor, Any], tuple[Tensor, Any]],
+        x: Tensor,
+        state: tuple[Any, ...],
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        next_state = []
+        for index, (cell, cell_state) in enumerate(zip(self._cells(), state, strict=True)):
+            y, cell_state = run(cell, self.dropout(x) if index else x, cell_state)
+            x = x + y if self.residual and x.shape == y.shape else y
+            next_state.append(cell_state)
+        return x, tuple(next_state)
+
+    def _cells(self) -> list[Cell]:
+        return list(self.cells)  # type: ignore[arg-type]
+
+
+class LanguageModel(nn.Module):
+    """Logits over the vocabulary, from tokens and the state that the tokens before them left: of
+    the next token, or, for a cell that sees the future, of the token that a gap stands for.
+
+    The cell comes from the registry by the name in `config`; UnknownNameError if it is not there.
     """
 
     def __init__(
@@ -70,57 +133,87 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
-        spec = (registry or load_registry()).cells[config.cell]
+        registry = registry or load_registry()
+        spec = registry.cells[config.cell]
+        self.causal = spec.causal
+        entries = vocab_size + 1 if config.mask_token else vocab_size
         self.encoder: nn.Module = (
-            nn.Embedding(vocab_size, config.embedding)
+            nn.Embedding(entries, config.embedding)
             if config.embedding is not None
-            else OneHot(vocab_size)
+            else OneHot(entries)
         )
-        size = config.embedding or vocab_size
-        cells: list[Cell] = []
-        for _ in range(config.layers):
-            cells.append(spec.build(size, config.hidden, **config.options))
-            size = cells[-1].output_size
-        self.cells = nn.ModuleList(cells)
-        self.head = Head(size, vocab_size, config.head_std)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = Stack(
+            spec,
+            config.embedding or entries,
+            config.hidden,
+            config.layers,
+            config.options,
+            dropout=config.dropout,
+            residual=config.residual,
+            registry=registry,
+        )
+        self.head = Head(self.stack.output_size, vocab_size, config.head_std)
+
+    @classmethod
+    def from_torch(
+        cls,
+        embedding: nn.Embedding | None,
+        rnn: nn.RNNBase,
+        head: nn.Linear,
+        tokenizer: Tokenizer,
+        registry: Registry | None = None,
+    ) -> LanguageModel:
+        """A model with the weights of trained torch.nn modules: an nn.RNN, nn.GRU or nn.LSTM of any
+        depth, its embedding (None for a one-hot entrance) and its linear head.
+
+        Of a module that reads in both directions it makes a model for whole sequences. Raises
+        UsageError naming what cannot be taken over (`proj_size`, `max_norm`, sizes that do not
+        fit). Save it with `zoo.save`, then export it.
+        """
+        from zoo.adoption import model_from_torch
+
+        return model_from_torch(embedding, rnn, head, tokenizer, registry)
+
+    @property
+    def mask_token(self) -> int:
+        """The input token that stands for a gap."""
+        if not self.config.mask_token:
+            raise UsageError(f"this model of cell {self.config.cell!r} knows no gaps.")
+        return self.vocab_size
 
     def init_state(self, batch_size: int) -> tuple[Any, ...]:
         """The state before the first token of each of `batch_size` rows."""
-        return tuple(cell.init_state(batch_size) for cell in self._cells())
+        return self.stack.init_state(batch_size)
 
     def step(self, tokens_B: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """Logits [B, V] after one more token in each row, and the next state."""
-        x = self.encoder(tokens_B)
-        next_state = []
-        for cell, cell_state in zip(self._cells(), state, strict=True):
-            x, cell_state = cell.step(x, cell_state)
-            next_state.append(cell_state)
-        return self.head(x), tuple(next_state)
+        if not self.causal:
+            raise NoStepError(self.config.cell)
+        x, state = self.stack.step(self.dropout(self.encoder(tokens_B)), state)
+        return self.head(self.dropout(x)), state
 
     def forward(
         self, tokens_TB: Tensor, state: tuple[Any, ...] | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """Logits [T, B, V] after each token, and the state after the last."""
-        if state is None:
-            state = self.init_state(tokens_TB.shape[1])
-        x = self.encoder(tokens_TB)
-        next_state = []
-        for cell, cell_state in zip(self._cells(), state, strict=True):
-            x, cell_state = cell(x, cell_state)
-            next_state.append(cell_state)
-        return self.head(x), tuple(next_state)
+        """Logits [T, B, V], one for each token, and the state after the last."""
+        if isinstance(tokens_TB, PackedSequence):
+            raise UsageError(
+                "packed sequences are not supported; pad them, or run rows of one length together."
+            )
+        x, state = self.stack(self.dropout(self.encoder(tokens_TB)), state)
+        return self.head(self.dropout(x)), state
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
-
-    def _cells(self) -> list[Cell]:
-        return list(self.cells)  # type: ignore[arg-type]
 
 
 class ModelStepper:
     """A LanguageModel as a `zoo.generator.Stepper`: PyTorch's side of every comparison."""
 
     def __init__(self, model: LanguageModel) -> None:
+        if not model.causal:
+            raise NoStepError(model.config.cell)
         self.model = model
         self.vocab_size = model.vocab_size
         self._device = next(model.parameters()).device

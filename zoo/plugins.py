@@ -78,5 +78,5 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> str |
     except (pluggy.PluginValidationError, ValueError) as failure:
         if manager.has_plugin(name) and manager.get_plugin(name) is plugin:
             manager.unregister(plugin)
-        return " ".join(str(failure).split())
+        return one_line(ValueError(" ".join(str(failure).split())))
     return None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.cell import Cell
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+REGISTRY = "registry"
 REFERENCE = re.compile(r"[\w.]+:\w+")
 
 
@@ -94,28 +95,40 @@ class Spec:
 
     def load_factory(self) -> Any:
         """Imports what `factory` names."""
-        module, _, attribute = self.factory.partition(":")
-        return getattr(import_module(module), attribute)
+        return load_reference(self.factory)
+
+
+def load_reference(reference: str) -> Any:
+    """Imports what "module:attribute" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @dataclass(frozen=True)
 class CellSpec(Spec):
     """A cell as a plugin registers it.
 
-    `factory` names a callable `(input_size, hidden_size, **options) -> Cell`. `causal` is False
-    for a cell that sees the future: it has `forward` and no `step`.
+    `factory` names a callable `(input_size, hidden_size, **options) -> Cell`. One that builds other
+    cells declares a keyword `registry` beside its options, and one that hands options on to them
+    takes `**options`. `causal` is False for a cell that sees the future: it has `forward` and no
+    `step`. `adopt` names a function that takes trained torch.nn layers over as this cell (see
+    `zoo.adoption.adopt_layer`). `exceptions` are laws of `zoo.testing` that the cell cannot keep,
+    each with the reason.
     """
 
     name: str
     factory: str
     card: ModelCard
     causal: bool = True
+    adopt: str = ""
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, Option]:
         """The options that the factory's signature declares beyond the two sizes. Imports torch."""
-        signature = inspect.signature(self.load_factory(), eval_str=True)
         found = {}
-        for parameter in list(signature.parameters.values())[2:]:
+        for parameter in self._parameters():
+            if parameter.kind is parameter.VAR_KEYWORD or parameter.name == REGISTRY:
+                continue
             notes = getattr(parameter.annotation, "__metadata__", ())
             help_text = next((n.description for n in notes if getattr(n, "description", "")), "")
             found[parameter.name] = Option(
@@ -127,13 +140,18 @@ class CellSpec(Spec):
         """`given`, with each value (text or already typed) checked and converted.
 
         Raises UsageError for an option that the cell does not have or a value out of its bounds.
+        What a cell hands on to the cells that it builds is checked there.
         """
         from zoo.config import parse_value
 
         declared = self.options()
+        hands_on = any(p.kind is p.VAR_KEYWORD for p in self._parameters())
         values = {}
         for key, value in given.items():
             name = key.replace("-", "_")
+            if name not in declared and hands_on:
+                values[name] = value
+                continue
             if name not in declared:
                 near = near_names(name, declared)
                 has = ", ".join(declared) or "none"
@@ -144,10 +162,26 @@ class CellSpec(Spec):
             )
         return values
 
-    def build(self, input_size: int, hidden_size: int, **options: Any) -> Cell:
-        """A new cell. Sizes are numbers of features, at least 1."""
-        cell: Cell = self.load_factory()(input_size, hidden_size, **self.parse_options(options))
+    def build(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        registry: Registry | None = None,
+        **options: Any,
+    ) -> Cell:
+        """A new cell. Sizes are numbers of features, at least 1. `registry` is where a cell that
+        builds others finds them."""
+        arguments = self.parse_options(options)
+        if any(parameter.name == REGISTRY for parameter in self._parameters()):
+            arguments[REGISTRY] = registry or load_registry()
+        cell: Cell = self.load_factory()(input_size, hidden_size, **arguments)
         return cell
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        """The factory's parameters beyond the two sizes."""
+        signature = inspect.signature(self.load_factory(), eval_str=True)
+        return list(signature.parameters.values())[2:]
 
 
 @dataclass(frozen=True)

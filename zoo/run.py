@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoint import load_model, new_folder, save_weights, write_atomically
-from zoo.config import RunConfig, read_settings
+from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
 from zoo.device import choose_device
 from zoo.errors import RunError
 from zoo.generator import Source
@@ -21,6 +21,7 @@ from zoo.registry import Registry, load_registry
 from zoo.tokenizers import Tokenizer, read_tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+ELSEWHERE = "(trained elsewhere)"
 METRICS, PLOT, SAMPLES = "metrics.jsonl", "perplexity.png", "samples.txt"
 
 
@@ -46,6 +47,23 @@ class Run:
         write_atomically(self.path / CONFIG, self.config.model_dump_json(indent=2).encode())
         write_atomically(self.path / TOKENIZER, self.tokenizer.model_dump_json(indent=2).encode())
         save_weights(self.model, self.path / WEIGHTS)
+
+
+def save(model: LanguageModel, tokenizer: Tokenizer, path: str | Path, prompt: str = "") -> Run:
+    """Puts a model that was not trained here (see LanguageModel.from_torch) into a run folder, from
+    which it can be exported. `prompt` is what `zoo generate` continues unless it is told otherwise.
+
+    Raises RunError for a folder that is taken.
+    """
+    config = RunConfig(
+        data=DataConfig(corpus=ELSEWHERE, tokenizer=tokenizer.kind),
+        model=model.config,
+        training=TrainConfig(prompt=prompt or None),
+    )
+    run = Run(Path(path), config, tokenizer, model)
+    with new_run_folder(run.path, overwrite=False):
+        run.save()
+    return run
 
 
 def load(path: str | Path, registry: Registry | None = None) -> Run:
@@ -79,6 +97,19 @@ def free_folder(name: str) -> Path:
     return path
 
 
+def refuse_taken(path: Path, overwrite: bool) -> None:
+    """RunError if a run cannot be put at `path`: something else is there, or a run that is not to
+    be overwritten."""
+    try:
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if taken and not (path / CONFIG).is_file():
+        raise RunError(f"{path} exists and is not a run folder; choose another --out.")
+    if taken and not overwrite:
+        raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
+
+
 @contextmanager
 def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
     """Makes the folder for a run that the block then writes.
@@ -110,16 +141,15 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
 
 
 def _set_aside(path: Path, overwrite: bool) -> Path | None:
-    """Moves what is at `path` out of the way; None if nothing is there."""
+    """Moves the run at `path` out of the way; None if nothing is there."""
+    refuse_taken(path, overwrite)
+    if not (path / CONFIG).is_file():
+        return None
     try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return None
-        if not (path / CONFIG).is_file():
-            raise RunError(f"{path} exists and is not a run folder; choose another --out.")
-        if not overwrite:
-            raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
         return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror}; choose another --out."
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written: {error.strerror}; choose another --out.")

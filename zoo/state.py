@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from zoo.errors import ZooError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -71,3 +73,46 @@ def unbind(tree: TreeT) -> Iterator[TreeT]:
     slices = [leaf.unbind(0) for leaf in flatten(tree)]  # type: ignore[arg-type]
     for leaves in zip(*slices, strict=True):
         yield unflatten(tree, leaves)
+
+
+def select_rows(state: TreeT, rows: Sequence[int]) -> TreeT:
+    """The state of these rows of the batch, in this order; a row may come twice."""
+    return map_leaves(lambda leaf: leaf[list(rows)], state)
+
+
+def reset_rows(state: TreeT, rows: Sequence[int], initial: TreeT) -> TreeT:
+    """The state with these rows taken from `initial`, a state of the same batch size: as when a
+    stream ends and another takes its place."""
+
+    def reset(leaf: Tensor, fresh: Tensor) -> Tensor:
+        leaf = leaf.clone()
+        leaf[list(rows)] = fresh[list(rows)]
+        return leaf
+
+    return map_leaves(reset, state, initial)
+
+
+def to_safetensors(state: Tree) -> bytes:
+    """A model's state, its leaves by their names."""
+    from safetensors.torch import save
+
+    return save({name: leaf.detach().contiguous() for name, leaf in named_leaves(state)})
+
+
+def from_safetensors(like: TreeT, content: bytes) -> TreeT:
+    """The state that `to_safetensors` wrote, for a model whose states are shaped as `like` (of any
+    batch size). ZooError for content that is damaged or of another model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        leaves = load(content)
+    except SafetensorError as error:
+        raise ZooError(f"the saved state is damaged: {error}") from None
+    wanted = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(like)}  # type: ignore[arg-type]
+    if {name: (leaf.shape[1:], leaf.dtype) for name, leaf in leaves.items()} != wanted:
+        raise ZooError(
+            f"the saved state is of another model: it has {sorted(leaves)}, and this model's has "
+            f"{sorted(wanted)}, or other shapes."
+        )
+    return unflatten(like, [leaves[name] for name in wanted])

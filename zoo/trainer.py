@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.batches import BATCHES, windows_per_epoch
+from zoo.batches import BATCHES, Window, windows_per_epoch
 from zoo.config import Sampling, TrainConfig
 from zoo.dataset import Dataset
 from zoo.errors import ZooError
+from zoo.filling import fill_ids
 from zoo.generator import generate_ids
 from zoo.model import LanguageModel, ModelStepper
+from zoo.objectives import choose_objective
 from zoo.state import detach
 
 SAMPLE_LENGTH = 50
@@ -38,6 +40,8 @@ class Metrics:
     `epoch` and `step` (windows) count from 1; `tokens` and `seconds` from the start. Perplexities
     are exp of the mean cross-entropy in nats per token: over the windows since the line before,
     with the weights as they were then, and over the held-out part (None without one).
+    `held_out_accuracy` is the share of tokens that get the highest logit. For a model that sees the
+    future all of them are about the masked tokens.
     """
 
     epoch: int
@@ -49,6 +53,7 @@ class Metrics:
     held_out_perplexity: float | None
     held_out_bits_per_token: float | None
     held_out_bits_per_char: float | None
+    held_out_accuracy: float | None
     tokens_per_second: float
     learning_rate: float
 
@@ -73,7 +78,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model now says after the prompt; `text` begins with it."""
+    """What the model now says after the prompt; `text` begins with it. A model that sees the future
+    shows the beginning of the text with every seventh token filled in."""
 
     epoch: int
     text: str
@@ -121,6 +127,7 @@ def training(
     windows = windows_per_epoch(len(tokens), config.batch_size, config.steps)
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), config.learning_rate)
     rng = np.random.default_rng(config.seed)
+    objective, masks = choose_objective(model), torch.Generator().manual_seed(config.seed)
     state: Any = None
     step = total_tokens = 0
     started, last_progress = time.monotonic(), 0.0
@@ -139,8 +146,8 @@ def training(
             raise ZooError(
                 f"the loss is no longer finite at step {step}; lower --learning-rate or --clip."
             )
-        held_out_nats = evaluate(model, held_out) if len(held_out) else None
-        chars = data.held_out_chars_per_token if len(held_out) else 1.0
+        scores = evaluate(model, held_out) if len(held_out) else None
+        bits = None if scores is None else scores.nats_per_token / math.log(2)
         return Metrics(
             epoch=epoch,
             step=step,
@@ -148,11 +155,10 @@ def training(
             seconds=time.monotonic() - started,
             train_perplexity=perplexity(nats),
             train_bits_per_token=nats / math.log(2),
-            held_out_perplexity=None if held_out_nats is None else perplexity(held_out_nats),
-            held_out_bits_per_token=None if held_out_nats is None else held_out_nats / math.log(2),
-            held_out_bits_per_char=(
-                None if held_out_nats is None else held_out_nats / math.log(2) / chars
-            ),
+            held_out_perplexity=None if scores is None else perplexity(scores.nats_per_token),
+            held_out_bits_per_token=bits,
+            held_out_bits_per_char=None if bits is None else bits / data.held_out_chars_per_token,
+            held_out_accuracy=None if scores is None else scores.accuracy,
             tokens_per_second=meter.tokens_per_second(),
             learning_rate=config.learning_rate,
         )
@@ -161,17 +167,20 @@ def training(
     model.train()
     for epoch in count(1):
         out_of_time = False
-        for window in BATCHES[config.batches](tokens, config.batch_size, config.steps, rng):
-            state = model.init_state(config.batch_size) if window.fresh else detach(state)
-            logits_TBV, state = model(window.inputs, state)
-            loss = F.cross_entropy(logits_TBV.flatten(0, 1), window.targets.flatten())
+        cut = BATCHES[config.batches](tokens, config.batch_size, config.steps, rng)
+        for number, window in enumerate(cut, start=1):
+            fresh = window.fresh or not objective.carries_state
+            state = model.init_state(config.batch_size) if fresh else detach(state)
+            inputs, targets, counted = objective.examples(window, masks)
+            logits_TBV, state = model(inputs, state)
+            loss = F.cross_entropy(logits_TBV[counted], targets[counted])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             step += 1
-            total_tokens += window.targets.numel()
-            meter.add(loss, window.targets.numel())
+            total_tokens += window.inputs.numel()
+            meter.add(loss, window.inputs.numel())
 
             done = fraction_done()
             if time.monotonic() - last_progress > SECONDS_BETWEEN_PROGRESS:
@@ -182,7 +191,7 @@ def training(
             out_of_time = config.minutes is not None and done >= 1
             if out_of_time:
                 break
-            if step % config.report_every == 0:
+            if number % config.report_every == 0:
                 metrics = report()
                 yield Report(metrics)
                 meter = Meter(device)
@@ -199,29 +208,44 @@ def training(
     yield Finished(metrics)
 
 
-def evaluate(model: LanguageModel, tokens: Tensor) -> float:
-    """Mean cross-entropy, in nats per token, over the text `tokens` (at least 2).
+class Scores(NamedTuple):
+    """Mean cross-entropy, and the share of tokens that got the highest logit."""
+
+    nats_per_token: float
+    accuracy: float
+
+
+def evaluate(model: LanguageModel, tokens: Tensor) -> Scores:
+    """How well the model does its objective on the text `tokens` (at least 2).
 
     The text is cut into up to 32 rows, each read from the initial state; at most one token for
-    each row is left over at the end.
+    each row is left over at the end. Tokens to be masked are the same ones every time.
     """
     rows = max(1, min(EVALUATION_ROWS, (len(tokens) - 1) // EVALUATION_STEPS))
     length = (len(tokens) - 1) // rows
-    inputs = tokens[: rows * length].view(rows, length).t()
-    targets = tokens[1 : rows * length + 1].view(rows, length).t()
+    inputs_TB = tokens[: rows * length].view(rows, length).t().contiguous()
+    targets_TB = tokens[1 : rows * length + 1].view(rows, length).t().contiguous()
+    objective, masks = choose_objective(model), torch.Generator().manual_seed(0)
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    nats = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    right = torch.zeros((), dtype=torch.int64, device=tokens.device)
+    total = 0
     with torch.no_grad():
         state = model.init_state(rows)
         for start in range(0, length, EVALUATION_STEPS):
             part = slice(start, start + EVALUATION_STEPS)
-            logits_TBV, state = model(inputs[part].contiguous(), state)
-            total += F.cross_entropy(
-                logits_TBV.flatten(0, 1), targets[part].flatten(), reduction="sum"
-            )
+            if not objective.carries_state:
+                state = model.init_state(rows)
+            window = Window(inputs_TB[part], targets_TB[part], fresh=start == 0)
+            inputs, targets, counted = objective.examples(window, masks)
+            logits_TBV, state = model(inputs, state)
+            logits, wanted = logits_TBV[counted], targets[counted]
+            nats += F.cross_entropy(logits, wanted, reduction="sum")
+            right += (logits.argmax(-1) == wanted).sum()
+            total += len(wanted)
     model.train(was_training)
-    return float(total) / (rows * length)
+    return Scores(float(nats) / total, int(right) / total)
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -252,10 +276,15 @@ def _sample_schedule(config: TrainConfig) -> Callable[[int, float], bool]:
 
 
 def _sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
-    ids = data.tokenizer.encode(prompt)
     was_training = model.training
     model.eval()
-    continuation = generate_ids(ModelStepper(model), ids, SAMPLE_LENGTH, Sampling())
-    text = prompt + data.tokenizer.decode(continuation)
+    if model.causal:
+        ids = data.tokenizer.encode(prompt)
+        continuation = generate_ids(ModelStepper(model), ids, SAMPLE_LENGTH, Sampling())
+        text = prompt + data.tokenizer.decode(continuation)
+    else:
+        ids = data.train[:SAMPLE_LENGTH].copy()
+        ids[::7] = model.mask_token
+        text = data.tokenizer.decode(fill_ids(model, ids).argmax(-1).tolist())
     model.train(was_training)
     return text

@@ -17,6 +17,7 @@ from zoo.model import LanguageModel
 from zoo.state import flatten, unflatten
 
 OPSET = 20
+MAX_IR_VERSION = 10  # the highest that runtimes of 2024 open; opset 20 needs no more
 # Two would do for a dynamic axis; three is a size at which nothing is verified afterwards.
 TRACED_BATCH = 3
 
@@ -61,6 +62,7 @@ def build_step(model: LanguageModel, info: ArtifactInfo) -> onnx.ModelProto:
     assert program is not None
     proto = program.model_proto
     _check_outputs(proto.graph)
+    proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     proto.producer_name, proto.producer_version = "recurrent-zoo", ""
     del proto.metadata_props[:]
     for node in proto.graph.node:

@@ -27,6 +27,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         CellSpec(
             name="rnn",
             factory="zoo_elman.library:RNN",
+            adopt="zoo_elman.library:adopt",
             card=ModelCard(
                 title="Simple recurrent network, over torch.nn.RNN",
                 authors="Jeffrey L. Elman",

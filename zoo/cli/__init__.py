@@ -20,8 +20,11 @@ VERBS = (
     "corpora",
     "train",
     "generate",
+    "fill",
     "export",
     "verify",
+    "check",
+    "new",
     "doctor",
     "demo",
 )

@@ -19,7 +19,7 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     if not rows:
-        note("nothing to show")
+        note("nothing to show; `zoo plugins` says what was found")
         return
     cells = [[_text(value) for value in row.values()] for row in rows]
     header = [key.replace("_", " ") for key in rows[0]]

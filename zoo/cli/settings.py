@@ -32,6 +32,9 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     help_text = field.description or ""
     if not field.is_required() and field.default_factory is None and field.default is not None:
         help_text += f"  [default: {field.default}]"
+    if annotation is bool:
+        flag = f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}"
+        return click.option(flag, name, default=None, help=help_text)
     kind: Any = (
         click.Choice(get_args(annotation)) if get_origin(annotation) is Literal else annotation
     )

@@ -1,0 +1,36 @@
+"""Any causal cell of the zoo, read in both directions."""
+
+from collections.abc import Iterable
+
+from zoo import CellSpec, ModelCard, StateField, hookimpl
+
+
+@hookimpl
+def zoo_cells() -> Iterable[CellSpec]:
+    return [
+        CellSpec(
+            name="bidirectional",
+            factory="zoo_bidirectional.cell:Bidirectional",
+            causal=False,
+            adopt="zoo_bidirectional.cell:adopt",
+            card=ModelCard(
+                title="Bidirectional recurrent network, around any causal cell",
+                authors="Mike Schuster and Kuldip K. Paliwal",
+                year=1997,
+                paper="Bidirectional recurrent neural networks, IEEE Transactions on Signal "
+                "Processing 45(11), 2673-2681",
+                equations=(
+                    "→h_t = cell(x_t, →h_{t-1})   for t = 1 … T",
+                    "←h_t = cell(x_t, ←h_{t+1})   for t = T … 1",
+                    "y_t = [→h_t, ←h_t]",
+                ),
+                state=(
+                    StateField("forward", (), "the state of the cell that reads forwards"),
+                    StateField("backward", (), "the state of the cell that reads backwards"),
+                ),
+                notes="Its outputs see the whole sequence, so it has no step: it is trained to "
+                "fill gaps, and `zoo fill` uses it. The option `cell` names the cell; every other "
+                "option is the cell's own. Each direction has `hidden` units.",
+            ),
+        )
+    ]

@@ -1,0 +1,82 @@
+"""Schuster and Paliwal (1997): two cells, one for each direction, their outputs side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import Adopted, Cell, Registry, adopt_layer
+from zoo.errors import UsageError
+
+
+class BidirectionalState(NamedTuple):
+    """The wrapped cell's state, in each direction; the backward one is that at the sequence's
+    beginning."""
+
+    forward: Any
+    backward: Any
+
+
+class Bidirectional(Cell):
+    """Outputs [T, B, 2·H]: those of the forward cell, then those of the backward cell."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        cell: Annotated[str, Field(description="The causal cell to wrap.")] = "gru",
+        *,
+        registry: Registry,
+        **options: Any,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        spec = registry.cells[cell]
+        if not spec.causal:
+            raise UsageError(f"'bidirectional' wraps causal cells only, and {cell!r} is not.")
+        self.ahead = spec.build(input_size, hidden_size, registry=registry, **options)
+        self.behind = spec.build(input_size, hidden_size, registry=registry, **options)
+
+    @property
+    def output_size(self) -> int:
+        return self.ahead.output_size + self.behind.output_size
+
+    def init_state(self, batch_size: int) -> BidirectionalState:
+        return BidirectionalState(
+            self.ahead.init_state(batch_size), self.behind.init_state(batch_size)
+        )
+
+    def forward(
+        self, x_TBI: Tensor, state: BidirectionalState | None = None
+    ) -> tuple[Tensor, BidirectionalState]:
+        if state is None:
+            state = self.init_state(x_TBI.shape[1])
+        y_ahead, ahead = self.ahead(x_TBI, state.forward)
+        y_behind, behind = self.behind(x_TBI.flip(0), state.backward)
+        y = torch.cat((y_ahead, y_behind.flip(0)), -1)
+        return y, BidirectionalState(ahead, behind)
+
+
+def adopt(layer: nn.RNNBase, registry: Registry) -> Adopted | None:
+    """A one-layer, bidirectional torch.nn module as this cell; None for any other module."""
+    if not layer.bidirectional:
+        return None
+    directions = [_direction(layer, suffix) for suffix in ("", "_reverse")]
+    cells = [adopt_layer(direction, registry) for direction in directions]
+    weights = {
+        f"{side}.{name}": weight
+        for side, cell in zip(("ahead", "behind"), cells, strict=True)
+        for name, weight in cell.weights.items()
+    }
+    return Adopted("bidirectional", {"cell": cells[0].cell, **cells[0].options}, weights)
+
+
+def _direction(layer: nn.RNNBase, suffix: str) -> nn.RNNBase:
+    """One direction of a layer as a module of its own."""
+    arguments = {"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNN) else {}
+    make: Any = type(layer)  # RNNBase's own signature begins with a mode
+    one: nn.RNNBase = make(layer.input_size, layer.hidden_size, bias=layer.bias, **arguments)
+    one.load_state_dict({name: getattr(layer, name + suffix) for name in one.state_dict()})
+    return one

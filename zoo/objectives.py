@@ -1,0 +1,66 @@
+"""What a model is trained to do: which tokens it sees, and which it has to name.
+
+A causal model predicts the next token. A model that sees the whole sequence would only copy that,
+so it names tokens that were masked instead (Devlin et al. 2019, section 3.1, without the share that
+is left in place or replaced).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.batches import Window
+from zoo.model import LanguageModel
+
+MASKED_SHARE = 0.15
+
+
+class Examples(NamedTuple):
+    """Inputs [T, B] that the model reads, targets [T, B], and which of them count [T, B]."""
+
+    inputs: Tensor
+    targets: Tensor
+    counted: Tensor
+
+
+class Objective(Protocol):
+    """`carries_state` says whether the state goes on from one window to the next."""
+
+    carries_state: bool
+
+    def examples(self, window: Window, generator: torch.Generator) -> Examples:
+        """What the model reads and has to name in this window. `generator` is on the CPU."""
+
+
+class NextToken:
+    """Each token names the one after it."""
+
+    carries_state = True
+
+    def examples(self, window: Window, generator: torch.Generator) -> Examples:
+        counted = torch.ones_like(window.targets, dtype=torch.bool)
+        return Examples(window.inputs, window.targets, counted)
+
+
+class MaskedToken:
+    """15 % of the tokens, drawn anew for each window and at least one, are replaced by the mask and
+    are to be named from both sides."""
+
+    carries_state = False
+
+    def __init__(self, mask_token: int) -> None:
+        self.mask_token = mask_token
+
+    def examples(self, window: Window, generator: torch.Generator) -> Examples:
+        draws = torch.rand(window.inputs.shape, generator=generator)
+        masked = (draws < MASKED_SHARE) | (draws == draws.min())
+        masked = masked.to(window.inputs.device)
+        return Examples(window.inputs.masked_fill(masked, self.mask_token), window.inputs, masked)
+
+
+def choose_objective(model: LanguageModel) -> Objective:
+    """What a model of this kind is trained and judged by."""
+    return NextToken() if model.causal else MaskedToken(model.mask_token)

@@ -1,0 +1,42 @@
+"""A new package with a cell of one's own: what `zoo new` writes."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from zoo.checkpoint import new_folder
+from zoo.errors import RunError, UsageError
+from zoo.registry import NAME, Registry, load_registry
+
+
+def write_package(name: str, folder: Path, registry: Registry | None = None) -> list[Path]:
+    """Writes the package of a cell called `name` (kebab-case) into `folder`, which must not exist
+    yet, and returns the files. UsageError for a name that is taken or not kebab-case."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"name {name!r} is not kebab-case (like 'my-cell').")
+    if name in (registry or load_registry()).cells:
+        raise UsageError(f"there is a cell {name!r} in the zoo already; choose another name.")
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another name or --out.")
+    module = name.replace("-", "_")
+    words = {
+        "name": name,
+        "module": module,
+        "class_name": "".join(part.capitalize() for part in name.split("-")),
+    }
+    written = []
+    with new_folder(folder):
+        for target, source in (
+            ("pyproject.toml", "pyproject.toml.txt"),
+            (f"{module}/__init__.py", "init.py.txt"),
+            (f"{module}/cell.py", "cell.py.txt"),
+            (f"tests/test_{module}.py", "test.py.txt"),
+        ):
+            template = Template((resources.files("zoo.scaffold") / source).read_text("utf-8"))
+            path = folder / target
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(template.substitute(words), "utf-8")
+            written.append(path)
+    return written

@@ -1,0 +1,94 @@
+"""The laws that every cell must keep, for the zoo's own cells and for a stranger's.
+
+In a plugin's test file:
+
+    from zoo.testing import parametrize_with_laws
+
+    @parametrize_with_laws("my-cell")
+    def test_my_cell(check):
+        check()
+
+`zoo check my-cell` does the same in the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.config import OptionValue
+from zoo.errors import one_line
+from zoo.registry import Registry, load_registry
+from zoo.testing.laws import CAUSAL_LAWS, LAWS, LawBroken, Subject
+
+__all__ = ["LAWS", "LawBroken", "Subject", "Verdict", "check_cell", "parametrize_with_laws"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a law found: whether it holds, its figure, and what broke it. `exempt` is the reason
+    that the law was not applied, empty if it was."""
+
+    law: str
+    passed: bool
+    figure: float | None = None
+    finding: str = ""
+    exempt: str = ""
+
+
+def check_cell(
+    name: str,
+    *,
+    layers: int = 1,
+    options: Mapping[str, OptionValue] | None = None,
+    registry: Registry | None = None,
+) -> Iterator[Verdict]:
+    """Holds the registered cell to every law, one after the other."""
+    registry = registry or load_registry()
+    subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
+    for law in LAWS:
+        if reason := exemption(law, subject):
+            yield Verdict(law.__name__, True, exempt=reason)
+            continue
+        try:
+            yield Verdict(law.__name__, True, law(subject))
+        except LawBroken as broken:
+            yield Verdict(law.__name__, False, finding=str(broken))
+        except Exception as error:  # whatever a stranger's cell raises is a finding
+            found = f"{type(error).__name__}: {one_line(error)}"
+            yield Verdict(law.__name__, False, finding=found)
+
+
+def exemption(law: Callable[[Subject], float], subject: Subject) -> str:
+    """Why the law does not apply: the cell sees the future, or its spec says so; else empty."""
+    if law in CAUSAL_LAWS and not subject.spec.causal:
+        return "the cell sees the future and has no step"
+    return subject.spec.exceptions.get(law.__name__, "")
+
+
+def parametrize_with_laws(
+    *names: str,
+    layers: int = 1,
+    options: Mapping[str, OptionValue] | None = None,
+    registry: Registry | None = None,
+) -> Callable[[Any], Any]:
+    """A pytest decorator: the test runs once for each law and cell, and its argument `check` is the
+    law to call. A law that the cell is exempt from is skipped with the reason."""
+    import pytest
+
+    registry = registry or load_registry()
+    cases = []
+    for name in names:
+        subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
+        for law in LAWS:
+            reason = exemption(law, subject)
+            marks = [pytest.mark.skip(reason=reason)] if reason else []
+            cases.append(
+                pytest.param(_bind(law, subject), marks=marks, id=f"{name}-{law.__name__}")
+            )
+    return pytest.mark.parametrize("check", cases)
+
+
+def _bind(law: Callable[[Subject], float], subject: Subject) -> Callable[[], float]:
+    return lambda: law(subject)

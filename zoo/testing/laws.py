@@ -1,0 +1,376 @@
+"""The laws: what every cell must keep, whatever it computes. Each is a function that takes a
+`Subject`, returns the figure it measured, and raises `LawBroken` with what it found."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from zoo.config import ModelConfig, OptionValue
+from zoo.model import LanguageModel, Stack
+from zoo.registry import CellSpec, Registry, load_registry
+from zoo.state import flatten, map_leaves, named_leaves
+
+EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives
+VOCABULARY = "abcdefghij"
+LONG_RUN = 10_000
+
+
+class LawBroken(AssertionError):
+    """A cell does not keep a law; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A cell to be held to the laws: by itself, or as `layers` of it on each other, with inputs of
+    `input_size` and `hidden_size` hidden units."""
+
+    spec: CellSpec
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    layers: int = 1
+    input_size: int = 5
+    hidden_size: int = 8
+    registry: Registry = field(default_factory=load_registry, repr=False, compare=False)
+
+    def build(
+        self, seed: int = 0, dtype: torch.dtype = torch.float64, small: bool = False
+    ) -> Stack:
+        """The same stack for the same seed; `small` for what takes a product over all weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            stack = Stack(
+                self.spec,
+                2 if small else self.input_size,
+                3 if small else self.hidden_size,
+                self.layers,
+                dict(self.options),
+                registry=self.registry,
+            )
+        return stack.to(dtype).eval()
+
+    def inputs(
+        self, steps: int, batch_size: int, seed: int = 1, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """Random inputs [T, B, I], the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(steps, batch_size, self.input_size, generator=generator, dtype=dtype)
+
+    def reached_state(self, stack: Stack, batch_size: int, seed: int = 2) -> Any:
+        """A state that the stack itself reaches from its initial state, another in each row: an
+        arbitrary tensor need not be a state."""
+        dtype = next(stack.parameters()).dtype
+        with torch.no_grad():
+            return stack(self.inputs(9, batch_size, seed, dtype))[1]
+
+
+def forward_is_repeated_step(subject: Subject) -> float:
+    """A faster path over whole sequences computes what the equations say, step by step, outputs and
+    state; else a model would be trained as one thing and used as another. Causal cells only."""
+    stack, x = subject.build(), subject.inputs(33, 3)
+    start = subject.reached_state(stack, 3)
+    whole, end = stack(x, start)
+    outputs, state = _step_through(stack, x, start)
+    return _close("repeated step", (whole, *flatten(end)), (outputs, *flatten(state)))
+
+
+def chunks_equal_the_whole(subject: Subject) -> float:
+    """A sequence read in pieces, with the state handed on, gives what it gives in one piece: what
+    truncated backpropagation and streaming rest on. Causal cells only."""
+    stack, x = subject.build(), subject.inputs(33, 2)
+    whole, end = stack(x)
+    outputs, state = [], stack.init_state(2)
+    for piece in torch.split(x, [1, 7, 2, 23]):
+        y, state = stack(piece, state)
+        outputs.append(y)
+    return _close("pieces", (whole, *flatten(end)), (torch.cat(outputs), *flatten(state)))
+
+
+def the_past_does_not_know_the_future(subject: Subject) -> float:
+    """A change of the input at one time moves no output before it; a cell that peeks is trained on
+    the answer. Causal cells only."""
+    stack, x = subject.build(), subject.inputs(24, 2)
+    before, _ = stack(x)
+    for time in (1, 11, 23):
+        changed = x.clone()
+        changed[time:] += 1 + torch.arange(24 - time, dtype=x.dtype).view(-1, 1, 1)
+        after, _ = stack(changed)
+        _close(f"outputs before a change at time {time}", (before[:time],), (after[:time],), EXACT)
+    return 0.0
+
+
+def rows_do_not_touch(subject: Subject) -> float:
+    """Each row of a batch gives what it gives alone; a neighbour's nonsense (NaN) stays with it."""
+    stack, x = subject.build(), subject.inputs(12, 4)
+    start = subject.reached_state(stack, 4)
+    together, end = stack(x, start)
+    largest = 0.0
+    for row in range(4):
+        part = slice(row, row + 1)
+        alone, alone_end = stack(x[:, part], map_leaves(lambda leaf, p=part: leaf[p], start))
+        wanted = (together[:, part], *(leaf[part] for leaf in flatten(end)))
+        largest = max(largest, _close(f"row {row}", wanted, (alone, *flatten(alone_end))))
+    poisoned = x.clone()
+    poisoned[3:, 0] = math.nan
+    beside, beside_end = stack(poisoned, start)
+    wanted = (together[:, 1:], *(leaf[1:] for leaf in flatten(end)))
+    _close("rows beside one of NaN", wanted, (beside[:, 1:], *(t[1:] for t in flatten(beside_end))))
+    return largest
+
+
+def the_state_keeps_its_form(subject: Subject) -> float:
+    """Names, shapes and dtypes of the state never change, under autocast either; every leaf is
+    batch-first and a tensor of its own; the state that was handed in is not modified. Everything
+    that handles states (detaching, saving, exporting) rests on it."""
+    stack = subject.build(dtype=torch.float32)
+    x = subject.inputs(6, 3, dtype=torch.float32)
+    form = _form(stack.init_state(3))
+    for name, leaf in named_leaves(stack.init_state(3)):
+        _require(leaf.shape[:1] == (3,), f"{name} has shape {tuple(leaf.shape)} for a batch of 3")
+    reached = subject.reached_state(stack, 3)
+    for start in (stack.init_state(3), reached):
+        kept = [leaf.clone() for leaf in flatten(start)]
+        ends = {"forward": stack(x, start)[1]}
+        with torch.autocast("cpu", torch.bfloat16):
+            ends["forward under autocast"] = stack(x, start)[1]
+        if subject.spec.causal:
+            ends["step"] = stack.step(x[0], start)[1]
+            with torch.autocast("cpu", torch.bfloat16):
+                ends["step under autocast"] = stack.step(x[0], start)[1]
+        for way, end in ends.items():
+            _require(_form(end) == form, f"after {way} the state is {_form(end)}, before {form}")
+            _own_tensors(end, way)
+        _own_tensors(start, "init_state")
+        for (name, leaf), before in zip(named_leaves(start), kept, strict=True):
+            _require(torch.equal(leaf, before), f"{name} was changed in place")
+    return 0.0
+
+
+def every_parameter_learns(subject: Subject) -> float:
+    """Every parameter that asks for a gradient gets a finite one, through sequence and step, and on
+    a tiny size all gradients (parameters', inputs', states') agree with finite differences."""
+    stack, x = subject.build(), subject.inputs(7, 3)
+    stack(x, subject.reached_state(stack, 3))[0].square().sum().backward()
+    for name, parameter in stack.named_parameters():
+        if parameter.requires_grad:
+            gradient = parameter.grad
+            _require(gradient is not None, f"{name} gets no gradient")
+            finite = gradient is not None and bool(torch.isfinite(gradient).all())
+            _require(finite, f"{name}'s gradient is not finite")
+    tiny = subject.build(small=True)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64)
+    start = tiny(torch.randn(4, 2, 2, generator=generator, dtype=torch.float64))[1]
+    names = [name for name, parameter in tiny.named_parameters() if parameter.requires_grad]
+    leaves = [leaf.detach() for leaf in flatten(start)]
+
+    def outputs(*values: Tensor) -> tuple[Tensor, ...]:
+        parameters = dict(zip(names, values[: len(names)], strict=True))
+        remaining = iter(values[len(names) + 1 :])
+        state = map_leaves(
+            lambda leaf: next(remaining) if leaf.is_floating_point() else leaf, start
+        )
+        y, end = torch.func.functional_call(tiny, parameters, (values[len(names)], state))
+        return (y, *(leaf for leaf in flatten(end) if leaf.is_floating_point()))
+
+    values = [tiny.get_parameter(name).detach() for name in names]
+    values += [x, *(leaf for leaf in leaves if leaf.is_floating_point())]
+    for value in values:
+        value.requires_grad_()
+    try:
+        torch.autograd.gradcheck(outputs, values, eps=1e-6, atol=1e-5, rtol=1e-4)
+    except RuntimeError as error:
+        raise LawBroken(f"a gradient disagrees with finite differences: {_first(error)}") from None
+    return 0.0
+
+
+def equal_inputs_give_equal_outputs(subject: Subject) -> float:
+    """The same seed builds the same weights, and the same inputs give the same bits, again and
+    again: nothing is remembered outside the state."""
+    one, other = subject.build(), subject.build()
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        _require(torch.equal(a, b), f"{name} differs between two cells of one seed")
+    x, start = subject.inputs(8, 2), subject.reached_state(one, 2)
+    first = one(x, start)
+    one(subject.inputs(5, 3, seed=9))
+    for again in (one(x, start), other(x, start)):
+        pairs = zip((first[0], *flatten(first[1])), (again[0], *flatten(again[1])), strict=True)
+        _require(all(torch.equal(a, b) for a, b in pairs), "the same inputs gave other outputs")
+    return 0.0
+
+
+def saved_and_loaded_is_the_same(subject: Subject) -> float:
+    """The weights on disk are all there is: loaded into a cell of another seed, they compute the
+    same bits."""
+    stack, other = subject.build(), subject.build(seed=77)
+    other.load_state_dict(load(save({k: v.contiguous() for k, v in stack.state_dict().items()})))
+    x = subject.inputs(8, 2)
+    one, two = stack(x), other(x)
+    pairs = zip((one[0], *flatten(one[1])), (two[0], *flatten(two[1])), strict=True)
+    _require(all(torch.equal(a, b) for a, b in pairs), "loaded weights compute something else")
+    return 0.0
+
+
+def a_batch_of_one_is_a_batch(subject: Subject) -> float:
+    """One row and one step keep their axes: nothing is squeezed away."""
+    stack = subject.build()
+    width = stack.output_size
+    for steps in (1, 5):
+        y, end = stack(subject.inputs(steps, 1))
+        _require(y.shape == (steps, 1, width), f"outputs are {tuple(y.shape)} for {steps} step(s)")
+        _require(_form(end) == _form(stack.init_state(1)), f"the state became {_form(end)}")
+    if subject.spec.causal:
+        y, end = stack.step(subject.inputs(1, 1)[0], stack.init_state(1))
+        _require(y.shape == (1, width), f"a step's outputs are {tuple(y.shape)}")
+        _require(_form(end) == _form(stack.init_state(1)), f"the state became {_form(end)}")
+    return 0.0
+
+
+def a_long_run_stays_finite(subject: Subject) -> float:
+    """10,000 steps in float32 overflow nowhere. The figure is the largest value of the state."""
+    stack = subject.build(dtype=torch.float32)
+    state, largest = None, 0.0
+    with torch.no_grad():
+        for piece in range(10):
+            x = subject.inputs(LONG_RUN // 10, 2, seed=piece, dtype=torch.float32)
+            if not subject.spec.causal:
+                state = None
+            y, state = stack(x, state)
+            for name, leaf in (("outputs", y), *named_leaves(state)):
+                _require(
+                    bool(torch.isfinite(leaf.double()).all()),
+                    f"{name} not finite within {(piece + 1) * LONG_RUN // 10} steps",
+                )
+            largest = max([largest, *(leaf.double().abs().max().item() for leaf in flatten(state))])
+    return largest
+
+
+def the_given_state_counts(subject: Subject) -> float:
+    """Without a state a sequence starts from `init_state`, and with one from that: every leaf that
+    is handed in, whatever it holds, moves what comes out. The figure is the least one moved."""
+    stack, x = subject.build(), subject.inputs(5, 2)
+    _close("init_state", _all(stack(x)), _all(stack(x, stack.init_state(2))), 0.0)
+    start = subject.reached_state(stack, 2)
+    least = math.inf
+    for index, (name, leaf) in enumerate(named_leaves(start)):
+        other = subject.reached_state(stack, 2, seed=31)
+        mixed = [
+            theirs if place == index else ours
+            for place, (ours, theirs) in enumerate(zip(flatten(start), flatten(other), strict=True))
+        ]
+        if torch.equal(mixed[index], leaf):
+            continue  # a counter, the same after as many steps
+        moved = _distance(_all(stack(x, start)), _all(stack(x, _rebuilt(start, mixed))))
+        _require(moved > EXACT, f"{name} that was handed in changes nothing")
+        least = min(least, moved)
+    return 0.0 if math.isinf(least) else least
+
+
+def the_exported_step_is_the_step(subject: Subject) -> float:
+    """The exported graph, in its runtime, equals PyTorch over 256 steps at batch sizes 1 and 5,
+    logits and states, each step from the same state. The figure is the largest difference; the free
+    run's drift is in the proof of every exported file. Causal cells only."""
+    from zoo.exporter import describe, draft
+    from zoo.tokenizers import CharTokenizer
+
+    config = ModelConfig(
+        cell=subject.spec.name,
+        options=dict(subject.options),
+        hidden=subject.hidden_size,
+        layers=subject.layers,
+    )
+    tokenizer = CharTokenizer(characters=VOCABULARY)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = LanguageModel(config, tokenizer.vocab_size, subject.registry).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        made = draft(model, describe(model, tokenizer, "step"), Path(folder), subject.registry)
+    assert made.info.proof is not None
+    return made.info.proof.difference
+
+
+CAUSAL_LAWS: tuple[Callable[[Subject], float], ...] = (
+    forward_is_repeated_step,
+    chunks_equal_the_whole,
+    the_past_does_not_know_the_future,
+    the_exported_step_is_the_step,
+)
+LAWS: tuple[Callable[[Subject], float], ...] = (
+    forward_is_repeated_step,
+    chunks_equal_the_whole,
+    the_past_does_not_know_the_future,
+    rows_do_not_touch,
+    the_state_keeps_its_form,
+    every_parameter_learns,
+    equal_inputs_give_equal_outputs,
+    saved_and_loaded_is_the_same,
+    a_batch_of_one_is_a_batch,
+    a_long_run_stays_finite,
+    the_given_state_counts,
+    the_exported_step_is_the_step,
+)
+
+
+def _step_through(stack: Stack, x_TBI: Tensor, state: Any) -> tuple[Tensor, Any]:
+    outputs = []
+    for x in x_TBI:
+        y, state = stack.step(x, state)
+        outputs.append(y)
+    return torch.stack(outputs), state
+
+
+def _all(result: tuple[Tensor, Any]) -> tuple[Tensor, ...]:
+    return (result[0], *flatten(result[1]))
+
+
+def _distance(wanted: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> float:
+    """The largest difference, relative to the values' size where that exceeds 1."""
+    largest = 0.0
+    for one, other in zip(wanted, found, strict=True):
+        if one.shape != other.shape:
+            return math.inf
+        a, b = one.detach().double(), other.detach().double()
+        gap = ((a - b).abs().max() / a.abs().max().clamp(min=1)).item() if a.numel() else 0.0
+        largest = max(largest, gap) if math.isfinite(gap) else math.inf
+    return largest
+
+
+def _close(
+    what: str, wanted: tuple[Tensor, ...], found: tuple[Tensor, ...], allowed: float = EXACT
+) -> float:
+    distance = _distance(wanted, found)
+    _require(distance <= allowed, f"{what}: differs by {distance:.2g}")
+    return distance
+
+
+def _rebuilt(like: Any, leaves: list[Tensor]) -> Any:
+    remaining = iter(leaves)
+    return map_leaves(lambda _: next(remaining), like)
+
+
+def _form(state: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    return [
+        (name, tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
+        for name, leaf in named_leaves(state)
+    ]
+
+
+def _own_tensors(state: Any, way: str) -> None:
+    pointers = [leaf.data_ptr() for leaf in flatten(state) if leaf.numel()]
+    _require(len(set(pointers)) == len(pointers), f"two leaves of {way}'s state are one tensor")
+
+
+def _require(condition: bool, found: str) -> None:
+    if not condition:
+        raise LawBroken(found)
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

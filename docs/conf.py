@@ -12,9 +12,9 @@ import click
 from pydantic_core import PydanticUndefined
 
 import zoo
+from zoo.artifact import ArtifactInfo
 from zoo.cli import VERBS, cli
 from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
-from zoo.exporter import ArtifactInfo
 
 HERE = Path(__file__).parent
 

@@ -273,7 +273,7 @@ def test_weights_that_are_damaged_or_foreign(
     elif damage == "foreign":
         save_file({"w": torch.zeros(3)}, path)
     elif damage == "renamed":
-        save_file({**weights, "head.b_q": torch.zeros(9999)}, path)
+        save_file({**weights, "head.bias": torch.zeros(9999)}, path)
     else:
         path.write_text("not weights at all")
     capsys.readouterr()

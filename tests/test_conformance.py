@@ -11,7 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import zoo
-from zoo.exporter import Artifact
+from zoo.artifact import Artifact
 from zoo.model import ModelStepper
 from zoo.state import flatten, named_leaves
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import zoo
+from zoo.artifact import ArtifactInfo, StateEntry
 from zoo.errors import ArtifactError, ProviderError, RunError, UnknownNameError, VerificationError
-from zoo.exporter import ArtifactInfo, StateEntry
 from zoo.model import ModelStepper
 from zoo.proof import prove
 from zoo_ort.container import read_metadata
@@ -235,7 +235,7 @@ def test_a_file_that_fails_its_proof_is_not_published(
     def build_wrongly(self: OnnxExporter, model: zoo.LanguageModel, info: ArtifactInfo) -> bytes:
         with torch.no_grad():
             model = zoo.load(fox_run.path).model
-            model.head.b_q[3] += 0.01
+            model.head.bias[3] += 0.01
         return build(self, model, info)
 
     monkeypatch.setattr(OnnxExporter, "build", build_wrongly)

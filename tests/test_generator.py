@@ -99,7 +99,7 @@ def test_a_state_goes_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> No
 def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
     broken = zoo.load(fox_run.path)
     with torch.no_grad():
-        broken.model.head.b_q[0] = torch.inf
+        broken.model.head.bias[0] = torch.inf
     with pytest.raises(ZooError, match="not finite at generated token 1"):
         list(generate_ids(ModelStepper(broken.model), np.array([1]), 5, Sampling()))
 

@@ -18,7 +18,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 MEASURED = re.compile(
     r"\d+(?:[.,:]\d+)*(?:e[+-]\d+)?(?= tokens/s| per second)|\d\.\de[+-]\d\d|\d:\d\d"
 )
-LEARNED = re.compile(r"perplexity [\d.]+, held out [\d.]+ \([\d.]+ bits")
+LEARNED = re.compile(
+    r"perplexity [\d.]+, held out [\d.]+ \([\d.]+ bits per character, [\d.]+% right\)"
+)
 
 
 def blocks(language: str) -> list[str]:

@@ -63,8 +63,8 @@ def model_from_torch(
         mask_token=False,
     )
     weights: dict[str, Tensor] = {
-        "head.W_hq": head.weight.T,
-        "head.b_q": torch.zeros(head.out_features) if head.bias is None else head.bias,
+        "head.weight": head.weight,
+        "head.bias": torch.zeros(head.out_features) if head.bias is None else head.bias,
     }
     if embedding is not None:
         weights["encoder.weight"] = embedding.weight
@@ -88,8 +88,14 @@ def _refuse(
         wrong.append(f"the head takes {head.in_features} features, which the rnn does not give")
     elif rnn.input_size != (tokenizer.vocab_size if embedding is None else embedding.embedding_dim):
         wrong.append(f"the rnn takes {rnn.input_size} features, which its entrance does not give")
-    if embedding is not None and embedding.max_norm is not None:
-        wrong.append(f"max_norm={embedding.max_norm} of the embedding is not supported")
+    if embedding is not None:
+        if embedding.max_norm is not None:
+            wrong.append(f"max_norm={embedding.max_norm} of the embedding is not supported")
+        if embedding.num_embeddings != tokenizer.vocab_size:
+            wrong.append(
+                f"the embedding has {embedding.num_embeddings} entries for "
+                f"{tokenizer.vocab_size} tokens"
+            )
     if head.out_features != tokenizer.vocab_size:
         wrong.append(f"the head gives {head.out_features} logits for {tokenizer.vocab_size} tokens")
     if wrong:

@@ -1,24 +1,19 @@
-"""From a trained run to a published file: the contract of exporters and runtimes, the names and the
-metadata that they share, and the road every file takes (build, seal, open, prove, publish)."""
+"""From a trained model to a published file: the contract of exporters, and the road that every file
+takes (build, seal, open, prove, publish)."""
 
 from __future__ import annotations
 
-import base64
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
-
-from zoo.config import ModelConfig, Sampling, Settings, first_problem
-from zoo.errors import ArtifactError, UnknownNameError, VerificationError
-from zoo.generator import Source, find_runtime
+from zoo.artifact import ArtifactInfo, StateEntry, TrainingFacts
+from zoo.config import Sampling
+from zoo.errors import UnknownNameError, VerificationError
+from zoo.generator import find_runtime
 from zoo.proof import Difference, Proof, compare_texts, free_gap, prove
 from zoo.registry import Registry, load_registry
 from zoo.tokenizers import Tokenizer
@@ -26,150 +21,6 @@ from zoo.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from zoo.model import LanguageModel
     from zoo.run import Run
-
-PREFIX = "zoo."
-TOKEN, LOGITS = "token", "logits"
-MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
-
-
-class StateEntry(Settings):
-    """One leaf of the state as the file declares it.
-
-    `name` is "layer0.h"; `shape` has no batch axis; `initial` is the row before the first step:
-    the number that fills it, or its bytes (little-endian) in base64.
-    """
-
-    name: str = Field(pattern=r"^layer\d+(\.\w+)+$", max_length=200)
-    shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
-    dtype: Literal["float32", "float16", "float64", "int64", "int32", "bool"]
-    initial: float | str
-
-    @model_validator(mode="after")
-    def _bounded(self) -> StateEntry:
-        if self.elements > MAX_STATE_ELEMENTS:
-            raise ValueError("a state leaf is too large")
-        if isinstance(self.initial, str):
-            self._decoded()
-        return self
-
-    @property
-    def elements(self) -> int:
-        count = 1
-        for size in self.shape:  # Python's integers: no overflow on hostile shapes
-            count *= size
-        return count
-
-    def initial_rows(self, batch_size: int) -> npt.NDArray[Any]:
-        """The leaf before the first step, [batch_size, *shape]."""
-        if isinstance(self.initial, str):
-            row = self._decoded().reshape(self.shape)
-            return np.repeat(row[None], batch_size, axis=0)
-        return np.full((batch_size, *self.shape), self.initial, self.dtype)
-
-    def _decoded(self) -> npt.NDArray[Any]:
-        assert isinstance(self.initial, str)
-        raw = base64.b64decode(self.initial, validate=True)
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        if len(raw) != self.elements * dtype.itemsize:
-            raise ValueError("the initial row does not fit the shape")
-        return np.frombuffer(raw, dtype).astype(self.dtype)
-
-    @classmethod
-    def from_row(cls, name: str, row: npt.NDArray[Any]) -> StateEntry:
-        """The entry of a leaf whose initial row, without the batch axis, is `row`."""
-        first = row.flat[0].item()
-        initial: float | str = (
-            float(first)
-            if (row == first).all()
-            else base64.b64encode(row.astype(row.dtype.newbyteorder("<")).tobytes()).decode()
-        )
-        return cls.checked(name=name, shape=row.shape, dtype=str(row.dtype), initial=initial)
-
-
-class TrainingFacts(Settings):
-    """Where the weights come from."""
-
-    corpus: str = ""
-    prompt: str = ""
-    epochs: int | None = None
-    tokens: int | None = None
-    train_perplexity: float | None = None
-    held_out_perplexity: float | None = None
-
-
-class ArtifactInfo(Settings):
-    """What an exported file says about itself: a metadata entry for each field, under "zoo."."""
-
-    format: Literal["1"] = "1"
-    graph: str = Field(pattern=r"^[a-z]+$", max_length=40)
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    model: ModelConfig
-    tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
-    state: tuple[StateEntry, ...] = Field(max_length=4096)
-    training: TrainingFacts = TrainingFacts()
-    proof: Proof | None = None
-
-    @model_validator(mode="after")
-    def _distinct(self) -> ArtifactInfo:
-        if len({entry.name for entry in self.state}) != len(self.state):
-            raise ValueError("two state leaves have one name")
-        return self
-
-    def state_names(self, side: Literal["in", "out"]) -> list[str]:
-        """Names of the graph's state inputs or outputs, in order: "state_00_layer0_h_in". Numbers
-        have a fixed width, so that both sides sort alike."""
-        width = max(2, len(str(len(self.state) - 1)))
-        return [
-            f"state_{index:0{width}}_{entry.name.replace('.', '_')}_{side}"
-            for index, entry in enumerate(self.state)
-        ]
-
-    def to_metadata(self) -> dict[str, str]:
-        fields = self.model_dump(mode="json")
-        metadata = {
-            PREFIX + name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in fields.items()
-        }
-        return {**metadata, PREFIX + "cell": self.model.cell}
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> ArtifactInfo:
-        """Raises ArtifactError for metadata that is not ours, damaged, or out of bounds."""
-        if PREFIX + "format" not in metadata:
-            raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
-        if metadata[PREFIX + "format"] != "1":
-            raise ArtifactError(
-                f"its format is {metadata[PREFIX + 'format'][:20]!r}; this zoo reads '1'."
-            )
-        values: dict[str, Any] = {}
-        for name, field in cls.model_fields.items():
-            if (text := metadata.get(PREFIX + name)) is None:
-                continue
-            is_text = field.annotation is str or name in ("format", "precision")
-            try:
-                values[name] = text if is_text else json.loads(text)
-            except (json.JSONDecodeError, RecursionError):
-                raise ArtifactError(f"its metadata {PREFIX}{name} is damaged.") from None
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise ArtifactError(f"its metadata is damaged: {first_problem(error)}") from None
-
-
-@dataclass(frozen=True)
-class Artifact(Source):
-    """An opened file: a Source that also says what it holds."""
-
-    info: ArtifactInfo
-
-
-@dataclass(frozen=True)
-class ProviderReport:
-    """Whether an execution provider really runs a small graph here, and if not, why."""
-
-    provider: str
-    runs: bool
-    reason: str = ""
 
 
 class Exporter(Protocol):
@@ -183,17 +34,6 @@ class Exporter(Protocol):
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
         """The file: the graph with `info` as its metadata, and a digest of all of it."""
-
-
-class Runtime(Protocol):
-    """Runs exported files of one format."""
-
-    def open(self, path: Path, provider: str) -> Artifact:
-        """The file, checked and ready. `provider` is "auto", "cpu" or "cuda". Raises ArtifactError
-        for a file that is not ours or damaged, ProviderError for a provider that does not run."""
-
-    def probe(self) -> Sequence[ProviderReport]:
-        """Each provider that this runtime was built with, tried on a small graph."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from zoo.sampling import choose
 from zoo.tokenizers import Ids, Tokenizer
 
 if TYPE_CHECKING:
-    from zoo.exporter import Runtime
+    from zoo.artifact import Runtime
 
 Logits: TypeAlias = npt.NDArray[np.floating]
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]

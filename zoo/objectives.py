@@ -19,11 +19,18 @@ MASKED_SHARE = 0.15
 
 
 class Examples(NamedTuple):
-    """Inputs [T, B] that the model reads, targets [T, B], and which of them count [T, B]."""
+    """Inputs [T, B] that the model reads, targets [T, B], and which of them count [T, B]; None
+    where all do."""
 
     inputs: Tensor
     targets: Tensor
-    counted: Tensor
+    counted: Tensor | None
+
+    def select(self, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, V] and targets [N] of the tokens that count."""
+        if self.counted is None:  # a mask of all would cost a copy forwards and one backwards
+            return logits_TBV.flatten(0, 1), self.targets.flatten()
+        return logits_TBV[self.counted], self.targets[self.counted]
 
 
 class Objective(Protocol):
@@ -41,8 +48,7 @@ class NextToken:
     carries_state = True
 
     def examples(self, window: Window, generator: torch.Generator) -> Examples:
-        counted = torch.ones_like(window.targets, dtype=torch.bool)
-        return Examples(window.inputs, window.targets, counted)
+        return Examples(window.inputs, window.targets, None)
 
 
 class MaskedToken:

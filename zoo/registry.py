@@ -211,7 +211,7 @@ class ExporterSpec(Spec):
 @dataclass(frozen=True)
 class RuntimeSpec(Spec):
     """Something that runs exported files whose names end in `suffix`. `factory` names a
-    `zoo.exporter.Runtime`."""
+    `zoo.artifact.Runtime`."""
 
     name: str
     factory: str

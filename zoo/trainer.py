@@ -98,17 +98,18 @@ Event: TypeAlias = Progress | Report | Sample | Finished
 class Meter:
     """Loss and speed since it was made."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)  # nats, summed over tokens; no wait for a GPU
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []  # read only when asked for: nothing waits for a GPU
         self.tokens = 0
         self.began = time.perf_counter()
 
     def add(self, loss: Tensor, tokens: int) -> None:
-        self.loss += loss.detach() * tokens
+        """The mean loss of a window, and its number of tokens (of all windows alike)."""
+        self.losses.append(loss.detach())
         self.tokens += tokens
 
     def nats_per_token(self) -> float:
-        return float(self.loss) / self.tokens
+        return float(torch.stack(self.losses).mean())
 
     def tokens_per_second(self) -> float:
         return self.tokens / (time.perf_counter() - self.began)
@@ -125,13 +126,14 @@ def training(
     device = next(model.parameters()).device
     tokens, held_out = (torch.from_numpy(part).to(device) for part in (data.train, data.held_out))
     windows = windows_per_epoch(len(tokens), config.batch_size, config.steps)
-    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), config.learning_rate)
+    parameters = list(model.parameters())
+    optimizer = OPTIMIZERS[config.optimizer](parameters, config.learning_rate)
     rng = np.random.default_rng(config.seed)
     objective, masks = choose_objective(model), torch.Generator().manual_seed(config.seed)
     state: Any = None
     step = total_tokens = 0
     started, last_progress = time.monotonic(), 0.0
-    meter = Meter(device)
+    meter = Meter()
     samples_due = _sample_schedule(config)
 
     def fraction_done() -> float:
@@ -171,12 +173,13 @@ def training(
         for number, window in enumerate(cut, start=1):
             fresh = window.fresh or not objective.carries_state
             state = model.init_state(config.batch_size) if fresh else detach(state)
-            inputs, targets, counted = objective.examples(window, masks)
-            logits_TBV, state = model(inputs, state)
-            loss = F.cross_entropy(logits_TBV[counted], targets[counted])
-            optimizer.zero_grad()
+            examples = objective.examples(window, masks)
+            logits_TBV, state = model(examples.inputs, state)
+            loss = F.cross_entropy(*examples.select(logits_TBV))
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
             step += 1
             total_tokens += window.inputs.numel()
@@ -194,7 +197,7 @@ def training(
             if number % config.report_every == 0:
                 metrics = report()
                 yield Report(metrics)
-                meter = Meter(device)
+                meter = Meter()
         if meter.tokens:
             metrics = report()
             yield Report(metrics)
@@ -203,7 +206,7 @@ def training(
             yield Sample(epoch, _sample(model, data, prompt))
         if finished:
             break
-        meter = Meter(device)
+        meter = Meter()
     assert metrics is not None
     yield Finished(metrics)
 
@@ -238,9 +241,9 @@ def evaluate(model: LanguageModel, tokens: Tensor) -> Scores:
             if not objective.carries_state:
                 state = model.init_state(rows)
             window = Window(inputs_TB[part], targets_TB[part], fresh=start == 0)
-            inputs, targets, counted = objective.examples(window, masks)
-            logits_TBV, state = model(inputs, state)
-            logits, wanted = logits_TBV[counted], targets[counted]
+            examples = objective.examples(window, masks)
+            logits_TBV, state = model(examples.inputs, state)
+            logits, wanted = examples.select(logits_TBV)
             nats += F.cross_entropy(logits, wanted, reduction="sum")
             right += (logits.argmax(-1) == wanted).sum()
             total += len(wanted)

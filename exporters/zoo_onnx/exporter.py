@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import onnx
 
+from zoo.artifact import ArtifactInfo
 from zoo.errors import UsageError, VerificationError, one_line
-from zoo.exporter import ArtifactInfo
 from zoo.model import LanguageModel
 from zoo_onnx.step import build_step
 from zoo_ort.container import digest, metadata_entry

@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from zoo.artifact import LOGITS, TOKEN, ArtifactInfo
 from zoo.errors import VerificationError, ZooError, one_line
-from zoo.exporter import LOGITS, TOKEN, ArtifactInfo
 from zoo.model import LanguageModel
 from zoo.state import flatten, unflatten
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from zoo.artifact import ProviderReport
 from zoo.errors import ProviderError, one_line
-from zoo.exporter import ProviderReport
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SILENT = 4  # ONNX Runtime's "fatal": its errors come to us as exceptions

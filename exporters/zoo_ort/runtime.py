@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from zoo.artifact import LOGITS, TOKEN, Artifact, ArtifactInfo, ProviderReport
 from zoo.errors import ArtifactError, ProviderError, one_line
-from zoo.exporter import LOGITS, TOKEN, Artifact, ArtifactInfo, ProviderReport
 from zoo.generator import Arrays, Logits
 from zoo.tokenizers import Ids
 from zoo_ort.container import read_metadata
@@ -19,7 +19,7 @@ State = tuple[np.ndarray, ...]
 
 
 class OnnxRuntime:
-    """See `zoo.exporter.Runtime`."""
+    """See `zoo.artifact.Runtime`."""
 
     def open(self, path: Path, provider: str) -> Artifact:
         try:

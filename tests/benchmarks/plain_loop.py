@@ -1,8 +1,9 @@
 """The lecture note's experiments as a plain PyTorch loop, with no code of the zoo: what the zoo's
 speed and perplexity are compared with.
 
-The equations, sizes, sampling of batches, clipping and initial values are those of Dive into Deep
-Learning, sections 9.2, 9.5 and 9.6.
+The equations, sizes, sampling of batches, clipping, updates and initial values are those of Dive
+into Deep Learning, sections 9.2, 9.5 and 9.6; so are the sample of 50 characters after every tenth
+epoch and the curve that is drawn anew with it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -92,6 +94,29 @@ class LibraryNet(nn.Module):
         return self.head(outputs.flatten(0, 1)), state
 
 
+def continue_text(net: ScratchNet | LibraryNet, prompt: list[int], length: int) -> list[int]:
+    state, tokens = net.begin(1), prompt[:1]
+    for token in prompt[1:]:
+        _, state = net(torch.tensor([[tokens[-1]]]), state)
+        tokens.append(token)
+    for _ in range(length):
+        logits, state = net(torch.tensor([[tokens[-1]]]), state)
+        tokens.append(int(logits.argmax(dim=1)))
+    return tokens
+
+
+def draw(perplexities: list[float]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(perplexities)
+    axes.set(xlabel="epoch", ylabel="perplexity")
+    figure.savefig(BytesIO(), format="png")
+
+
 EXPERIMENTS = {
     "d2l-scratch": (ScratchNet, 512, sequential),
     "d2l-scratch-random": (ScratchNet, 512, shuffled),
@@ -99,8 +124,10 @@ EXPERIMENTS = {
 }
 
 
-def train(name: str, path: Path, seed: int, epochs: int = EPOCHS) -> tuple[list[float], float]:
-    """The perplexity of each epoch, and the seconds that all took; no text is sampled."""
+def train(
+    name: str, path: Path, seed: int, epochs: int = EPOCHS
+) -> tuple[list[float], float, float]:
+    """The perplexity of each epoch, the seconds that all took, and those spent on drawing."""
     torch.manual_seed(seed)
     random.seed(seed)
     make, hidden, batches = EXPERIMENTS[name]
@@ -108,26 +135,37 @@ def train(name: str, path: Path, seed: int, epochs: int = EPOCHS) -> tuple[list[
     net = make(vocab_size, hidden)
     parameters = list(net.parameters())
     loss_of = nn.CrossEntropyLoss()
-    perplexities = []
+    library = torch.optim.SGD(parameters, 1.0) if make is LibraryNet else None
+    prompt = tokens[34:48].tolist()  # "time traveller"
+    perplexities, drawing = [], 0.0
     began = time.perf_counter()
-    for _ in range(epochs):
+    for epoch in range(epochs):
         state, total, count = None, 0.0, 0
         for inputs, targets in batches(tokens):
             fresh = state is None or batches is shuffled
             state = net.begin(BATCH) if fresh else state.detach()
             logits, state = net(inputs, state)
             loss = loss_of(logits, targets.T.reshape(-1))
-            for parameter in parameters:
-                parameter.grad = None
+            if library is not None:
+                library.zero_grad()
             loss.backward()
             norm = torch.sqrt(sum((parameter.grad**2).sum() for parameter in parameters))
             if norm > 1:
                 for parameter in parameters:
                     parameter.grad *= 1 / norm
-            with torch.no_grad():
-                for parameter in parameters:
-                    parameter -= parameter.grad
+            if library is not None:
+                library.step()
+            else:
+                with torch.no_grad():
+                    for parameter in parameters:
+                        parameter -= parameter.grad
+                        parameter.grad.zero_()
             total += loss.item() * targets.numel()
             count += targets.numel()
         perplexities.append(math.exp(total / count))
-    return perplexities, time.perf_counter() - began
+        if (epoch + 1) % 10 == 0:
+            continue_text(net, prompt, 50)
+            drawing_began = time.perf_counter()
+            draw(perplexities)
+            drawing += time.perf_counter() - drawing_began
+    return perplexities, time.perf_counter() - began, drawing

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 
 from zoo.cli.settings import parse_pairs
+from zoo.errors import UnknownNameError
+from zoo.registry import list_cells, load_registry
 
 
 @click.command()
@@ -17,28 +20,49 @@ from zoo.cli.settings import parse_pairs
     "--option", "pairs", multiple=True, metavar="K=V", help="Option of the cell; `zoo show CELL`."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def command(cell: str, layers: int, pairs: tuple[str, ...], as_json: bool) -> int:
-    """Hold a CELL to the laws that every cell must keep; exit code 1 if one is broken."""
+@click.option("--markdown", is_flag=True, help="A table of laws and cells.")
+def command(cell: str, layers: int, pairs: tuple[str, ...], as_json: bool, markdown: bool) -> int:
+    """Hold a CELL, or all that match a pattern ("*-scratch"), to the laws of the zoo.
+
+    Exit code 1 if one is broken.
+    """
     from zoo.testing import check_cell
 
-    verdicts = []
-    for verdict in check_cell(cell, layers=layers, options=parse_pairs(pairs)):
-        verdicts.append(verdict)
-        if not as_json:
-            mark = "exempt" if verdict.exempt else "kept" if verdict.passed else "BROKEN"
-            figure = "" if verdict.figure is None else f"{verdict.figure:.2g}"
-            said = verdict.exempt or verdict.finding
-            print(f"{mark:<7} {verdict.law.replace('_', ' '):<36} {figure:<8} {said}".rstrip())
+    registry = load_registry()
+    names = [spec.name for spec in list_cells(cell, registry)]
+    if not names:
+        raise UnknownNameError("cell", cell, registry.cells, "`zoo cells`")
+    found = {}
+    for name in names:
+        verdicts = []
+        for verdict in check_cell(
+            name, layers=layers, options=parse_pairs(pairs), registry=registry
+        ):
+            verdicts.append(verdict)
+            if not (as_json or markdown):
+                mark = "exempt" if verdict.exempt else "kept" if verdict.passed else "BROKEN"
+                law = verdict.law.replace("_", " ")
+                said = f"{figure(verdict.figure)}  {verdict.exempt or verdict.finding}"
+                print(f"{name}  {mark:<6}  {law:<33}  {said.strip()}".rstrip(), flush=True)
+        found[name] = verdicts
     if as_json:
-        rows = [
-            {
-                "law": verdict.law,
-                "passed": verdict.passed,
-                "figure": verdict.figure,
-                "finding": verdict.finding,
-                "exempt": verdict.exempt,
-            }
-            for verdict in verdicts
-        ]
+        rows = [{"cell": name, **asdict(verdict)} for name in names for verdict in found[name]]
         print(json.dumps(rows, indent=2))
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
+    if markdown:
+        print("| law |" + "".join(f" `{name}` |" for name in names))
+        print("|---|" + "---|" * len(names))
+        for column in zip(*found.values(), strict=True):
+            cells = (
+                "exempt"
+                if v.exempt
+                else f"kept {figure(v.figure)}".strip()
+                if v.passed
+                else "BROKEN"
+                for v in column
+            )
+            print(f"| {column[0].law.replace('_', ' ')} |" + "".join(f" {c} |" for c in cells))
+    return 0 if all(verdict.passed for verdicts in found.values() for verdict in verdicts) else 1
+
+
+def figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"

@@ -113,7 +113,7 @@ def _introduction(started: Started) -> str:
 def _figures(metrics: Metrics) -> str:
     held_out = (
         f", held out {metrics.held_out_perplexity:.3g} ({metrics.held_out_bits_per_char:.3f} bits "
-        f"per character)"
+        f"per character, {metrics.held_out_accuracy:.1%} right)"
         if metrics.held_out_perplexity is not None
         else ""
     )

@@ -20,15 +20,23 @@ from typing import Any
 from zoo.config import OptionValue
 from zoo.errors import one_line
 from zoo.registry import Registry, load_registry
-from zoo.testing.laws import CAUSAL_LAWS, LAWS, LawBroken, Subject
+from zoo.testing.laws import CAUSAL_LAWS, LAWS, LawBroken, Measured, Subject
 
-__all__ = ["LAWS", "LawBroken", "Subject", "Verdict", "check_cell", "parametrize_with_laws"]
+__all__ = [
+    "LAWS",
+    "LawBroken",
+    "Measured",
+    "Subject",
+    "Verdict",
+    "check_cell",
+    "parametrize_with_laws",
+]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a law found: whether it holds, its figure, and what broke it. `exempt` is the reason
-    that the law was not applied, empty if it was."""
+    """What a law found: whether it holds, its figure, and what broke it or what else it measured.
+    `exempt` is the reason that the law was not applied, empty if it was."""
 
     law: str
     passed: bool
@@ -52,7 +60,8 @@ def check_cell(
             yield Verdict(law.__name__, True, exempt=reason)
             continue
         try:
-            yield Verdict(law.__name__, True, law(subject))
+            measured = law(subject)
+            yield Verdict(law.__name__, True, measured.figure, measured.note)
         except LawBroken as broken:
             yield Verdict(law.__name__, False, finding=str(broken))
         except Exception as error:  # whatever a stranger's cell raises is a finding
@@ -60,7 +69,7 @@ def check_cell(
             yield Verdict(law.__name__, False, finding=found)
 
 
-def exemption(law: Callable[[Subject], float], subject: Subject) -> str:
+def exemption(law: Callable[[Subject], Measured], subject: Subject) -> str:
     """Why the law does not apply: the cell sees the future, or its spec says so; else empty."""
     if law in CAUSAL_LAWS and not subject.spec.causal:
         return "the cell sees the future and has no step"
@@ -90,5 +99,5 @@ def parametrize_with_laws(
     return pytest.mark.parametrize("check", cases)
 
 
-def _bind(law: Callable[[Subject], float], subject: Subject) -> Callable[[], float]:
+def _bind(law: Callable[[Subject], Measured], subject: Subject) -> Callable[[], Measured]:
     return lambda: law(subject)

@@ -1,5 +1,5 @@
 """The laws: what every cell must keep, whatever it computes. Each is a function that takes a
-`Subject`, returns the figure it measured, and raises `LawBroken` with what it found."""
+`Subject`, returns what it `Measured`, and raises `LawBroken` with what it found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load, save
@@ -26,6 +26,13 @@ LONG_RUN = 10_000
 
 class LawBroken(AssertionError):
     """A cell does not keep a law; the message says what was found."""
+
+
+class Measured(NamedTuple):
+    """A law's figure, and what else is worth showing. Laws that compare bits or forms have none."""
+
+    figure: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,29 +78,29 @@ class Subject:
             return stack(self.inputs(9, batch_size, seed, dtype))[1]
 
 
-def forward_is_repeated_step(subject: Subject) -> float:
+def forward_is_repeated_step(subject: Subject) -> Measured:
     """A faster path over whole sequences computes what the equations say, step by step, outputs and
     state; else a model would be trained as one thing and used as another. Causal cells only."""
     stack, x = subject.build(), subject.inputs(33, 3)
     start = subject.reached_state(stack, 3)
     whole, end = stack(x, start)
     outputs, state = _step_through(stack, x, start)
-    return _close("repeated step", (whole, *flatten(end)), (outputs, *flatten(state)))
+    return Measured(_close("repeated step", (whole, *flatten(end)), (outputs, *flatten(state))))
 
 
-def chunks_equal_the_whole(subject: Subject) -> float:
+def chunks_equal_the_whole(subject: Subject) -> Measured:
     """A sequence read in pieces, with the state handed on, gives what it gives in one piece: what
     truncated backpropagation and streaming rest on. Causal cells only."""
     stack, x = subject.build(), subject.inputs(33, 2)
-    whole, end = stack(x)
     outputs, state = [], stack.init_state(2)
+    whole, end = stack(x, state)
     for piece in torch.split(x, [1, 7, 2, 23]):
         y, state = stack(piece, state)
         outputs.append(y)
-    return _close("pieces", (whole, *flatten(end)), (torch.cat(outputs), *flatten(state)))
+    return Measured(_close("pieces", (whole, *flatten(end)), (torch.cat(outputs), *flatten(state))))
 
 
-def the_past_does_not_know_the_future(subject: Subject) -> float:
+def the_past_does_not_know_the_future(subject: Subject) -> Measured:
     """A change of the input at one time moves no output before it; a cell that peeks is trained on
     the answer. Causal cells only."""
     stack, x = subject.build(), subject.inputs(24, 2)
@@ -103,10 +110,10 @@ def the_past_does_not_know_the_future(subject: Subject) -> float:
         changed[time:] += 1 + torch.arange(24 - time, dtype=x.dtype).view(-1, 1, 1)
         after, _ = stack(changed)
         _close(f"outputs before a change at time {time}", (before[:time],), (after[:time],), EXACT)
-    return 0.0
+    return Measured()
 
 
-def rows_do_not_touch(subject: Subject) -> float:
+def rows_do_not_touch(subject: Subject) -> Measured:
     """Each row of a batch gives what it gives alone; a neighbour's nonsense (NaN) stays with it."""
     stack, x = subject.build(), subject.inputs(12, 4)
     start = subject.reached_state(stack, 4)
@@ -122,10 +129,10 @@ def rows_do_not_touch(subject: Subject) -> float:
     beside, beside_end = stack(poisoned, start)
     wanted = (together[:, 1:], *(leaf[1:] for leaf in flatten(end)))
     _close("rows beside one of NaN", wanted, (beside[:, 1:], *(t[1:] for t in flatten(beside_end))))
-    return largest
+    return Measured(largest)
 
 
-def the_state_keeps_its_form(subject: Subject) -> float:
+def the_state_keeps_its_form(subject: Subject) -> Measured:
     """Names, shapes and dtypes of the state never change, under autocast either; every leaf is
     batch-first and a tensor of its own; the state that was handed in is not modified. Everything
     that handles states (detaching, saving, exporting) rests on it."""
@@ -150,10 +157,10 @@ def the_state_keeps_its_form(subject: Subject) -> float:
         _own_tensors(start, "init_state")
         for (name, leaf), before in zip(named_leaves(start), kept, strict=True):
             _require(torch.equal(leaf, before), f"{name} was changed in place")
-    return 0.0
+    return Measured()
 
 
-def every_parameter_learns(subject: Subject) -> float:
+def every_parameter_learns(subject: Subject) -> Measured:
     """Every parameter that asks for a gradient gets a finite one, through sequence and step, and on
     a tiny size all gradients (parameters', inputs', states') agree with finite differences."""
     stack, x = subject.build(), subject.inputs(7, 3)
@@ -188,10 +195,10 @@ def every_parameter_learns(subject: Subject) -> float:
         torch.autograd.gradcheck(outputs, values, eps=1e-6, atol=1e-5, rtol=1e-4)
     except RuntimeError as error:
         raise LawBroken(f"a gradient disagrees with finite differences: {_first(error)}") from None
-    return 0.0
+    return Measured()
 
 
-def equal_inputs_give_equal_outputs(subject: Subject) -> float:
+def equal_inputs_give_equal_outputs(subject: Subject) -> Measured:
     """The same seed builds the same weights, and the same inputs give the same bits, again and
     again: nothing is remembered outside the state."""
     one, other = subject.build(), subject.build()
@@ -203,10 +210,10 @@ def equal_inputs_give_equal_outputs(subject: Subject) -> float:
     for again in (one(x, start), other(x, start)):
         pairs = zip((first[0], *flatten(first[1])), (again[0], *flatten(again[1])), strict=True)
         _require(all(torch.equal(a, b) for a, b in pairs), "the same inputs gave other outputs")
-    return 0.0
+    return Measured()
 
 
-def saved_and_loaded_is_the_same(subject: Subject) -> float:
+def saved_and_loaded_is_the_same(subject: Subject) -> Measured:
     """The weights on disk are all there is: loaded into a cell of another seed, they compute the
     same bits."""
     stack, other = subject.build(), subject.build(seed=77)
@@ -215,10 +222,10 @@ def saved_and_loaded_is_the_same(subject: Subject) -> float:
     one, two = stack(x), other(x)
     pairs = zip((one[0], *flatten(one[1])), (two[0], *flatten(two[1])), strict=True)
     _require(all(torch.equal(a, b) for a, b in pairs), "loaded weights compute something else")
-    return 0.0
+    return Measured()
 
 
-def a_batch_of_one_is_a_batch(subject: Subject) -> float:
+def a_batch_of_one_is_a_batch(subject: Subject) -> Measured:
     """One row and one step keep their axes: nothing is squeezed away."""
     stack = subject.build()
     width = stack.output_size
@@ -230,10 +237,10 @@ def a_batch_of_one_is_a_batch(subject: Subject) -> float:
         y, end = stack.step(subject.inputs(1, 1)[0], stack.init_state(1))
         _require(y.shape == (1, width), f"a step's outputs are {tuple(y.shape)}")
         _require(_form(end) == _form(stack.init_state(1)), f"the state became {_form(end)}")
-    return 0.0
+    return Measured()
 
 
-def a_long_run_stays_finite(subject: Subject) -> float:
+def a_long_run_stays_finite(subject: Subject) -> Measured:
     """10,000 steps in float32 overflow nowhere. The figure is the largest value of the state."""
     stack = subject.build(dtype=torch.float32)
     state, largest = None, 0.0
@@ -249,14 +256,15 @@ def a_long_run_stays_finite(subject: Subject) -> float:
                     f"{name} not finite within {(piece + 1) * LONG_RUN // 10} steps",
                 )
             largest = max([largest, *(leaf.double().abs().max().item() for leaf in flatten(state))])
-    return largest
+    return Measured(largest)
 
 
-def the_given_state_counts(subject: Subject) -> float:
+def the_given_state_counts(subject: Subject) -> Measured:
     """Without a state a sequence starts from `init_state`, and with one from that: every leaf that
     is handed in, whatever it holds, moves what comes out. The figure is the least one moved."""
     stack, x = subject.build(), subject.inputs(5, 2)
-    _close("init_state", _all(stack(x)), _all(stack(x, stack.init_state(2))), 0.0)
+    cell: Any = stack.cells[0]
+    _close("init_state", _all(cell(x)), _all(cell(x, cell.init_state(2))), 0.0)
     start = subject.reached_state(stack, 2)
     least = math.inf
     for index, (name, leaf) in enumerate(named_leaves(start)):
@@ -270,13 +278,13 @@ def the_given_state_counts(subject: Subject) -> float:
         moved = _distance(_all(stack(x, start)), _all(stack(x, _rebuilt(start, mixed))))
         _require(moved > EXACT, f"{name} that was handed in changes nothing")
         least = min(least, moved)
-    return 0.0 if math.isinf(least) else least
+    return Measured(None if math.isinf(least) else least)
 
 
-def the_exported_step_is_the_step(subject: Subject) -> float:
+def the_exported_step_is_the_step(subject: Subject) -> Measured:
     """The exported graph, in its runtime, equals PyTorch over 256 steps at batch sizes 1 and 5,
     logits and states, each step from the same state. The figure is the largest difference; the free
-    run's drift is in the proof of every exported file. Causal cells only."""
+    run's drift is shown beside it. Causal cells only."""
     from zoo.exporter import describe, draft
     from zoo.tokenizers import CharTokenizer
 
@@ -292,17 +300,19 @@ def the_exported_step_is_the_step(subject: Subject) -> float:
         model = LanguageModel(config, tokenizer.vocab_size, subject.registry).eval()
     with tempfile.TemporaryDirectory() as folder:
         made = draft(model, describe(model, tokenizer, "step"), Path(folder), subject.registry)
-    assert made.info.proof is not None
-    return made.info.proof.difference
+    proof = made.info.proof
+    assert proof is not None
+    amplifies = ", amplifies rounding" if proof.amplifies else ""
+    return Measured(proof.difference, f"drift {proof.drift:.1e} running freely{amplifies}")
 
 
-CAUSAL_LAWS: tuple[Callable[[Subject], float], ...] = (
+CAUSAL_LAWS: tuple[Callable[[Subject], Measured], ...] = (
     forward_is_repeated_step,
     chunks_equal_the_whole,
     the_past_does_not_know_the_future,
     the_exported_step_is_the_step,
 )
-LAWS: tuple[Callable[[Subject], float], ...] = (
+LAWS: tuple[Callable[[Subject], Measured], ...] = (
     forward_is_repeated_step,
     chunks_equal_the_whole,
     the_past_does_not_know_the_future,

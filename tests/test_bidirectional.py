@@ -1,0 +1,126 @@
+"""Models that see both sides: what they compute, how they are trained, what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.batches import Window
+from zoo.cli import run as zoo_run
+from zoo.errors import NoStepError, UsageError
+from zoo.objectives import MaskedToken, NextToken, choose_objective
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_it_is_torch_nns_bidirectional_layer(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](5, 7, bidirectional=True)
+    cell = zoo.get_cell("bidirectional").build(5, 7, cell=kind)
+    weights = layer.state_dict()
+    for side, suffix in ((cell.ahead, ""), (cell.behind, "_reverse")):
+        side.rnn.load_state_dict({n: weights[n + suffix] for n in side.rnn.state_dict()})
+    x = torch.randn(30, 3, 5)
+    wanted, _ = layer(x)
+    torch.testing.assert_close(cell(x)[0], wanted, rtol=0, atol=1e-6)
+    assert cell.output_size == 14
+
+
+def test_options_are_handed_on_to_the_wrapped_cell() -> None:
+    spec = zoo.get_cell("bidirectional")
+    cell = spec.build(3, 4, cell="rnn", nonlinearity="relu")
+    assert cell.ahead.rnn.nonlinearity == "relu"
+    with pytest.raises(UsageError, match="must be 'tanh' or 'relu'"):
+        spec.build(3, 4, cell="rnn", nonlinearity="sine")
+    with pytest.raises(UsageError, match="no option 'leak'"):
+        spec.build(3, 4, cell="gru", leak=0.5)
+    with pytest.raises(UsageError, match="wraps causal cells only, and 'bidirectional' is not"):
+        spec.build(3, 4, cell="bidirectional")
+    with pytest.raises(zoo.ZooError, match="did you mean 'gru'"):
+        spec.build(3, 4, cell="grru")
+
+
+def test_masking_hides_what_counts_and_nothing_else() -> None:
+    tokens = torch.arange(40 * 50).view(40, 50) % 9
+    window = Window(tokens, tokens + 1, fresh=True)
+    inputs, targets, counted = MaskedToken(9).examples(window, torch.Generator().manual_seed(0))
+    assert torch.equal(targets, tokens)
+    assert (inputs[counted] == 9).all()
+    assert torch.equal(inputs[~counted], tokens[~counted])
+    share = counted.float().mean().item()
+    assert abs(share - 0.15) < 5 * (0.15 * 0.85 / 2000) ** 0.5
+    one = Window(tokens[:1, :1], tokens[:1, :1], fresh=True)
+    for seed in range(20):
+        assert MaskedToken(9).examples(one, torch.Generator().manual_seed(seed)).counted.all()
+
+
+def test_the_objective_follows_from_the_spec(trained: object) -> None:
+    seeing, causal = trained("bidirectional", epochs=1).model, trained("gru", epochs=1).model
+    assert isinstance(choose_objective(seeing), MaskedToken)
+    assert isinstance(choose_objective(causal), NextToken)
+    assert seeing.mask_token == seeing.vocab_size
+    with pytest.raises(UsageError, match="knows no gaps"):
+        _ = causal.mask_token
+
+
+def test_it_learns_to_fill_gaps(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
+    lines = run.metrics()
+    assert lines[-1]["held_out_accuracy"] > 0.97
+    filled = zoo.fill(run.path, "the quick br_wn fox j_mps over the la_y dog")
+    assert filled.text == "the quick brown fox jumps over the lazy dog"
+    assert [gap.position for gap in filled.gaps] == [12, 21, 37]
+    for gap in filled.gaps:
+        shares = [share for _, share in gap.candidates]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1 + 1e-6
+    assert zoo_run(["fill", str(run.path), "the qu_ck"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("the quick\n   6  'i' 0.9")
+
+
+def test_every_place_that_needs_a_step_says_so(
+    trained: object, fox_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained("bidirectional", epochs=1)
+    sentence = (
+        "zoo: error: cell 'bidirectional' sees the whole sequence at once and has no step to "
+        "generate with or to export; fill gaps with `zoo fill`, or train a causal cell.\n"
+    )
+    for arguments in (
+        ["generate", str(run.path)],
+        ["export", str(run.path)],
+    ):
+        assert zoo_run(arguments) == 2
+        assert capsys.readouterr().err == sentence
+    with pytest.raises(NoStepError):
+        run.model.step(torch.zeros(1, dtype=torch.int64), run.model.init_state(1))
+    assert not (run.path / "export").exists()
+
+
+def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
+    seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
+    assert zoo_run(["fill", str(causal.path), "a_b"]) == 2
+    assert "cell 'rnn' sees only the past and cannot fill gaps" in capsys.readouterr().err
+    assert zoo_run(["fill", str(seeing.path), "no gap"]) == 2
+    assert "the text has no gap; write '_'" in capsys.readouterr().err
+    assert zoo_run(["fill", str(seeing.path), "a_b", "--gap", "__"]) == 2
+    assert "must be one character" in capsys.readouterr().err
+
+
+def test_a_gap_sees_both_sides(trained: object) -> None:
+    run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
+    model = run.model.eval()
+    ids = run.tokenizer.encode("the dog and the dog sleeps on. ")
+    ids[10] = model.mask_token
+    from zoo.filling import fill_ids
+
+    base = fill_ids(model, ids)[10]
+    for place in (3, 20):
+        changed = ids.copy()
+        changed[place] = (changed[place] + 3) % model.vocab_size
+        assert np.abs(fill_ids(model, changed)[10] - base).max() > 1e-6

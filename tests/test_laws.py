@@ -1,0 +1,292 @@
+"""Every cell keeps every law, alone, in a stack and in both directions; and for each law there is a
+deliberately wrong cell that the law catches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo import CellSpec, ModelCard, StateField, hookimpl
+from zoo.testing import LAWS, Subject, check_cell, parametrize_with_laws
+from zoo.testing.laws import LawBroken, forward_is_repeated_step
+
+CAUSAL = [spec.name for spec in zoo.list_cells() if spec.causal]
+
+
+@parametrize_with_laws(*CAUSAL)
+def test_alone(check: Callable[[], float]) -> None:
+    check()
+
+
+@parametrize_with_laws(*CAUSAL, layers=3)
+def test_in_a_stack_of_three(check: Callable[[], float]) -> None:
+    check()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("wrapped", CAUSAL)
+def test_in_both_directions(wrapped: str, layers: int) -> None:
+    verdicts = list(check_cell("bidirectional", layers=layers, options={"cell": wrapped}))
+    assert [verdict for verdict in verdicts if not verdict.passed] == []
+    exempt = {verdict.law for verdict in verdicts if verdict.exempt}
+    assert exempt == {
+        "forward_is_repeated_step", "chunks_equal_the_whole", "the_past_does_not_know_the_future",
+        "the_exported_step_is_the_step",
+    }  # fmt: skip
+
+
+@parametrize_with_laws("gru-scratch", options={"reset": "after"})
+def test_gru_with_the_reset_after_the_product(check: Callable[[], float]) -> None:
+    check()
+
+
+@parametrize_with_laws("rnn", options={"nonlinearity": "relu"})
+def test_rnn_with_relu(check: Callable[[], float]) -> None:
+    check()
+
+
+# --- wrong cells: a right one, and for each law one with a fault in it
+
+
+class State(NamedTuple):
+    h: Tensor
+
+
+class Pair(NamedTuple):
+    h: Tensor
+    c: Tensor
+
+
+class Right(zoo.Cell):
+    """A cell that keeps every law; the wrong ones are this one with one fault."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.W = nn.Parameter(torch.randn(input_size, hidden_size) * 0.5)
+        self.U = nn.Parameter(torch.randn(hidden_size, hidden_size) * 0.3)
+        self.b = nn.Parameter(torch.randn(hidden_size) * 0.1)
+
+    def init_state(self, batch_size: int) -> State:
+        return State(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: Tensor) -> Tensor:
+        return x @ self.W + self.b
+
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = torch.tanh(z + state.h @ self.U)
+        return h, State(h)
+
+
+class OtherForward(Right):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return y * 1.000001, state
+
+
+class ForgetsWhenShort(Right):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if len(x) < 3:
+            state = self.init_state(x.shape[1])
+        return super().forward(x, state)
+
+
+class Peeks(Right):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return super().forward(x + 0.01 * x.mean(0), state)
+
+
+class BatchNormalised(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = torch.tanh(z + state.h @ self.U)
+        h = h - 0.1 * h.mean(0)
+        return h, State(h)
+
+
+class WithoutBias(Right):
+    def project(self, x: Tensor) -> Tensor:
+        return (x * (1 + self.b.mean())) @ self.W
+
+
+class InPlace(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = torch.tanh(z + state.h @ self.U)
+        if not torch.compiler.is_exporting():
+            state.h.data.mul_(0.999)
+        return h, State(h)
+
+
+class OneTensorTwice(Right):
+    def init_state(self, batch_size: int) -> Pair:
+        return Pair(
+            self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
+        )
+
+    def advance(self, z: Tensor, state: Pair) -> tuple[Tensor, Pair]:
+        h = torch.tanh(z + (state.h + state.c) @ self.U)
+        return h, Pair(h, h)
+
+
+class Grows(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = torch.tanh(z + state.h[:, : self.hidden_size] @ self.U)
+        return h, State(torch.cat((h, h[:, :1]), 1))
+
+
+class Unused(Right):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.spare = nn.Parameter(torch.zeros(3))
+
+
+class WrongSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * (1 - y)
+
+
+class WrongGradient(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        total = z + state.h @ self.U
+        h = total.tanh() if torch.compiler.is_exporting() else WrongSlope.apply(total)
+        return h, State(h)
+
+
+class OwnDice(Right):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        dice = np.random.default_rng().normal(size=hidden_size)
+        self.b = nn.Parameter(torch.tensor(dice, dtype=torch.float32))
+
+
+class Unsaved(Right):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.scale = 0.5 + float(torch.rand(()))
+
+    def project(self, x: Tensor) -> Tensor:
+        return super().project(x) * self.scale
+
+
+class Squeezes(Right):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return (y.squeeze() if x.shape[:2] == (1, 1) else y), state
+
+
+class Explodes(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = z + 1.05 * state.h + 0.001 * torch.tanh(state.h @ self.U)
+        return h, State(h)
+
+
+class OtherBeginning(Right):
+    def init_state(self, batch_size: int) -> State:
+        return State(self.zeros(batch_size, self.hidden_size) + 0.5)
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None:
+            state = State(self.zeros(x.shape[1], self.hidden_size))
+        return super().forward(x, state)
+
+
+class IgnoresALeaf(Right):
+    def init_state(self, batch_size: int) -> Pair:
+        return Pair(
+            self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
+        )
+
+    def advance(self, z: Tensor, state: Pair) -> tuple[Tensor, Pair]:
+        h = torch.tanh(z + state.h @ self.U)
+        return h, Pair(h, h * 2)
+
+
+class ExportsSomethingElse(Right):
+    def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        h = torch.tanh(z + state.h @ self.U)
+        if torch.compiler.is_exporting():
+            h = h * 0.999
+        return h, State(h)
+
+
+# the law that each is made for, and those that cannot but break with it
+FAULTS: dict[type[Right], tuple[str, set[str]]] = {
+    OtherForward: ("forward_is_repeated_step", set()),
+    ForgetsWhenShort: ("chunks_equal_the_whole", set()),
+    Peeks: (
+        "the_past_does_not_know_the_future",
+        {"forward_is_repeated_step", "chunks_equal_the_whole"},
+    ),
+    BatchNormalised: ("rows_do_not_touch", set()),
+    WithoutBias: ("the_state_keeps_its_form", set()),
+    InPlace: ("the_state_keeps_its_form", {"every"}),
+    OneTensorTwice: ("the_state_keeps_its_form", {"every_parameter_learns"}),
+    Grows: ("the_state_keeps_its_form", {"a_batch_of_one_is_a_batch", "every"}),
+    Unused: ("every_parameter_learns", set()),
+    WrongGradient: ("every_parameter_learns", set()),
+    OwnDice: ("equal_inputs_give_equal_outputs", set()),
+    Unsaved: ("saved_and_loaded_is_the_same", set()),
+    Squeezes: ("a_batch_of_one_is_a_batch", set()),
+    Explodes: ("a_long_run_stays_finite", set()),
+    OtherBeginning: ("the_given_state_counts", set()),
+    IgnoresALeaf: ("the_given_state_counts", set()),
+    ExportsSomethingElse: ("the_exported_step_is_the_step", set()),
+}
+
+
+def registered(cell: type[Right], **spec: object) -> zoo.Registry:
+    state = tuple(StateField(name, ("hidden",), "") for name in cell(2, 2).init_state(1)._fields)
+    card = ModelCard(title="t", authors="a", year=2026, paper="p", equations=(), state=state)
+
+    class Plugin:
+        @hookimpl
+        def zoo_cells(self) -> list[CellSpec]:
+            return [CellSpec("wrong", f"{__name__}:{cell.__name__}", card, **spec)]
+
+    return zoo.load_registry(Plugin())
+
+
+def broken_laws(registry: zoo.Registry) -> dict[str, str]:
+    return {v.law: v.finding for v in check_cell("wrong", registry=registry) if not v.passed}
+
+
+def test_the_right_cell_keeps_every_law() -> None:
+    assert broken_laws(registered(Right)) == {}
+
+
+@pytest.mark.parametrize("cell", FAULTS, ids=lambda cell: cell.__name__)
+def test_the_law_catches_the_fault(cell: type[Right]) -> None:
+    law, also = FAULTS[cell]
+    broken = broken_laws(registered(cell))
+    assert law in broken
+    assert broken[law]
+    if "every" not in also:
+        assert set(broken) == {law, *also}
+
+
+def test_every_law_has_its_fault() -> None:
+    assert {law for law, _ in FAULTS.values()} == {law.__name__ for law in LAWS}
+    assert all(law.__doc__ for law in LAWS)
+
+
+def test_an_exception_is_declared_with_its_reason() -> None:
+    registry = registered(Explodes, exceptions={"a_long_run_stays_finite": "it grows by design"})
+    (exempt,) = [v for v in check_cell("wrong", registry=registry) if v.exempt]
+    assert (exempt.law, exempt.exempt) == ("a_long_run_stays_finite", "it grows by design")
+
+
+def test_a_law_says_what_it_found() -> None:
+    registry = registered(OtherForward)
+    with pytest.raises(LawBroken, match=r"repeated step: differs by \d"):
+        forward_is_repeated_step(Subject(registry.cells["wrong"], registry=registry))

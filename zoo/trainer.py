@@ -288,6 +288,7 @@ def _sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
     else:
         ids = data.train[:SAMPLE_LENGTH].copy()
         ids[::7] = model.mask_token
-        text = data.tokenizer.decode(fill_ids(model, ids).argmax(-1).tolist())
+        ids[::7] = fill_ids(model, ids)[::7].argmax(-1)
+        text = data.tokenizer.decode(ids.tolist())
     model.train(was_training)
     return text

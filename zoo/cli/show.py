@@ -22,7 +22,7 @@ def command(cell: str) -> None:
         "",
         "state",
         *(
-            f"    {field.name}  [batch, {', '.join(field.shape)}]  {field.meaning}"
+            f"    {field.name}  [{', '.join(('batch', *field.shape))}]  {field.meaning}"
             for field in card.state
         ),
         "options",

@@ -78,6 +78,9 @@ def test_it_learns_to_fill_gaps(trained: object, capsys: pytest.CaptureFixture[s
         shares = [share for _, share in gap.candidates]
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) <= 1 + 1e-6
+    with pytest.warns(zoo.ZooWarning, match="read as <unk>: 'Ж'") as caught:
+        assert zoo.fill(run, "Жthe l_zy dog Ж").text == "Жthe lazy dog Ж"
+    assert len(caught) == 1
     assert zoo_run(["fill", str(run.path), "the qu_ck"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("the quick\n   6  'i' 0.9")

@@ -252,12 +252,47 @@ def test_overwrite_never_replaces_what_is_not_a_run(
 ) -> None:
     Path("thesis").mkdir()
     Path("thesis/chapter.txt").write_text("years of work")
+    Path("thesis/config.json").write_text('{"model": "some other program\'s"}')
     assert run(["train", str(text_file), *SMALL, "--out", "thesis", "--overwrite"]) == 1
     assert "thesis exists and is not a run folder" in capsys.readouterr().err
     assert Path("thesis/chapter.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "foreign", "renamed", "text"])
+def test_overwriting_the_folder_one_is_in(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
+    monkeypatch.chdir("r")
+    assert run(["train", str(text_file), *SMALL, "--seed", "5", "--out", ".", "--overwrite"]) == 0
+    assert zoo.load(Path("../r").resolve()).config.training.seed == 5
+
+
+def test_without_a_verb_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: zoo")
+    assert err == ""
+
+
+def test_check_prints_a_line_for_each_law(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "rnn"]) == 0
+    out = capsys.readouterr().out
+    assert len(lines(out)) == 12
+    assert "drift" in out
+    assert run(["check", "lstm", "--option", "foo=1"]) == 2
+    assert "cell 'lstm' has no option 'foo'" in capsys.readouterr().err
+    assert run(["check", "no-such*"]) == 2
+
+
+def test_metrics_that_are_damaged(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
+    Path("r/metrics.jsonl").write_text("{not json}\n")
+    capsys.readouterr()
+    assert run(["export", "r"]) == 1
+    assert "r/metrics.jsonl is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "missing", "foreign", "renamed", "double", "text"]
+)
 def test_weights_that_are_damaged_or_foreign(
     damage: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +307,8 @@ def test_weights_that_are_damaged_or_foreign(
         path.unlink()
     elif damage == "foreign":
         save_file({"w": torch.zeros(3)}, path)
+    elif damage == "double":
+        save_file({name: tensor.double() for name, tensor in weights.items()}, path)
     elif damage == "renamed":
         save_file({**weights, "head.bias": torch.zeros(9999)}, path)
     else:

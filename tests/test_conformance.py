@@ -7,51 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx.reference import ReferenceEvaluator
 
 import zoo
 from zoo.artifact import Artifact
 from zoo.model import ModelStepper
-from zoo.state import flatten, named_leaves
+from zoo.state import named_leaves
 
 CELLS = [spec.name for spec in zoo.list_cells() if spec.causal]
-
-
-def warm_state(cell: zoo.Cell, batch_size: int) -> object:
-    """A state that the cell itself reaches, another one in each row."""
-    return cell(torch.randn(9, batch_size, cell.input_size, dtype=torch.float64))[1]
-
-
-@pytest.fixture(params=CELLS)
-def cell(request: pytest.FixtureRequest) -> zoo.Cell:
-    torch.manual_seed(0)
-    return zoo.get_cell(request.param).build(5, 8).double()
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_forward_is_repeated_step(cell: zoo.Cell, batch_size: int) -> None:
-    x = torch.randn(40, batch_size, 5, dtype=torch.float64)
-    start = warm_state(cell, batch_size)
-    whole, end = cell(x, start)
-    state, outputs = start, []
-    for x_t in x:
-        y, state = cell.step(x_t, state)
-        outputs.append(y)
-    torch.testing.assert_close(torch.stack(outputs), whole, rtol=0, atol=1e-9)
-    for one, other in zip(flatten(state), flatten(end), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
-
-
-def test_state_keeps_its_shape_type_and_names(cell: zoo.Cell) -> None:
-    start = cell.init_state(4)
-    before = [leaf.clone() for leaf in flatten(start)]
-    _, after = cell.step(torch.randn(4, 5, dtype=torch.float64), start)
-    assert type(after) is type(start)
-    for one, other in zip(flatten(start), flatten(after), strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
-    for one, other in zip(before, flatten(start), strict=True):
-        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -55,7 +55,7 @@ def test_a_file_with_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> 
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     corpus = load_corpus(str(path))
     assert corpus.text == "one\ntwo\n"
-    assert corpus.prompt == "one two"
+    assert corpus.prompt == "one\ntwo\n"
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import zoo
+from zoo.testing import LAWS
+
 ROOT = Path(__file__).parent.parent
+
+
+def test_the_matrix_of_laws_is_complete() -> None:
+    """Its figures are those of the day it was made; its rows and columns are all there are."""
+    text = (ROOT / "docs" / "reference" / "laws.md").read_text("utf-8")
+    tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        header, _, *rows = table.splitlines()
+        assert re.findall(r"`([\w-]+)`", header) == [spec.name for spec in zoo.list_cells()]
+        assert [row.split("|")[1].strip() for row in rows] == [
+            law.__name__.replace("_", " ") for law in LAWS
+        ]
+        assert "BROKEN" not in table
 
 
 @pytest.mark.timeout(300)

@@ -18,7 +18,7 @@ import zoo
 from zoo.artifact import ArtifactInfo, StateEntry
 from zoo.errors import ArtifactError, ProviderError, RunError, UnknownNameError, VerificationError
 from zoo.model import ModelStepper
-from zoo.proof import prove
+from zoo.proof import Proof, prove, relative_difference
 from zoo_ort.container import read_metadata
 
 
@@ -258,6 +258,20 @@ def test_graphs_that_nobody_writes(fox_run: zoo.Run) -> None:
         UnknownNameError, match="graph 'stp' is not in the zoo; did you mean 'step'"
     ):
         zoo.export(fox_run, graph="stp")
+
+
+def test_verify_takes_a_run_as_training_left_it(text_file: Path) -> None:
+    run = zoo.train(str(text_file), cell="gru", hidden=8, epochs=1, layers=2, dropout=0.4, out="r")
+    result = zoo.verify(zoo.export(run).path, run, length=50, seeds=1)
+    assert result.proof.batch_sizes == (1, 5)
+
+
+def test_a_proof_of_values_without_bound_is_still_a_proof() -> None:
+    """A network that overflows has no finite difference, and JSON has no infinity."""
+    found = relative_difference(np.array([1.0]), np.array([np.inf]))
+    assert Proof(steps=1, batch_sizes=(1,), difference=0.0, drift=found).drift > 1e300
+    assert relative_difference(np.array([np.nan]), np.array([1.0])) > 1e300
+    assert relative_difference(np.array([3.0, -4.0]), np.array([3.0, -3.0])) == 0.25
 
 
 def test_verify_against_its_run_and_another(

@@ -131,6 +131,38 @@ def test_an_outside_cell_trains_exports_and_generates(text_file: Path) -> None:
     )
 
 
+def my_text() -> str:
+    return "a rose is a rose is a rose. " * 40
+
+
+def no_text() -> str:
+    return ""
+
+
+class Texts:
+    """A plugin object with corpora that leave out what may be left out."""
+
+    @hookimpl
+    def zoo_corpora(self) -> list[zoo.CorpusSpec]:
+        return [
+            zoo.CorpusSpec("rose", f"{__name__}:my_text", "a rose"),
+            zoo.CorpusSpec("odd", f"{__name__}:my_text", "a rose", tokenizer="bits"),
+            zoo.CorpusSpec("nothing", f"{__name__}:no_text", "nothing"),
+        ]
+
+
+def test_an_outside_corpus_is_trained_on() -> None:
+    registry = zoo.load_registry(Texts())
+    sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8, "registry": registry}
+    run = zoo.train("rose", out="r", **sizes)
+    assert run.config.training.prompt == "a rose is a rose"
+    with pytest.raises(UnknownNameError, match="tokenizer 'bits' is not in the zoo"):
+        zoo.train("odd", out="s", **sizes)
+    with pytest.raises(zoo.ZooError, match="nothing is empty"):
+        zoo.train("nothing", out="s", **sizes)
+    assert not Path("s").exists()
+
+
 def test_two_plugins_with_one_name_are_an_error_that_names_both() -> None:
     registry = zoo.load_registry(Supplies("rnn", "mine"))
     with pytest.raises(DuplicateNameError) as caught:

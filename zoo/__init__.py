@@ -6,7 +6,7 @@ What needs torch is imported when it is first used: `import zoo` stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ZooError, ZooWarning
+from zoo.errors import UsageError, ZooError, ZooWarning
 from zoo.hookspecs import hookimpl
 from zoo.registry import (
     CellSpec,
@@ -71,6 +71,7 @@ __all__ = [
     "StateField",
     "Stepper",
     "TorchCell",
+    "UsageError",
     "ZooError",
     "ZooWarning",
     "adopt_layer",

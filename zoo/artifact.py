@@ -141,7 +141,7 @@ class ArtifactInfo(Settings):
             is_text = field.annotation is str or name in ("format", "precision")
             try:
                 values[name] = text if is_text else json.loads(text)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 raise ArtifactError(f"its metadata {PREFIX}{name} is damaged.") from None
         try:
             return cls(**values)

@@ -7,7 +7,6 @@ Sequences are time-major ([T, B, I]), as in torch.nn.RNN; states are batch-first
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -45,7 +44,6 @@ class Cell(nn.Module):
         """Features of `y`; `hidden_size` unless a cell says otherwise."""
         return self.hidden_size
 
-    @abstractmethod
     def init_state(self, batch_size: int) -> Any:
         """The state before the first step: a NamedTuple of tensors [B, …]."""
         raise NotImplementedError
@@ -54,7 +52,6 @@ class Cell(nn.Module):
         """`z`, a tensor or a NamedTuple of tensors, from inputs [..., I]."""
         return x
 
-    @abstractmethod
     def advance(self, z: Any, state: Any) -> tuple[Any, Any]:
         """One step of the recurrence, from [B, …] to the pair (h, next state)."""
         raise NotImplementedError

@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from zoo.config import ModelConfig
 from zoo.errors import RunError
@@ -76,17 +78,17 @@ def load_model(
         expected = LanguageModel(config, vocab_size, registry).state_dict()
     try:
         with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            found = {name: _form(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"{path} is missing; the run has no weights yet.") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     for name in sorted(expected.keys() | found.keys()):
-        wanted = tuple(expected[name].shape) if name in expected else None
-        if wanted != found.get(name):
+        wanted = _described(expected[name]) if name in expected else "absent"
+        if wanted != found.get(name, "absent"):
             raise RunError(
-                f"{path} does not fit its config.json: {name} is {_shape(found.get(name))}, "
-                f"and the model wants {_shape(wanted)}."
+                f"{path} does not fit its config.json: {name} is {found.get(name, 'absent')}, "
+                f"and the model wants {wanted}."
             )
     # building draws initial weights, which must not move the caller's random numbers
     with torch.random.fork_rng(devices=[]):
@@ -95,5 +97,24 @@ def load_model(
     return model.eval()
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else "×".join(map(str, shape)) or "a scalar"
+def _form(entry: Any) -> str:
+    """Dtype and shape of an entry in a file: "F32 28×512"."""
+    return " ".join([entry.get_dtype(), "×".join(map(str, entry.get_shape()))])
+
+
+def _described(tensor: Tensor) -> str:
+    """The same of a tensor."""
+    dtype = SAFETENSORS_DTYPES.get(tensor.dtype, str(tensor.dtype))
+    return " ".join([dtype, "×".join(map(str, tensor.shape))])
+
+
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}

@@ -16,6 +16,7 @@ from zoo.registry import CorpusSpec, Registry, load_registry
 
 CACHE_VARIABLE = "ZOO_CACHE"
 STANDARD_INPUT = "-"
+PROMPT_LENGTH = 16
 
 TIME_MACHINE_URL = "https://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 TIME_MACHINE_SHA256 = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516"
@@ -62,13 +63,13 @@ def load_corpus(name: str, registry: Registry | None = None) -> Corpus:
     registry = registry or load_registry()
     if name in registry.corpora:
         spec = registry.corpora[name]
-        corpus = Corpus(name, spec.load_factory()(), spec.tokenizer, spec.prompt)
+        text, tokenizer, prompt = spec.load_factory()(), spec.tokenizer, spec.prompt
     else:
-        text = _read_text(name, registry)
-        corpus = Corpus(name, text, "char", " ".join(text[:200].split())[:16])
-    if not corpus.text:
+        text, tokenizer, prompt = _read_text(name, registry), "char", ""
+    if not text:
         raise CorpusError(f"{_called(name)} is empty; there is nothing to learn from.")
-    return corpus
+    beginning = (text.lstrip() or text)[:PROMPT_LENGTH]
+    return Corpus(name, text, tokenizer, prompt or beginning)
 
 
 def _read_text(name: str, registry: Registry) -> str:

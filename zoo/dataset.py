@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from zoo.config import DataConfig
 from zoo.corpora import Corpus, load_corpus
-from zoo.errors import CorpusError
+from zoo.errors import CorpusError, UnknownNameError
 from zoo.registry import Registry
 from zoo.tokenizers import TOKENIZERS, Ids, Tokenizer
 
@@ -20,7 +21,7 @@ class Dataset:
     train: Ids
     held_out: Ids
 
-    @property
+    @cached_property
     def held_out_chars_per_token(self) -> float:
         """Characters of the held-out text for each of its tokens."""
         return len(self.tokenizer.decode(self.held_out.tolist())) / len(self.held_out)
@@ -30,7 +31,10 @@ def read_dataset(config: DataConfig, registry: Registry | None = None) -> Datase
     """Reads the corpus; the vocabulary comes from the whole text, which is then cut to
     `max_tokens`, and the last `held_out` share of that is held out."""
     corpus = load_corpus(config.corpus, registry)
-    tokenizer_type = TOKENIZERS[config.tokenizer or corpus.tokenizer]
+    kind = config.tokenizer or corpus.tokenizer
+    if kind not in TOKENIZERS:  # only a plugin's corpus can name one
+        raise UnknownNameError("tokenizer", kind, TOKENIZERS, f"corpus {corpus.name!r} names it;")
+    tokenizer_type = TOKENIZERS[kind]
     text = tokenizer_type.normalize(corpus.text)
     tokenizer = tokenizer_type.from_text(text)
     tokens = tokenizer.encode(text)[: config.max_tokens]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from zoo.errors import ProviderError
+from zoo.errors import ProviderError, one_line
 
 
 def choose_device(name: str) -> torch.device:
@@ -15,6 +15,6 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise ProviderError(f"CUDA does not run in PyTorch here: {reason}; use the CPU.") from None
     return torch.device("cuda")

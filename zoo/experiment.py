@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from zoo.batches import windows_per_epoch
-from zoo.config import RunConfig
+from zoo.config import ModelConfig, RunConfig
 from zoo.dataset import Dataset, read_dataset
 from zoo.device import choose_device
 from zoo.generator import encode_prompt
@@ -96,7 +96,8 @@ def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     spec = registry.cells[config.model.cell]
     defaults = {name: option.default for name, option in spec.options().items()}
     options = {**defaults, **spec.parse_options(config.model.options)}
-    model = config.model.model_copy(update={"options": options, "mask_token": not spec.causal})
+    settled = {"options": options, "mask_token": not spec.causal}
+    model = ModelConfig.checked(**{**config.model.model_dump(), **settled})
     return config.model_copy(update={"model": model})
 
 
@@ -116,10 +117,10 @@ def _run_name(config: RunConfig, data: Dataset) -> str:
 
 def record(events: Iterator[Event], run: Run) -> Iterator[Event]:
     """Passes the events on, each after it has been written: metrics and samples as they come, the
-    weights every half minute, at the end, and when the run is stopped early. Weights that the
-    trainer gave up on are not saved over the good ones before them."""
+    weights every half minute, at the end, and when the run is stopped early. Weights that are not
+    finite, or that the trainer gave up on, are not saved over the good ones before them."""
     last_save = time.monotonic()
-    reported = False
+    stepped = False
     try:
         with (
             closing(events),  # type: ignore[type-var]
@@ -127,24 +128,25 @@ def record(events: Iterator[Event], run: Run) -> Iterator[Event]:
             (run.path / SAMPLES).open("w", encoding="utf-8") as samples,
         ):
             for event in events:
+                stepped = True
                 if isinstance(event, Report):
-                    reported = True
                     metrics.write(json.dumps(asdict(event.metrics)) + "\n")
                     metrics.flush()
-                    if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
-                        run.save()
-                        last_save = time.monotonic()
                 elif isinstance(event, Sample):
                     samples.write(f"epoch {event.epoch}\n{event.text}\n\n")
                     samples.flush()
+                if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and _is_finite(run.model):
+                    run.save()
+                    last_save = time.monotonic()
                 yield event
     except (KeyboardInterrupt, GeneratorExit):
-        if reported:
-            _save_all(run)
+        if stepped and _is_finite(run.model):
+            run.save()
+            draw_perplexity(run)
         raise
-    _save_all(run)
-
-
-def _save_all(run: Run) -> None:
     run.save()
     draw_perplexity(run)
+
+
+def _is_finite(model: LanguageModel) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

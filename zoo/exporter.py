@@ -141,7 +141,7 @@ def training_facts(run: Run) -> TrainingFacts:
     last = (run.metrics() or [{}])[-1]
     return TrainingFacts(
         corpus=run.config.data.corpus,
-        prompt=run.config.training.prompt or run.tokenizer.decode([1]),
+        prompt=run.prompt,
         epochs=last.get("epoch"),
         tokens=last.get("tokens"),
         train_perplexity=last.get("train_perplexity"),
@@ -183,9 +183,10 @@ def verify(
         against = load(against, registry)
     if artifact.info.model != against.config.model or artifact.tokenizer != against.tokenizer:
         raise VerificationError(f"{file} was exported from another model than {against.path}.")
-    reference = ModelStepper(against.model)
+    model = deepcopy(against.model).cpu().eval()
+    reference = ModelStepper(model)
     proof = prove(reference, artifact.stepper).model_copy(
-        update={"float64_gap": free_gap(reference, ModelStepper(to_float64(against.model)))}
+        update={"float64_gap": free_gap(reference, ModelStepper(to_float64(model)))}
     )
     prompt = artifact.tokenizer.encode(artifact.prompt)
     texts = []

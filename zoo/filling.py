@@ -56,30 +56,37 @@ def fill(
             f"cell {run.config.model.cell!r} sees only the past and cannot fill gaps; continue the "
             f"text with `zoo generate`, or train a cell that sees both sides."
         )
-    if gap not in text:
-        raise UsageError(f"the text has no gap; write {gap!r} for each token to fill in.")
+    if len(gap) != 1 or gap not in text:
+        raise UsageError(
+            f"the text has no gap; write {gap[:1] or GAP!r} for each token to fill in."
+        )
+    pieces = text.split(gap)
+    if known := "".join(pieces):
+        encode_prompt(run.tokenizer, known)  # warns, once, of what the model never saw
     ids: list[int] = []
     positions = []
-    for index, piece in enumerate(text.split(gap)):
+    for index, piece in enumerate(pieces):
         if index:
             positions.append(len(ids))
             ids.append(run.model.mask_token)
-        if piece:
-            ids.extend(encode_prompt(run.tokenizer, piece).tolist())
-    probabilities = fill_ids(run.model.eval(), np.array(ids))
+        ids.extend(run.tokenizer.encode(piece).tolist())
+    probabilities = fill_ids(run.model, np.array(ids))
     gaps = []
     for position in positions:
         best = np.argsort(-probabilities[position], kind="stable")[:top]
-        ids[position] = int(best[0])
         candidates = [(run.tokenizer.decode([t]), float(probabilities[position, t])) for t in best]
         gaps.append(Gap(position, tuple(candidates)))
-    return Filled(run.tokenizer.decode(ids), tuple(gaps))
+    filled = [piece + found.candidates[0][0] for piece, found in zip(pieces, gaps, strict=False)]
+    return Filled("".join([*filled, pieces[-1]]), tuple(gaps))
 
 
 def fill_ids(model: LanguageModel, ids: Ids) -> npt.NDArray[np.float32]:
     """Probabilities [T, V] of the token at each place, from the whole of `ids`."""
     device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
     with torch.inference_mode():
         logits, _ = model(torch.from_numpy(ids).to(device).unsqueeze(1))
         found: npt.NDArray[np.float32] = logits[:, 0].softmax(-1).cpu().numpy()
+    model.train(was_training)
     return found

@@ -39,8 +39,20 @@ class Run:
         metrics = self.path / METRICS
         if not metrics.is_file():
             return []
-        whole_lines = metrics.read_text("utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in whole_lines.splitlines()]
+        whole_lines = metrics.read_text("utf-8", errors="replace").rpartition("\n")[0]
+        try:
+            return [json.loads(line) for line in whole_lines.splitlines()]
+        except ValueError:
+            raise RunError(f"{metrics} is damaged; move it away to go on without it.") from None
+
+    @property
+    def prompt(self) -> str:
+        """What is continued unless another prompt is given: that of the training samples, or, for
+        a model that was trained elsewhere without one, a single token."""
+        space_is_known = not self.tokenizer.unknown(" ")
+        return self.config.training.prompt or (
+            " " if space_is_known else self.tokenizer.decode([1])
+        )
 
     def save(self) -> None:
         """Writes what is enough to use the model."""
@@ -85,7 +97,7 @@ def open_run_source(path: Path, provider: str, registry: Registry) -> Source:
     device = choose_device(provider)
     run = load(path, registry)
     stepper = ModelStepper(run.model.to(device))
-    return Source(stepper, run.tokenizer, run.config.training.prompt or "", f"PyTorch on {device}")
+    return Source(stepper, run.tokenizer, run.prompt, f"PyTorch on {device}")
 
 
 def free_folder(name: str) -> Path:
@@ -104,10 +116,19 @@ def refuse_taken(path: Path, overwrite: bool) -> None:
         taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     except OSError as error:
         raise _unwritable(path, error) from None
-    if taken and not (path / CONFIG).is_file():
+    if taken and not _holds_a_run(path):
         raise RunError(f"{path} exists and is not a run folder; choose another --out.")
     if taken and not overwrite:
         raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
+
+
+def _holds_a_run(path: Path) -> bool:
+    """Many programs have a config.json; only ours may be replaced."""
+    try:
+        read_settings(RunConfig, path / CONFIG)
+    except (OSError, RunError):
+        return False
+    return True
 
 
 @contextmanager
@@ -116,8 +137,9 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
 
     Raises RunError for a folder that is taken (unless `overwrite`, and it holds a run), or cannot
     be written. If the block fails before it has written weights, what it wrote is removed and what
-    was there before is put back.
+    was there before is put back; that is deleted only when the new run has weights.
     """
+    path = path.resolve()
     replaced = _set_aside(path, overwrite)
     try:
         with new_folder(path):
@@ -128,16 +150,14 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
                     for item in path.iterdir():
                         item.unlink()
                 raise
-    except BaseException:
-        if replaced is not None and not (path / WEIGHTS).exists():
-            with suppress(OSError):
-                path.rmdir()
-            replaced.rename(path)
-            replaced = None
-        raise
     finally:
         if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
+            if (path / WEIGHTS).exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.rmdir()
+                replaced.rename(path)
 
 
 def _set_aside(path: Path, overwrite: bool) -> Path | None:

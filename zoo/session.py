@@ -92,6 +92,8 @@ class Session:
                 f"the snapshot is of another model: its state is {_form(arrays)}, "
                 f"and this one's is {wanted}."
             )
+        if logits is not None and logits.shape != (1, stepper.vocab_size):
+            raise ZooError("the snapshot is of another model: its vocabulary has another size.")
         self._state, self._logits = stepper.state_from_arrays(arrays), logits
         self._rng = rng
 
@@ -104,6 +106,8 @@ class Session:
     def _tokens(self, length: int, settings: Sampling) -> Iterator[int]:
         for _ in range(length):
             assert self._logits is not None
+            if not np.isfinite(self._logits).all():
+                raise ZooError("the model's logits are not finite; go back to a snapshot.")
             token = choose(self._logits, self._rng.random(1, dtype=np.float32), settings)
             self._advance(int(token[0]))
             yield int(token[0])

@@ -111,7 +111,7 @@ class ByteTokenizer(Settings):
         return 256
 
     def encode(self, text: str) -> Ids:
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+        return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64)
 
     def unknown(self, text: str) -> str:
         return ""

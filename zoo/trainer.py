@@ -118,7 +118,7 @@ class Meter:
 def training(
     model: LanguageModel, data: Dataset, config: TrainConfig, prompt: str
 ) -> Iterator[Event]:
-    """Trains `model` in place, on the device where it is.
+    """Trains `model` in place, on the device where it is, and leaves it in evaluation mode.
 
     Raises CorpusError for a text too short for one window, ZooError where the loss is no longer
     finite.
@@ -144,11 +144,11 @@ def training(
 
     def report() -> Metrics:
         nats = meter.nats_per_token()
-        if not math.isfinite(nats):
+        scores = evaluate(model, held_out) if len(held_out) else None
+        if not math.isfinite(nats + (scores.nats_per_token if scores else 0.0)):
             raise ZooError(
                 f"the loss is no longer finite at step {step}; lower --learning-rate or --clip."
             )
-        scores = evaluate(model, held_out) if len(held_out) else None
         bits = None if scores is None else scores.nats_per_token / math.log(2)
         return Metrics(
             epoch=epoch,
@@ -207,6 +207,7 @@ def training(
         if finished:
             break
         meter = Meter()
+    model.eval()
     assert metrics is not None
     yield Finished(metrics)
 

@@ -10,7 +10,7 @@ from zoo.artifact import ArtifactInfo
 from zoo.errors import UsageError, VerificationError, one_line
 from zoo.model import LanguageModel
 from zoo_onnx.step import build_step
-from zoo_ort.container import digest, metadata_entry
+from zoo_ort.container import DIGEST, digest, metadata_entry
 
 BUILDERS: dict[str, Callable[[LanguageModel, ArtifactInfo], onnx.ModelProto]] = {
     "step": build_step,
@@ -36,4 +36,4 @@ class OnnxExporter:
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
         for key, value in info.to_metadata().items():
             graph += metadata_entry(key, value)
-        return graph + metadata_entry("zoo.digest", digest(graph))
+        return graph + metadata_entry(DIGEST, digest(graph))

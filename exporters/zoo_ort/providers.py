@@ -9,6 +9,7 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from zoo.artifact import ProviderReport
@@ -26,10 +27,11 @@ PROBE = base64.b64decode(
 def make_session(content: bytes, provider: str) -> ort.InferenceSession:
     """A session for the model `content` on "auto", "cpu" or "cuda".
 
-    "auto" is CUDA where the machine has a CUDA driver, and else the CPU. Where CUDA was chosen, by
-    either word, everything runs there: ProviderError says why if it cannot.
+    "auto" is CUDA where this build has it and the machine has its driver, and else the CPU. Where
+    CUDA was chosen, by either word, everything runs there: ProviderError says why if it cannot.
     """
-    if provider == "cuda" or (provider == "auto" and _has_cuda_driver()):
+    auto_is_cuda = CUDA in ort.get_available_providers() and _has_cuda_driver()
+    if provider == "cuda" or (provider == "auto" and auto_is_cuda):
         return _cuda_session(content)
     return _session(content, _options(), CPU)
 
@@ -40,10 +42,7 @@ def probe_providers() -> list[ProviderReport]:
     for name in ort.get_available_providers():
         reason = ""
         try:
-            if name == CUDA:
-                _cuda_session(PROBE)
-            else:
-                _run_probe(name)
+            _run_probe(_cuda_session(PROBE) if name == CUDA else _probe_session(name))
         except ProviderError as error:
             reason = one_line(error)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
@@ -71,7 +70,9 @@ def _cuda_session(content: bytes) -> ort.InferenceSession:
 def _session(content: bytes, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
     """A session on that provider; without `enable_fallback=0` a failure would be printed and the
     session made on the CPU."""
-    return ort.InferenceSession(content, options, providers=[name], enable_fallback=0)
+    # TF32 keeps ten bits of a product's factors: too few to agree with any other provider
+    settings = {"use_tf32": "0"} if name == CUDA else {}
+    return ort.InferenceSession(content, options, providers=[(name, settings)], enable_fallback=0)
 
 
 def _options() -> ort.SessionOptions:
@@ -83,14 +84,16 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _run_probe(name: str) -> None:
-    import numpy as np
-
+def _probe_session(name: str) -> ort.InferenceSession:
     if name != CPU and (missing := _missing_library(name)):
         raise ProviderError(missing)
     session = _session(PROBE, _options(), name)
     if name not in session.get_providers():
         raise ProviderError("ONNX Runtime fell back to the CPU")
+    return session
+
+
+def _run_probe(session: ort.InferenceSession) -> None:
     (found,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
     if found.tolist() != [3.0, -4.0]:
         raise ProviderError(f"it computed {found.tolist()} for [1.5, -2.0] doubled.")

@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Registry, adopt_layer
-from zoo.errors import UsageError
+from zoo import Adopted, Cell, Registry, UsageError, adopt_layer
 
 
 class BidirectionalState(NamedTuple):

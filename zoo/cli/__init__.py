@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns the exit code: 0 done, 1 the work failed, 2 wrong usage,
     130 interrupted."""
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     with warnings.catch_warnings():
         warnings.simplefilter("default" if debug else "ignore")
         warnings.simplefilter("always", ZooWarning)
@@ -85,6 +85,8 @@ def _explain(error: Exception) -> tuple[str, int]:
             error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "zoo"
         )
         return f"{error.format_message().rstrip('.')} (see `{asked} --help`).", error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory; lower --hidden, --layers, --batch-size or --steps.", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 1
     return f"{type(error).__name__}: {one_line(error)} (a bug; --debug shows where)", 1

@@ -24,8 +24,8 @@ def command(minutes: float, out: Path | None) -> None:
     from zoo.run import PLOT, free_folder
 
     out = out or free_folder("demo")
-    note(f"$ zoo train python-docs --cell rnn --minutes {minutes:g} --out {out}")
-    events = train_events("python-docs", cell="rnn", minutes=minutes, out=out)
+    note(f"$ zoo train --minutes {minutes:g} --out {out}")
+    events = train_events(minutes=minutes, out=out)
     with closing(events):  # type: ignore[type-var]
         show(events)
     note(f"the curve is drawn in {out / PLOT}")

@@ -26,7 +26,7 @@ def command(run: Path, text: str, gap: str, top: int, as_json: bool) -> None:
     filled = fill(run, text, gap, top)
     if as_json:
         rows = [
-            {"position": found.position, "candidates": dict(found.candidates)}
+            {"position": found.position, "candidates": list(found.candidates)}
             for found in filled.gaps
         ]
         print_rows([{"text": filled.text, "gaps": rows}], as_json)

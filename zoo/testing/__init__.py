@@ -52,8 +52,10 @@ def check_cell(
     options: Mapping[str, OptionValue] | None = None,
     registry: Registry | None = None,
 ) -> Iterator[Verdict]:
-    """Holds the registered cell to every law, one after the other."""
+    """Holds the registered cell to every law, one after the other. UsageError for options that it
+    does not have."""
     registry = registry or load_registry()
+    registry.cells[name].parse_options(options or {})
     subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
     for law in LAWS:
         if reason := exemption(law, subject):

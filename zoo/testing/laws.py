@@ -15,9 +15,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from zoo.config import ModelConfig, OptionValue
+from zoo.errors import one_line
 from zoo.model import LanguageModel, Stack
 from zoo.registry import CellSpec, Registry, load_registry
-from zoo.state import flatten, map_leaves, named_leaves
+from zoo.state import flatten, map_leaves, named_leaves, unflatten
 
 EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives
 VOCABULARY = "abcdefghij"
@@ -161,7 +162,7 @@ def the_state_keeps_its_form(subject: Subject) -> Measured:
 
 
 def every_parameter_learns(subject: Subject) -> Measured:
-    """Every parameter that asks for a gradient gets a finite one, through sequence and step, and on
+    """Every parameter that asks for a gradient gets a finite one, and on
     a tiny size all gradients (parameters', inputs', states') agree with finite differences."""
     stack, x = subject.build(), subject.inputs(7, 3)
     stack(x, subject.reached_state(stack, 3))[0].square().sum().backward()
@@ -194,7 +195,9 @@ def every_parameter_learns(subject: Subject) -> Measured:
     try:
         torch.autograd.gradcheck(outputs, values, eps=1e-6, atol=1e-5, rtol=1e-4)
     except RuntimeError as error:
-        raise LawBroken(f"a gradient disagrees with finite differences: {_first(error)}") from None
+        raise LawBroken(
+            f"a gradient disagrees with finite differences: {one_line(error)}"
+        ) from None
     return Measured()
 
 
@@ -275,7 +278,7 @@ def the_given_state_counts(subject: Subject) -> Measured:
         ]
         if torch.equal(mixed[index], leaf):
             continue  # a counter, the same after as many steps
-        moved = _distance(_all(stack(x, start)), _all(stack(x, _rebuilt(start, mixed))))
+        moved = _distance(_all(stack(x, start)), _all(stack(x, unflatten(start, mixed))))
         _require(moved > EXACT, f"{name} that was handed in changes nothing")
         least = min(least, moved)
     return Measured(None if math.isinf(least) else least)
@@ -360,11 +363,6 @@ def _close(
     return distance
 
 
-def _rebuilt(like: Any, leaves: list[Tensor]) -> Any:
-    remaining = iter(leaves)
-    return map_leaves(lambda _: next(remaining), like)
-
-
 def _form(state: Any) -> list[tuple[str, tuple[int, ...], str]]:
     return [
         (name, tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
@@ -380,7 +378,3 @@ def _own_tensors(state: Any, way: str) -> None:
 def _require(condition: bool, found: str) -> None:
     if not condition:
         raise LawBroken(found)
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

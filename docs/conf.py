@@ -43,8 +43,8 @@ python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|npt|pydantic|pluggy|collections|pathlib|typing)(\..*)?"),
     (r"py:.*", r"(Path|Tensor|Module|nn\.Module|Any|Iterable|Iterator|Sequence|Mapping|Literal.*)"),
-    (r"py:.*", r"(Ids|Logits|Arrays|Tokenizer|ModelConfig|StateEntry|TrainingFacts|Field)"),
-    (r"py:.*", r"zoo\.(state|tokenizers|config|generator|registry|plugins)\.\w+"),
+    (r"py:.*", r"(Ids|Logits|Arrays|Tree|Tokenizer|ModelConfig|StateEntry|TrainingFacts|Field)"),
+    (r"py:.*", r"zoo\.(state|tokenizers|config|generator|registry|plugins|model)\.\w+"),
     (r"py:.*", r"(int|float|str|bool|bytes|dict|list|tuple|object|None|Exception|UserWarning)"),
     (r"py:.*", r"(\.\.\.|ellipsis)"),
 ]

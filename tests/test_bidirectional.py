@@ -105,6 +105,16 @@ def test_every_place_that_needs_a_step_says_so(
     assert not (run.path / "export").exists()
 
 
+def test_training_ends_with_what_can_be_done_next(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--hidden", "8", "--epochs", "1", "--batch-size", "4", "--steps", "8"]
+    for cell, following in (("bidirectional", 'zoo fill r "te_t"'), ("gru", "zoo export r")):
+        arguments = ["train", str(text_file), "--cell", cell, *sizes, "--out", "r", "--overwrite"]
+        assert zoo_run(arguments) == 0
+        assert capsys.readouterr().err.endswith(f"the run is in r; next: {following}\n")
+
+
 def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
     seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
     assert zoo_run(["fill", str(causal.path), "a_b"]) == 2

@@ -67,7 +67,9 @@ def show(events: Iterator[Started | Event]) -> None:
     assert started is not None
     assert metrics is not None
     note(_figures(metrics))
-    note(f"the run is in {started.run.path}; next: zoo export {started.run.path}")
+    path = started.run.path
+    following = f"zoo export {path}" if started.run.model.causal else f'zoo fill {path} "te_t"'
+    note(f"the run is in {path}; next: {following}")
 
 
 def _bar() -> Bar:

@@ -253,6 +253,13 @@ def test_export_does_not_touch_the_model(fox_run: zoo.Run) -> None:
         assert torch.equal(tensor, before[name])
 
 
+def test_the_spec_names_the_graphs_that_are_built() -> None:
+    """The spec must not import onnx, so the names stand in two places."""
+    from zoo_onnx.exporter import BUILDERS
+
+    assert zoo.load_registry().exporters["onnx"].graphs == tuple(BUILDERS)
+
+
 def test_graphs_that_nobody_writes(fox_run: zoo.Run) -> None:
     with pytest.raises(
         UnknownNameError, match="graph 'stp' is not in the zoo; did you mean 'step'"

@@ -22,7 +22,7 @@ from zoo.registry import (
 )
 
 if TYPE_CHECKING:
-    from zoo.adoption import Adopted, adopt_layer
+    from zoo.adoption import Adopted, adopt_layer, single_layer
     from zoo.cell import Cell
     from zoo.experiment import train, train_events
     from zoo.exporter import export, verify
@@ -49,6 +49,7 @@ _LAZY = {
     "load": "zoo.run",
     "open_source": "zoo.generator",
     "save": "zoo.run",
+    "single_layer": "zoo.adoption",
     "stream": "zoo.generator",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
@@ -85,6 +86,7 @@ __all__ = [
     "load_registry",
     "open_source",
     "save",
+    "single_layer",
     "stream",
     "train",
     "train_events",

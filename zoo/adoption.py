@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def model_from_torch(
 
     registry = registry or load_registry()
     _refuse(embedding, rnn, head, tokenizer)
-    layers = [adopt_layer(_layer(rnn, index), registry) for index in range(rnn.num_layers)]
+    layers = [adopt_layer(single_layer(rnn, index), registry) for index in range(rnn.num_layers)]
     config = ModelConfig(
         cell=layers[0].cell,
         options=layers[0].options,
@@ -102,17 +101,24 @@ def _refuse(
         raise UsageError(f"this model cannot be taken over: {'; '.join(wrong)}.")
 
 
-def _layer(rnn: nn.RNNBase, index: int) -> nn.RNNBase:
-    """One layer of a stack, with all its directions, as a module of its own."""
-    arguments: Mapping[str, Any] = (
-        {"nonlinearity": rnn.nonlinearity} if isinstance(rnn, nn.RNN) else {}
-    )
-    width = rnn.hidden_size * (2 if rnn.bidirectional else 1) if index else rnn.input_size
+def single_layer(rnn: nn.RNNBase, layer: int = 0, direction: int | None = None) -> nn.RNNBase:
+    """One layer of a torch.nn stack as a module of its own, with copies of its weights: in all its
+    directions, or only forwards (0) or backwards (1)."""
+    width = rnn.hidden_size * (2 if rnn.bidirectional else 1) if layer else rnn.input_size
+    arguments = {"nonlinearity": rnn.nonlinearity} if isinstance(rnn, nn.RNN) else {}
     make: Any = type(rnn)  # RNNBase's own signature begins with a mode
-    layer: nn.RNNBase = make(
-        width, rnn.hidden_size, bias=rnn.bias, bidirectional=rnn.bidirectional, **arguments
+    single: nn.RNNBase = make(
+        width,
+        rnn.hidden_size,
+        bias=rnn.bias,
+        bidirectional=rnn.bidirectional and direction is None,
+        **arguments,
     )
-    layer.load_state_dict(
-        {name: getattr(rnn, name.replace("_l0", f"_l{index}")) for name in layer.state_dict()}
+    suffix = "_reverse" if direction == 1 else ""
+    single.load_state_dict(
+        {
+            name: getattr(rnn, name.replace("_l0", f"_l{layer}") + suffix)
+            for name in single.state_dict()
+        }
     )
-    return layer
+    return single

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx
 
 from zoo.artifact import ArtifactInfo
-from zoo.errors import UsageError, VerificationError, one_line
+from zoo.errors import VerificationError, one_line
 from zoo.model import LanguageModel
 from zoo_onnx.step import build_step
 from zoo_ort.container import DIGEST, digest, metadata_entry
@@ -23,8 +23,6 @@ class OnnxExporter:
     suffix = ".onnx"
 
     def build(self, model: LanguageModel, info: ArtifactInfo) -> bytes:
-        if info.graph not in BUILDERS:
-            raise UsageError(f"ONNX has no graph {info.graph!r} here; there is: {list(BUILDERS)}.")
         proto = BUILDERS[info.graph](model, info)
         try:
             onnx.checker.check_model(proto, full_check=True)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Registry, UsageError, adopt_layer
+from zoo import Adopted, Cell, Registry, UsageError, adopt_layer, single_layer
 
 
 class BidirectionalState(NamedTuple):
@@ -62,20 +62,10 @@ def adopt(layer: nn.RNNBase, registry: Registry) -> Adopted | None:
     """A one-layer, bidirectional torch.nn module as this cell; None for any other module."""
     if not layer.bidirectional:
         return None
-    directions = [_direction(layer, suffix) for suffix in ("", "_reverse")]
-    cells = [adopt_layer(direction, registry) for direction in directions]
+    cells = [adopt_layer(single_layer(layer, 0, way), registry) for way in (0, 1)]
     weights = {
         f"{side}.{name}": weight
         for side, cell in zip(("ahead", "behind"), cells, strict=True)
         for name, weight in cell.weights.items()
     }
     return Adopted("bidirectional", {"cell": cells[0].cell, **cells[0].options}, weights)
-
-
-def _direction(layer: nn.RNNBase, suffix: str) -> nn.RNNBase:
-    """One direction of a layer as a module of its own."""
-    arguments = {"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNN) else {}
-    make: Any = type(layer)  # RNNBase's own signature begins with a mode
-    one: nn.RNNBase = make(layer.input_size, layer.hidden_size, bias=layer.bias, **arguments)
-    one.load_state_dict({name: getattr(layer, name + suffix) for name in one.state_dict()})
-    return one

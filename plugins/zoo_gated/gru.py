@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import Adopted, Cell, Registry, TorchCell
+from zoo_gated.weights import gate_weights
 
 
 class GRUState(NamedTuple):
@@ -38,17 +39,10 @@ class GRUScratch(Cell):
         ] = "before",
     ) -> None:
         super().__init__(input_size, hidden_size)
-
-        def gate() -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
-            return (
-                nn.Parameter(torch.randn(input_size, hidden_size) * std),
-                nn.Parameter(torch.randn(hidden_size, hidden_size) * std),
-                nn.Parameter(torch.zeros(hidden_size)),
-            )
-
-        self.W_xr, self.W_hr, self.b_r = gate()
-        self.W_xz, self.W_hz, self.b_z = gate()
-        self.W_xh, self.W_hh, self.b_h = gate()
+        sizes = input_size, hidden_size, std
+        self.W_xr, self.W_hr, self.b_r = gate_weights(*sizes)
+        self.W_xz, self.W_hz, self.b_z = gate_weights(*sizes)
+        self.W_xh, self.W_hh, self.b_h = gate_weights(*sizes)
         self.b_hh = nn.Parameter(torch.zeros(hidden_size)) if reset == "after" else None
 
     def init_state(self, batch_size: int) -> GRUState:

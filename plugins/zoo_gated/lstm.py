@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import Adopted, Cell, Registry, TorchCell
+from zoo_gated.weights import gate_weights
 
 
 class LSTMState(NamedTuple):
@@ -36,18 +37,11 @@ class LSTMScratch(Cell):
         ] = 0.01,
     ) -> None:
         super().__init__(input_size, hidden_size)
-
-        def gate() -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
-            return (
-                nn.Parameter(torch.randn(input_size, hidden_size) * std),
-                nn.Parameter(torch.randn(hidden_size, hidden_size) * std),
-                nn.Parameter(torch.zeros(hidden_size)),
-            )
-
-        self.W_xi, self.W_hi, self.b_i = gate()
-        self.W_xf, self.W_hf, self.b_f = gate()
-        self.W_xo, self.W_ho, self.b_o = gate()
-        self.W_xc, self.W_hc, self.b_c = gate()
+        sizes = input_size, hidden_size, std
+        self.W_xi, self.W_hi, self.b_i = gate_weights(*sizes)
+        self.W_xf, self.W_hf, self.b_f = gate_weights(*sizes)
+        self.W_xo, self.W_ho, self.b_o = gate_weights(*sizes)
+        self.W_xc, self.W_hc, self.b_c = gate_weights(*sizes)
 
     def init_state(self, batch_size: int) -> LSTMState:
         return LSTMState(

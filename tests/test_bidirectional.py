@@ -79,7 +79,7 @@ def test_it_learns_to_fill_gaps(trained: object, capsys: pytest.CaptureFixture[s
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) <= 1 + 1e-6
     with pytest.warns(zoo.ZooWarning, match="read as <unk>: 'Ж'") as caught:
-        assert zoo.fill(run, "Жthe l_zy dog Ж").text == "Жthe lazy dog Ж"
+        assert zoo.fill(run.path, "Жthe l_zy dog Ж").text == "Жthe lazy dog Ж"
     assert len(caught) == 1
     assert zoo_run(["fill", str(run.path), "the qu_ck"]) == 0
     out = capsys.readouterr().out
@@ -90,16 +90,17 @@ def test_every_place_that_needs_a_step_says_so(
     trained: object, fox_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained("bidirectional", epochs=1)
-    sentence = (
-        "zoo: error: cell 'bidirectional' sees the whole sequence at once and has no step to "
-        "generate with or to export; fill gaps with `zoo fill`, or train a causal cell.\n"
-    )
-    for arguments in (
-        ["generate", str(run.path)],
-        ["export", str(run.path)],
+    for arguments, what in (
+        (["generate", str(run.path)], "this model"),
+        (["export", str(run.path)], "cell 'bidirectional'"),
+        (["export", str(run.path), "--graph", "generate"], "cell 'bidirectional'"),
     ):
         assert zoo_run(arguments) == 2
-        assert capsys.readouterr().err == sentence
+        assert capsys.readouterr().err == (
+            f"zoo: error: {what} sees the whole sequence at once and has no step to generate with; "
+            "fill gaps with `zoo fill`, export it with `--graph sequence`, or train a causal "
+            "cell.\n"
+        )
     with pytest.raises(NoStepError):
         run.model.step(torch.zeros(1, dtype=torch.int64), run.model.init_state(1))
     assert not (run.path / "export").exists()
@@ -118,7 +119,7 @@ def test_training_ends_with_what_can_be_done_next(
 def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
     seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
     assert zoo_run(["fill", str(causal.path), "a_b"]) == 2
-    assert "cell 'rnn' sees only the past and cannot fill gaps" in capsys.readouterr().err
+    assert "this model sees only the past and cannot fill gaps" in capsys.readouterr().err
     assert zoo_run(["fill", str(seeing.path), "no gap"]) == 2
     assert "the text has no gap; write '_'" in capsys.readouterr().err
     assert zoo_run(["fill", str(seeing.path), "a_b", "--gap", "__"]) == 2
@@ -131,9 +132,11 @@ def test_a_gap_sees_both_sides(trained: object) -> None:
     ids = run.tokenizer.encode("the dog and the dog sleeps on. ")
     ids[10] = model.mask_token
     from zoo.filling import fill_ids
+    from zoo.model import ModelScorer
 
-    base = fill_ids(model, ids)[10]
+    engine = ModelScorer(model)
+    base = fill_ids(engine, ids)[10]
     for place in (3, 20):
         changed = ids.copy()
         changed[place] = (changed[place] + 3) % model.vocab_size
-        assert np.abs(fill_ids(model, changed)[10] - base).max() > 1e-6
+        assert np.abs(fill_ids(engine, changed)[10] - base).max() > 1e-6

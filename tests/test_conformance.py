@@ -66,9 +66,9 @@ def test_exported_step_opens_at_every_batch_size(
     assert isinstance(artifact, Artifact)
     reference = ModelStepper(run.model)
     tokens = np.arange(batch_size) % reference.vocab_size
-    state, found_state = reference.init_state(batch_size), artifact.stepper.init_state(batch_size)
+    state, found_state = reference.init_state(batch_size), artifact.engine.init_state(batch_size)
     for _ in range(5):
         wanted, state = reference.step(tokens, state)
-        found, found_state = artifact.stepper.step(tokens, found_state)
+        found, found_state = artifact.engine.step(tokens, found_state)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
         tokens = (tokens * 3 + 1) % reference.vocab_size

@@ -12,8 +12,8 @@ import torch
 import zoo
 from zoo.config import Sampling
 from zoo.errors import RunError, UsageError, ZooError
-from zoo.generator import generate_ids
 from zoo.model import ModelStepper
+from zoo.position import Position
 from zoo.proof import Difference, compare_texts, free_gap
 
 
@@ -83,7 +83,7 @@ def test_prompts_and_lengths_that_cannot_be(
 
 def test_a_state_goes_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> None:
     """A state of one runtime goes on in the other."""
-    torch_side, file_side = ModelStepper(fox_run.model), zoo.open_source(fox_file).stepper
+    torch_side, file_side = ModelStepper(fox_run.model), zoo.open_source(fox_file).engine
     state = torch_side.init_state(3)
     for token in (1, 2, 3):
         _, state = torch_side.step(np.full(3, token), state)
@@ -100,8 +100,10 @@ def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
     broken = zoo.load(fox_run.path)
     with torch.no_grad():
         broken.model.head.bias[0] = torch.inf
-    with pytest.raises(ZooError, match="not finite at generated token 1"):
-        list(generate_ids(ModelStepper(broken.model), np.array([1]), 5, Sampling()))
+    position = Position(ModelStepper(broken.model))
+    position.feed(np.array([1]))
+    with pytest.raises(ZooError, match="logits are not finite"):
+        next(position.write(5, Sampling()))
 
 
 def test_sources_that_are_nothing() -> None:

@@ -24,36 +24,45 @@ from zoo.registry import (
 if TYPE_CHECKING:
     from zoo.adoption import Adopted, adopt_layer, single_layer
     from zoo.cell import Cell
+    from zoo.engine import Engine, Scorer, Stepper
     from zoo.experiment import train, train_events
-    from zoo.exporter import export, verify
+    from zoo.exporter import export, export_all
     from zoo.filling import fill
-    from zoo.generator import Source, Stepper, generate, open_source, stream
+    from zoo.generator import Source, generate, generate_batch, open_source, stream
     from zoo.model import LanguageModel
     from zoo.run import Run, load, save
+    from zoo.scoring import Score, score
     from zoo.session import Session
     from zoo.torch_cell import TorchCell
+    from zoo.verification import verify
 
 _LAZY = {
     "Adopted": "zoo.adoption",
     "Cell": "zoo.cell",
+    "Engine": "zoo.engine",
     "LanguageModel": "zoo.model",
     "Run": "zoo.run",
+    "Score": "zoo.scoring",
+    "Scorer": "zoo.engine",
     "Session": "zoo.session",
     "Source": "zoo.generator",
-    "Stepper": "zoo.generator",
+    "Stepper": "zoo.engine",
     "TorchCell": "zoo.torch_cell",
     "adopt_layer": "zoo.adoption",
     "export": "zoo.exporter",
+    "export_all": "zoo.exporter",
     "fill": "zoo.filling",
     "generate": "zoo.generator",
+    "generate_batch": "zoo.generator",
     "load": "zoo.run",
     "open_source": "zoo.generator",
     "save": "zoo.run",
+    "score": "zoo.scoring",
     "single_layer": "zoo.adoption",
     "stream": "zoo.generator",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
-    "verify": "zoo.exporter",
+    "verify": "zoo.verification",
 }
 
 __all__ = [
@@ -61,12 +70,15 @@ __all__ = [
     "Cell",
     "CellSpec",
     "CorpusSpec",
+    "Engine",
     "ExporterSpec",
     "LanguageModel",
     "ModelCard",
     "Registry",
     "Run",
     "RuntimeSpec",
+    "Score",
+    "Scorer",
     "Session",
     "Source",
     "StateField",
@@ -77,8 +89,10 @@ __all__ = [
     "ZooWarning",
     "adopt_layer",
     "export",
+    "export_all",
     "fill",
     "generate",
+    "generate_batch",
     "get_cell",
     "hookimpl",
     "list_cells",
@@ -86,6 +100,7 @@ __all__ = [
     "load_registry",
     "open_source",
     "save",
+    "score",
     "single_layer",
     "stream",
     "train",

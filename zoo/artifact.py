@@ -21,7 +21,10 @@ from zoo.proof import Proof
 from zoo.tokenizers import Tokenizer
 
 PREFIX = "zoo."
-TOKEN, LOGITS = "token", "logits"
+STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
+TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
+UNIFORM = "uniform"
+SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
 MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 
 
@@ -36,6 +39,9 @@ class StateEntry(Settings):
     shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
     dtype: Literal["float32", "float16", "float64", "int64", "int32", "bool"]
     initial: float | str
+    bound: float | None = Field(
+        None, gt=0, description="What the values' sizes cannot exceed, by the cell's equations."
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> StateEntry:
@@ -68,7 +74,7 @@ class StateEntry(Settings):
         return np.frombuffer(raw, dtype).astype(self.dtype)
 
     @classmethod
-    def from_row(cls, name: str, row: npt.NDArray[Any]) -> StateEntry:
+    def from_row(cls, name: str, row: npt.NDArray[Any], bound: float | None = None) -> StateEntry:
         """The entry of a leaf whose initial row, without the batch axis, is `row`."""
         first = row.flat[0].item()
         initial: float | str = (
@@ -76,7 +82,13 @@ class StateEntry(Settings):
             if (row == first).all()
             else base64.b64encode(row.astype(row.dtype.newbyteorder("<")).tobytes()).decode()
         )
-        return cls.checked(name=name, shape=row.shape, dtype=str(row.dtype), initial=initial)
+        return cls.checked(
+            name=name,
+            shape=row.shape,
+            dtype=str(row.dtype),
+            initial=initial,
+            bound=bound,
+        )
 
 
 class TrainingFacts(Settings):
@@ -91,7 +103,10 @@ class TrainingFacts(Settings):
 
 
 class ArtifactInfo(Settings):
-    """What an exported file says about itself: a metadata entry for each field, under "zoo."."""
+    """What an exported file says about itself: a metadata entry for each field, under "zoo.".
+
+    `weights` is the SHA-256 of the weights that it was exported from: files of one model have one.
+    """
 
     format: Literal["1"] = "1"
     graph: str = Field(pattern=r"^[a-z]+$", max_length=40)
@@ -99,6 +114,7 @@ class ArtifactInfo(Settings):
     model: ModelConfig
     tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
     state: tuple[StateEntry, ...] = Field(max_length=4096)
+    weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
     training: TrainingFacts = TrainingFacts()
     proof: Proof | None = None
 
@@ -116,6 +132,15 @@ class ArtifactInfo(Settings):
             f"state_{index:0{width}}_{entry.name.replace('.', '_')}_{side}"
             for index, entry in enumerate(self.state)
         ]
+
+    def state_bounds(self) -> dict[str, float]:
+        """The bounds of the state inputs and outputs that have one, by name."""
+        bounds = {}
+        for side in ("in", "out"):
+            for name, entry in zip(self.state_names(side), self.state, strict=True):
+                if entry.bound is not None:
+                    bounds[name] = entry.bound
+        return bounds
 
     def to_metadata(self) -> dict[str, str]:
         fields = self.model_dump(mode="json")
@@ -138,7 +163,7 @@ class ArtifactInfo(Settings):
         for name, field in cls.model_fields.items():
             if (text := metadata.get(PREFIX + name)) is None:
                 continue
-            is_text = field.annotation is str or name in ("format", "precision")
+            is_text = field.annotation is str or name in ("format", "precision", "weights")
             try:
                 values[name] = text if is_text else json.loads(text)
             except (ValueError, RecursionError):
@@ -168,9 +193,13 @@ class ProviderReport:
 class Runtime(Protocol):
     """Runs exported files of one format."""
 
-    def open(self, path: Path, provider: str) -> Artifact:
-        """The file, checked and ready. `provider` is "auto", "cpu" or "cuda". Raises ArtifactError
-        for a file that is not ours or damaged, ProviderError for a provider that does not run."""
+    def open(self, path: Path, provider: str, threads: int | None = None) -> Artifact:
+        """The file, checked and ready. `provider` is "auto", "cpu" or "cuda"; `threads` those of a
+        CPU, by default what is fastest. Raises ArtifactError for a file that is not ours or
+        damaged, ProviderError for a provider that does not run."""
+
+    def choose(self, paths: Sequence[Path]) -> Path:
+        """Which of the files of one model generates fastest on this machine's CPU."""
 
     def probe(self) -> Sequence[ProviderReport]:
         """Each provider that this runtime was built with, tried on a small graph."""

@@ -48,6 +48,12 @@ class Cell(nn.Module):
         """The state before the first step: a NamedTuple of tensors [B, …]."""
         raise NotImplementedError
 
+    def state_bounds(self) -> dict[str, float]:
+        """The largest size of the values of each leaf that has one by the equations, whatever the
+        weights and inputs, provided that the state before was within it: {"h": 1.0} for a tanh.
+        Integer arithmetic then needs no search for the largest value."""
+        return {}
+
     def project(self, x: Tensor) -> Any:
         """`z`, a tensor or a NamedTuple of tensors, from inputs [..., I]."""
         return x

@@ -151,7 +151,8 @@ class Sampling(Settings):
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        """Whether the most likely token is taken: at 0, and at what float32 cannot tell from it."""
+        return self.temperature < 1e-30
 
 
 class RunConfig(Settings):

@@ -27,12 +27,12 @@ class UnknownNameError(UsageError):
 
 
 class NoStepError(UsageError):
-    """A step was needed of a cell that sees the whole sequence at once."""
+    """A step was needed of a model or cell that sees the whole sequence at once."""
 
-    def __init__(self, cell: str) -> None:
+    def __init__(self, what: str) -> None:
         super().__init__(
-            f"cell {cell!r} sees the whole sequence at once and has no step to generate with or to "
-            f"export; fill gaps with `zoo fill`, or train a causal cell."
+            f"{what} sees the whole sequence at once and has no step to generate with; fill gaps "
+            f"with `zoo fill`, export it with `--graph sequence`, or train a causal cell."
         )
 
 

@@ -1,4 +1,4 @@
-"""Filling gaps in a text, with a model that sees both sides of them."""
+"""Filling gaps in a text, with a model that sees both sides of them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from zoo.engine import Engine, Scorer
 from zoo.errors import UsageError
-from zoo.generator import encode_prompt
-from zoo.model import LanguageModel
+from zoo.generator import Source, encode_prompt, open_source
 from zoo.registry import Registry
-from zoo.run import Run, load
 from zoo.tokenizers import Ids
 
 GAP = "_"
@@ -37,10 +35,11 @@ class Filled:
 
 
 def fill(
-    run: Run | str | Path,
+    source: Source | str | Path,
     text: str,
     gap: str = GAP,
     top: int = 5,
+    provider: str = "auto",
     registry: Registry | None = None,
 ) -> Filled:
     """Fills each `gap` character of `text` with one token. All gaps are filled at once, each by its
@@ -49,44 +48,45 @@ def fill(
     Raises UsageError for a model of a causal cell (which sees only the past), or a text without a
     gap.
     """
-    if not isinstance(run, Run):
-        run = load(run, registry)
-    if run.model.causal:
+    if not isinstance(source, Source):
+        source = open_source(source, provider, registry)
+    if isinstance(source.engine, Engine):
         raise UsageError(
-            f"cell {run.config.model.cell!r} sees only the past and cannot fill gaps; continue the "
-            f"text with `zoo generate`, or train a cell that sees both sides."
+            "this model sees only the past and cannot fill gaps; continue the text with `zoo "
+            "generate`, or train a cell that sees both sides."
         )
+    assert isinstance(source.engine, Scorer)
     if len(gap) != 1 or gap not in text:
         raise UsageError(
             f"the text has no gap; write {gap[:1] or GAP!r} for each token to fill in."
         )
     pieces = text.split(gap)
     if known := "".join(pieces):
-        encode_prompt(run.tokenizer, known)  # warns, once, of what the model never saw
+        encode_prompt(source.tokenizer, known)  # warns, once, of what the model never saw
     ids: list[int] = []
     positions = []
     for index, piece in enumerate(pieces):
         if index:
             positions.append(len(ids))
-            ids.append(run.model.mask_token)
-        ids.extend(run.tokenizer.encode(piece).tolist())
-    probabilities = fill_ids(run.model, np.array(ids))
+            ids.append(source.engine.vocab_size)
+        ids.extend(source.tokenizer.encode(piece).tolist())
+    probabilities = fill_ids(source.engine, np.array(ids))
     gaps = []
     for position in positions:
         best = np.argsort(-probabilities[position], kind="stable")[:top]
-        candidates = [(run.tokenizer.decode([t]), float(probabilities[position, t])) for t in best]
+        candidates = [
+            (source.tokenizer.decode([t]), float(probabilities[position, t])) for t in best
+        ]
         gaps.append(Gap(position, tuple(candidates)))
     filled = [piece + found.candidates[0][0] for piece, found in zip(pieces, gaps, strict=False)]
     return Filled("".join([*filled, pieces[-1]]), tuple(gaps))
 
 
-def fill_ids(model: LanguageModel, ids: Ids) -> npt.NDArray[np.float32]:
-    """Probabilities [T, V] of the token at each place, from the whole of `ids`."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        logits, _ = model(torch.from_numpy(ids).to(device).unsqueeze(1))
-        found: npt.NDArray[np.float32] = logits[:, 0].softmax(-1).cpu().numpy()
-    model.train(was_training)
-    return found
+def fill_ids(engine: Scorer, ids: Ids) -> npt.NDArray[np.float64]:
+    """Probabilities [T, V] of the token at each place, from the whole of `ids`; the token after the
+    vocabulary is a gap."""
+    logits, _ = engine.logits(ids[:, None], engine.init_state(1))
+    exact = logits[:, 0].astype(np.float64)
+    weights = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from zoo.cell import Cell
 from zoo.config import ModelConfig, OptionValue
+from zoo.engine import Arrays, Logits, StepLoop
 from zoo.errors import NoStepError, UsageError
-from zoo.generator import Arrays, Logits
 from zoo.registry import CellSpec, Registry, load_registry
 from zoo.state import named_leaves, unflatten
 from zoo.tokenizers import Ids, Tokenizer
@@ -91,6 +91,13 @@ class Stack(nn.Module):
 
     def init_state(self, batch_size: int) -> tuple[Any, ...]:
         return tuple(cell.init_state(batch_size) for cell in self._cells())
+
+    def state_bounds(self) -> dict[str, float]:
+        return {
+            f"layer{index}.{name}": bound
+            for index, cell in enumerate(self._cells())
+            for name, bound in cell.state_bounds().items()
+        }
 
     def step(self, x_BI: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         return self._run(lambda cell, x, cell_state: cell.step(x, cell_state), x_BI, state)
@@ -188,7 +195,7 @@ class LanguageModel(nn.Module):
     def step(self, tokens_B: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """Logits [B, V] after one more token in each row, and the next state."""
         if not self.causal:
-            raise NoStepError(self.config.cell)
+            raise NoStepError(f"cell {self.config.cell!r}")
         x, state = self.stack.step(self.dropout(self.encoder(tokens_B)), state)
         return self.head(self.dropout(x)), state
 
@@ -207,12 +214,10 @@ class LanguageModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-class ModelStepper:
-    """A LanguageModel as a `zoo.generator.Stepper`: PyTorch's side of every comparison."""
+class ModelScorer:
+    """A LanguageModel as a `zoo.engine.Scorer`: whole sequences in PyTorch."""
 
     def __init__(self, model: LanguageModel) -> None:
-        if not model.causal:
-            raise NoStepError(model.config.cell)
         self.model = model
         self.vocab_size = model.vocab_size
         self._device = next(model.parameters()).device
@@ -221,9 +226,9 @@ class ModelStepper:
         with torch.inference_mode():
             return self.model.init_state(batch_size)
 
-    def step(self, tokens: Ids, state: tuple[Any, ...]) -> tuple[Logits, tuple[Any, ...]]:
+    def logits(self, tokens: Ids, state: tuple[Any, ...]) -> tuple[Logits, tuple[Any, ...]]:
         with torch.inference_mode():
-            logits, state = self.model.step(torch.from_numpy(tokens).to(self._device), state)
+            logits, state = self.model(torch.from_numpy(tokens).to(self._device), state)
             return logits.cpu().numpy(), state
 
     def state_to_arrays(self, state: tuple[Any, ...]) -> Arrays:
@@ -236,6 +241,20 @@ class ModelStepper:
             for name, leaf in named_leaves(like)
         ]
         return unflatten(like, leaves)
+
+
+class ModelStepper(ModelScorer, StepLoop):
+    """A LanguageModel as a `zoo.engine.Stepper` too: PyTorch's side of every comparison."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        if not model.causal:
+            raise NoStepError(f"cell {model.config.cell!r}")
+        super().__init__(model)
+
+    def step(self, tokens: Ids, state: tuple[Any, ...]) -> tuple[Logits, tuple[Any, ...]]:
+        with torch.inference_mode():
+            logits, state = self.model.step(torch.from_numpy(tokens).to(self._device), state)
+            return logits.cpu().numpy(), state
 
 
 def to_float64(model: LanguageModel) -> LanguageModel:

@@ -1,18 +1,20 @@
-"""Proof that two steppers compute the same model: PyTorch and an exported file, two runtimes, two
-precisions. Needs no torch."""
+"""Proof that two engines compute the same model: PyTorch and an exported file, two runtimes, two
+kinds of graph. Needs no torch."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from zoo.config import Sampling, Settings
+from zoo.engine import Arrays, Engine, HasState, Logits, Scorer, Stepper
 from zoo.errors import VerificationError
-from zoo.generator import Arrays, Stepper
 from zoo.sampling import choose, margin
 from zoo.tokenizers import Ids
 
@@ -25,27 +27,56 @@ AMPLIFYING = 1e-3
 AMPLIFYING_STEPS = 1000
 FREE_ROWS = 8
 ROUNDING_TIE = 1e-5
+# A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
+CHUNK = 37
+# Lengths of the pieces that a sequence is given in. A model that magnifies rounding is given short
+# ones only: after many steps the two sides would part whatever the graph computes.
+PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
+# Every way to choose a token: the likeliest; from all; from the best k, from the best share, both.
+SAMPLINGS = (
+    Sampling(),
+    Sampling(temperature=1.0),
+    Sampling(temperature=0.7, top_k=5),
+    Sampling(temperature=1.3, top_p=0.8),
+    Sampling(temperature=1.0, top_k=9, top_p=0.6),
+)
 
 
 class Proof(Settings):
     """What was measured before a file was published. Differences are the largest absolute ones,
-    divided by the largest value of that output where it exceeds 1."""
+    divided by the largest value of that output where it exceeds 1.
+
+    A file of lower precision is compared with the step graph of that precision, and that one with
+    the model by what its predictions of text cost.
+    """
 
     steps: int = Field(ge=1)
     batch_sizes: tuple[int, ...]
     difference: float = Field(description="Of logits and states, each step from the same state.")
-    drift: float = Field(description="Of the logits, both sides running freely.")
+    drift: float | None = Field(
+        None, description="Of the logits, both sides running freely; of a step graph."
+    )
+    ties: int = Field(0, description="Tokens that rounding alone decided otherwise.")
     float64_gap: float | None = Field(
         None, description="Of the model's own float32 and float64 runs over the same 1,000 tokens."
     )
+    cost_bits: float | None = Field(
+        None, description="What a lower precision costs, in bits per token."
+    )
+    cost_measured_on: str = Field("", description="The text that the cost was measured on.")
 
     @property
     def amplifies(self) -> bool:
         """Whether the model magnifies rounding, so that equal texts cannot be asked of it."""
-        return self.float64_gap is not None and self.float64_gap > AMPLIFYING
+        return self.float64_gap is not None and self.gap_amplifies(self.float64_gap)
+
+    @staticmethod
+    def gap_amplifies(gap: float) -> bool:
+        """Whether a `float64_gap` is more than rounding leaves by itself."""
+        return gap > AMPLIFYING
 
 
-def prove(
+def prove_step(
     reference: Stepper,
     candidate: Stepper,
     *,
@@ -63,16 +94,10 @@ def prove(
     difference = drift = 0.0
     for batch_size in batch_sizes:
         tokens = np.random.default_rng(seed).integers(0, reference.vocab_size, (steps, batch_size))
-        state, free = reference.init_state(batch_size), candidate.init_state(batch_size)
-        _compare(
-            reference.state_to_arrays(state),
-            candidate.state_to_arrays(free),
-            tolerance,
-            f"before the first step, at batch size {batch_size}",
-        )
+        state = _begin(reference, candidate, batch_size)
+        free = candidate.init_state(batch_size)
         for step, column in enumerate(tokens):
-            same = candidate.state_from_arrays(reference.state_to_arrays(state))
-            found_logits, found = candidate.step(column, same)
+            found_logits, found = candidate.step(column, _hand_over(reference, candidate, state))
             logits, state = reference.step(column, state)
             difference = max(
                 difference,
@@ -86,6 +111,163 @@ def prove(
             free_logits, free = candidate.step(column, free)
             drift = max(drift, relative_difference(logits, free_logits))
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, drift=drift)
+
+
+def prove_generate(
+    reference: Stepper,
+    candidate: Engine,
+    *,
+    steps: int = STEPS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Proof:
+    """Lets the candidate write one token at a time, each from the reference's state, in every way
+    to choose a token; then many at a time, which must be what it writes one by one.
+
+    Raises VerificationError for a state that differs, or a token that differs by more than
+    rounding.
+    """
+    difference, ties = 0.0, 0
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(seed)
+        last = rng.integers(0, reference.vocab_size, batch_size)
+        state = _begin(reference, candidate, batch_size)
+        for step in range(steps):
+            sampling = SAMPLINGS[step % len(SAMPLINGS)]
+            where = f"at step {step} of {steps}, at batch size {batch_size}"
+            uniform = rng.random((1, batch_size), dtype=np.float32)
+            same = _hand_over(reference, candidate, state)
+            written, found = candidate.write(last, same, uniform, sampling)
+            logits, state = reference.step(last, state)
+            difference = max(
+                difference,
+                _compare(
+                    reference.state_to_arrays(state),
+                    candidate.state_to_arrays(found),
+                    tolerance,
+                    where,
+                ),
+            )
+            last = choose(logits, uniform[0], sampling)
+            ties += _judge_tokens(last, written[0], logits, uniform[0], sampling, tolerance, where)
+        for sampling in SAMPLINGS:
+            uniform = rng.random((CHUNK, batch_size), dtype=np.float32)
+            same = _hand_over(reference, candidate, state)
+            _prove_chunk(candidate, last, same, uniform, sampling, tolerance)
+    return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
+
+
+def _judge_tokens(
+    wanted: Ids,
+    found: Ids,
+    logits: Logits,
+    uniform: npt.NDArray[np.float32],
+    sampling: Sampling,
+    tolerance: float,
+    where: str,
+) -> int:
+    """How many tokens differ by rounding; VerificationError for one that differs by more."""
+    rows = np.flatnonzero(wanted != found)
+    for row in rows:
+        gap = margin(logits[row], float(uniform[row]), sampling)
+        if gap > max(tolerance, ROUNDING_TIE):
+            raise VerificationError(
+                f"tokens has {found[row]} and should have {wanted[row]}, which was clear by "
+                f"{gap:.2g}, {where}."
+            )
+    return len(rows)
+
+
+def _prove_chunk(
+    candidate: Engine,
+    last: Ids,
+    state: Any,
+    uniform: npt.NDArray[np.float32],
+    sampling: Sampling,
+    tolerance: float,
+) -> None:
+    """One graph computes both sides: their tokens are the same, all of them."""
+    tokens, end = candidate.write(last, state, uniform, sampling)
+    for index, row in enumerate(uniform):
+        written, state = candidate.write(last, state, row[None], sampling)
+        last = written[-1]
+        if (last != tokens[index]).any():
+            raise VerificationError(
+                f"tokens has {tokens[index].tolist()} at step {index} of a run of {len(uniform)}, "
+                f"and {last.tolist()} when written one by one."
+            )
+    _compare(
+        candidate.state_to_arrays(state),
+        candidate.state_to_arrays(end),
+        tolerance,
+        f"after {len(uniform)} steps in one run",
+    )
+
+
+def prove_sequence(
+    reference: Stepper | Scorer,
+    candidate: Scorer,
+    *,
+    steps: int = STEPS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    pieces: Sequence[int] = PIECES,
+) -> Proof:
+    """Gives the candidate pieces of random tokens, each from the reference's state, and compares
+    its logits and last state with the reference's, which goes step by step where it can.
+
+    Raises VerificationError naming the output, the piece and the difference.
+    """
+    difference, done = 0.0, 0
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(seed)
+        state = _begin(reference, candidate, batch_size)
+        done = 0
+        while done < steps:
+            for length in pieces:
+                tokens = rng.integers(0, reference.vocab_size, (length, batch_size))
+                same = _hand_over(reference, candidate, state)
+                found_logits, found = candidate.logits(tokens, same)
+                logits, state = _run(reference, tokens, state)
+                difference = max(
+                    difference,
+                    _compare(
+                        {"logits": logits, **reference.state_to_arrays(state)},
+                        {"logits": found_logits, **candidate.state_to_arrays(found)},
+                        tolerance,
+                        f"over steps {done} to {done + length}, at batch size {batch_size}",
+                    ),
+                )
+                done += length
+    return Proof(steps=done, batch_sizes=tuple(batch_sizes), difference=difference)
+
+
+def _run(reference: Stepper | Scorer, tokens: Ids, state: Any) -> tuple[Logits, Any]:
+    if not isinstance(reference, Stepper):
+        return reference.logits(tokens, state)
+    found = []
+    for column in tokens:
+        logits, state = reference.step(column, state)
+        found.append(logits)
+    return np.stack(found), state
+
+
+def _begin(reference: HasState, candidate: HasState, batch_size: int) -> Any:
+    """The reference's initial state, after the candidate's was found to be the same."""
+    state = reference.init_state(batch_size)
+    _compare(
+        reference.state_to_arrays(state),
+        candidate.state_to_arrays(candidate.init_state(batch_size)),
+        TOLERANCE,
+        f"before the first step, at batch size {batch_size}",
+    )
+    return state
+
+
+def _hand_over(reference: HasState, candidate: HasState, state: Any) -> Any:
+    return candidate.state_from_arrays(reference.state_to_arrays(state))
 
 
 def relative_difference(
@@ -147,7 +329,8 @@ def free_gap(
     return gap
 
 
-class Difference(Settings):
+@dataclass(frozen=True)
+class Difference:
     """A token that two sides chose differently: its place (from 0) in the generated tokens, and how
     far the reference's choice was from another. See `zoo.sampling.margin`."""
 
@@ -162,7 +345,7 @@ class Difference(Settings):
 
 def compare_texts(
     reference: Stepper,
-    candidate: Stepper,
+    candidate: Engine,
     prompt: Ids,
     length: int,
     sampling: Sampling,
@@ -171,15 +354,23 @@ def compare_texts(
     """The differences between the tokens that both sides generate, each from its own state. After
     a difference both go on from the reference's token."""
     rng = np.random.default_rng(seed)
-    states = [reference.init_state(1), candidate.init_state(1)]
+    state = reference.init_state(1)
     for token in prompt[:-1]:
-        _, states[0] = reference.step(np.array([token]), states[0])
-        _, states[1] = candidate.step(np.array([token]), states[1])
-    last = prompt[-1:]
-    for index in range(length):
-        logits, states[0] = reference.step(last, states[0])
-        found_logits, states[1] = candidate.step(last, states[1])
-        uniform = rng.random(1, dtype=np.float32)
-        last, found = choose(logits, uniform, sampling), choose(found_logits, uniform, sampling)
-        if last[0] != found[0]:
-            yield Difference(token=index, margin=margin(logits[0], float(uniform[0]), sampling))
+        _, state = reference.step(np.array([token]), state)
+    other = candidate.read(prompt[:-1, None], candidate.init_state(1))
+    last, done = prompt[-1:], 0
+    while done < length:
+        uniform = rng.random((min(candidate.chunk, length - done), 1), dtype=np.float32)
+        while len(uniform):
+            written, after = candidate.write(last, other, uniform, sampling)
+            first, agreed = last, 0
+            for row, found in zip(uniform, written, strict=True):
+                logits, state = reference.step(last, state)
+                last = choose(logits, row, sampling)
+                agreed += 1
+                if last[0] != found[0]:
+                    token = done + agreed - 1
+                    yield Difference(token, margin(logits[0], float(row[0]), sampling))
+                    _, after = candidate.write(first, other, uniform[:agreed], sampling)
+                    break
+            other, uniform, done = after, uniform[agreed:], done + agreed

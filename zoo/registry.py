@@ -200,12 +200,14 @@ class CorpusSpec(Spec):
 @dataclass(frozen=True)
 class ExporterSpec(Spec):
     """A format that trained models can be written in. `factory` names a `zoo.exporter.Exporter`;
-    `graphs` are the kinds of graph that it writes."""
+    `graphs` are the kinds of graph that it writes ("step", "generate", "sequence"), `precisions`
+    those that its products can have ("fp32", "fp16", "int8")."""
 
     name: str
     factory: str
     title: str
     graphs: tuple[str, ...]
+    precisions: tuple[str, ...] = ("fp32",)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
 from zoo.device import choose_device
 from zoo.errors import RunError
 from zoo.generator import Source
-from zoo.model import LanguageModel, ModelStepper
+from zoo.model import LanguageModel, ModelScorer, ModelStepper
 from zoo.registry import Registry, load_registry
 from zoo.tokenizers import Tokenizer, read_tokenizer
 
@@ -96,8 +96,9 @@ def open_run_source(path: Path, provider: str, registry: Registry) -> Source:
     """The run in `path`, to be computed by PyTorch."""
     device = choose_device(provider)
     run = load(path, registry)
-    stepper = ModelStepper(run.model.to(device))
-    return Source(stepper, run.tokenizer, run.prompt, f"PyTorch on {device}")
+    model = run.model.to(device)
+    engine = ModelStepper(model) if model.causal else ModelScorer(model)
+    return Source(engine, run.tokenizer, run.prompt, f"PyTorch on {device}")
 
 
 def free_folder(name: str) -> Path:

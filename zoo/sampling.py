@@ -29,27 +29,31 @@ def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
         best: Ids = logits.argmax(axis=-1)
         return best
     mass = np.cumsum(kept_weights(logits, sampling), axis=-1)
-    draws = uniform[:, None].astype(np.float64) * mass[:, -1:]
-    tokens: Ids = (mass <= draws).sum(axis=-1)
+    draws = uniform[:, None].astype(np.float64)
+    if _filters(logits, sampling):
+        draws = draws * mass[:, -1:]
+    tokens: Ids = (mass > draws).argmax(axis=-1)
     return tokens
 
 
 def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:
-    """Probabilities [B, V], not normalised, with those of tokens that are not to be chosen zero.
+    """Probabilities [B, V], with those of tokens that are not to be chosen zero (and the others as
+    they were). `temperature` and `top_p` are taken as float32, as graphs take them.
 
     Tokens as likely as the last one kept are kept too, by top-k and by top-p.
     """
-    scaled = logits.astype(np.float64) / sampling.temperature
+    scaled = logits.astype(np.float64) / np.float64(np.float32(sampling.temperature))
     weights: Doubles = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    if 0 < sampling.top_k < logits.shape[-1]:
-        weights = np.where(weights < _kth(weights, sampling.top_k), 0.0, weights)
-    if sampling.top_p < 1:
-        falling = -np.sort(-weights, axis=-1)
-        before = np.cumsum(falling, axis=-1) - falling
-        inside = before < sampling.top_p * falling.sum(axis=-1, keepdims=True)
-        last = inside.sum(axis=-1, keepdims=True) - 1
-        weights = np.where(weights < np.take_along_axis(falling, last, -1), 0.0, weights)
-    return weights
+    weights /= weights.sum(axis=-1, keepdims=True)
+    if not _filters(logits, sampling):
+        return weights
+    falling = -np.sort(-weights, axis=-1)[:, : _top_k(logits, sampling)]
+    weights = np.where(weights < falling[:, -1:], 0.0, weights)
+    enough = np.cumsum(weights, axis=-1)[:, -1:] * np.float64(np.float32(sampling.top_p))
+    before = np.cumsum(falling, axis=-1)[:, :-1]
+    before = np.concatenate((np.zeros((len(falling), 1)), before), axis=-1)
+    edge = np.where(before < enough, falling, 1.0).min(axis=-1, keepdims=True)
+    return np.where(weights < edge, 0.0, weights)
 
 
 def margin(logits: Floats, uniform: float, sampling: Sampling) -> float:
@@ -74,6 +78,11 @@ def margin(logits: Floats, uniform: float, sampling: Sampling) -> float:
     return float(min(distances))
 
 
-def _kth(weights: Doubles, k: int) -> Doubles:
-    """The k-th largest of each row, [B, 1]."""
-    return -np.partition(-weights, k - 1, axis=-1)[:, k - 1 : k]
+def _top_k(logits: Floats, sampling: Sampling) -> int:
+    """How many tokens top-k leaves."""
+    vocab_size = logits.shape[-1]
+    return sampling.top_k if 0 < sampling.top_k < vocab_size else vocab_size
+
+
+def _filters(logits: Floats, sampling: Sampling) -> bool:
+    return _top_k(logits, sampling) < logits.shape[-1] or bool(np.float32(sampling.top_p) < 1)

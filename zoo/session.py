@@ -4,7 +4,7 @@ exported file alike. Needs no torch."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from zoo.config import DEFAULT_LENGTH, Sampling
+from zoo.engine import Arrays
 from zoo.errors import UsageError, ZooError
-from zoo.generator import Arrays, Source, encode_prompt, open_source
+from zoo.generator import Source, check_length, encode_prompt, open_source
+from zoo.position import Position, Stops
 from zoo.registry import Registry
-from zoo.sampling import choose
 
-LOGITS, RANDOM = "logits", "random"
+LAST, RANDOM = "last_token", "random"
 
 
 class Session:
@@ -39,37 +40,41 @@ class Session:
         self._source = (
             source if isinstance(source, Source) else open_source(source, provider, registry)
         )
-        self._rng = np.random.default_rng(seed)
-        self._state = self._source.stepper.init_state(1)
-        self._logits: np.ndarray[Any, Any] | None = None
+        self._position = Position(self._source.writer(), seed)
+        self._fed = False
 
     def feed(self, text: str) -> None:
         """Reads `text`. Characters that the model never saw become `<unk>`, with one warning."""
-        for token in encode_prompt(self._source.tokenizer, text):
-            self._advance(int(token))
+        self._position.feed(encode_prompt(self._source.tokenizer, text))
+        self._fed = True
 
-    def stream(self, length: int = DEFAULT_LENGTH, **sampling: Any) -> Iterator[str]:
-        """`length` tokens that the model goes on with, piece by piece. `sampling` is `temperature`,
-        `top_k` and `top_p`. The state is always that after the last piece that was taken."""
+    def stream(
+        self, length: int = DEFAULT_LENGTH, *, stop: Sequence[str | int] = (), **sampling: Any
+    ) -> Iterator[str]:
+        """`length` tokens that the model goes on with, piece by piece, or fewer where it comes to a
+        token or text in `stop`. `sampling` is `temperature`, `top_k` and `top_p`. The state is
+        always that after the last piece that was taken."""
         settings = Sampling.checked(**sampling)
-        if length < 0:
-            raise UsageError(f"length must be at least 0 (got {length}).")
-        if self._logits is None:
+        stops = Stops(stop, self._source.tokenizer)
+        check_length(length)
+        if not self._fed:
             raise UsageError("nothing has been read yet; feed some text before sampling.")
-        return self._source.tokenizer.stream(self._tokens(length, settings))
+        return self._source.tokenizer.stream(self._position.write(length, settings, stops))
 
-    def sample(self, length: int = DEFAULT_LENGTH, **sampling: Any) -> str:
+    def sample(
+        self, length: int = DEFAULT_LENGTH, *, stop: Sequence[str | int] = (), **sampling: Any
+    ) -> str:
         """What `stream` gives, in one piece."""
-        return "".join(self.stream(length, **sampling))
+        return "".join(self.stream(length, stop=stop, **sampling))
 
     def snapshot(self) -> bytes:
-        """All there is to this session, as safetensors: the state's leaves by name, the logits
-        after the last token, and the random numbers' position."""
-        arrays = dict(self._source.stepper.state_to_arrays(self._state))
-        if self._logits is not None:
-            arrays[LOGITS] = self._logits
-        position = json.dumps(self._rng.bit_generator.state).encode()
-        arrays[RANDOM] = np.frombuffer(position, np.uint8)
+        """All there is to this session, as safetensors: the state's leaves by name, the last token
+        (which the state has not read yet), and the random numbers' position."""
+        state, last, random = self._position.snapshot()
+        arrays = dict(self._source.engine.state_to_arrays(state))
+        if last is not None:
+            arrays[LAST] = np.array(last)
+        arrays[RANDOM] = np.frombuffer(json.dumps(random).encode(), np.uint8)
         return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     def restore(self, snapshot: bytes) -> None:
@@ -77,43 +82,33 @@ class Session:
 
         Raises ZooError for one that is damaged or of another model; nothing has changed then.
         """
+        engine = self._source.engine
         try:
             arrays: Arrays = load(snapshot)
-            position = json.loads(arrays.pop(RANDOM).tobytes())
-            rng = np.random.default_rng()
-            rng.bit_generator.state = position
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            random = json.loads(arrays.pop(RANDOM).tobytes())
+        except (SafetensorError, KeyError, ValueError) as error:
             raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
-        logits = arrays.pop(LOGITS, None)
-        stepper = self._source.stepper
-        wanted = _form(stepper.state_to_arrays(stepper.init_state(1)))
+        last = arrays.pop(LAST, None)
+        wanted = _form(engine.state_to_arrays(engine.init_state(1)))
         if _form(arrays) != wanted:
             raise ZooError(
                 f"the snapshot is of another model: its state is {_form(arrays)}, "
                 f"and this one's is {wanted}."
             )
-        if logits is not None and logits.shape != (1, stepper.vocab_size):
-            raise ZooError("the snapshot is of another model: its vocabulary has another size.")
-        self._state, self._logits = stepper.state_from_arrays(arrays), logits
-        self._rng = rng
+        token = None if last is None else int(last.flat[0]) if last.size == 1 else -1
+        if token is not None and not 0 <= token < engine.vocab_size:
+            raise ZooError("the snapshot is of another model: its last token is not in this one's.")
+        try:
+            self._position.restore(engine.state_from_arrays(arrays), token, random)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
+        self._fed = token is not None
 
     def fork(self) -> Session:
         """Another session that goes on from here, independently."""
         twin = Session(self._source)
         twin.restore(self.snapshot())
         return twin
-
-    def _tokens(self, length: int, settings: Sampling) -> Iterator[int]:
-        for _ in range(length):
-            assert self._logits is not None
-            if not np.isfinite(self._logits).all():
-                raise ZooError("the model's logits are not finite; go back to a snapshot.")
-            token = choose(self._logits, self._rng.random(1, dtype=np.float32), settings)
-            self._advance(int(token[0]))
-            yield int(token[0])
-
-    def _advance(self, token: int) -> None:
-        self._logits, self._state = self._source.stepper.step(np.array([token]), self._state)
 
 
 def _form(arrays: Arrays) -> dict[str, tuple[Any, ...]]:

@@ -23,9 +23,9 @@ from zoo.config import Sampling, TrainConfig
 from zoo.dataset import Dataset
 from zoo.errors import ZooError
 from zoo.filling import fill_ids
-from zoo.generator import generate_ids
-from zoo.model import LanguageModel, ModelStepper
+from zoo.model import LanguageModel, ModelScorer, ModelStepper
 from zoo.objectives import choose_objective
+from zoo.position import Position
 from zoo.state import detach
 
 SAMPLE_LENGTH = 50
@@ -284,12 +284,14 @@ def _sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
     model.eval()
     if model.causal:
         ids = data.tokenizer.encode(prompt)
-        continuation = generate_ids(ModelStepper(model), ids, SAMPLE_LENGTH, Sampling())
+        position = Position(ModelStepper(model))
+        position.feed(ids)
+        continuation = position.write(SAMPLE_LENGTH, Sampling())
         text = prompt + data.tokenizer.decode(continuation)
     else:
         ids = data.train[:SAMPLE_LENGTH].copy()
         ids[::7] = model.mask_token
-        ids[::7] = fill_ids(model, ids)[::7].argmax(-1)
+        ids[::7] = fill_ids(ModelScorer(model), ids)[::7].argmax(-1)
         text = data.tokenizer.decode(ids.tolist())
     model.train(was_training)
     return text

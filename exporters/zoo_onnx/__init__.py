@@ -12,6 +12,7 @@ def zoo_exporters() -> Iterable[ExporterSpec]:
             name="onnx",
             factory="zoo_onnx.exporter:OnnxExporter",
             title="ONNX, opset 20, one file",
-            graphs=("step",),
+            graphs=("step", "generate", "sequence"),
+            precisions=("fp32", "fp16", "int8"),
         )
     ]

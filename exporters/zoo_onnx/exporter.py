@@ -1,37 +1,63 @@
-"""The exporter: a graph for each kind, checked by onnx, sealed with metadata and a digest."""
+"""The exporter: a graph of each kind in each precision, checked by onnx, sealed with metadata and a
+digest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
-from zoo.artifact import ArtifactInfo
+from zoo.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
 from zoo.errors import VerificationError, one_line
 from zoo.model import LanguageModel
-from zoo_onnx.step import build_step
+from zoo_onnx.generate import build_generate
+from zoo_onnx.precision import PRECISIONS
+from zoo_onnx.sequence import trace_sequence
+from zoo_onnx.step import trace_step
+from zoo_onnx.tables import tabulate
 from zoo_ort.container import DIGEST, digest, metadata_entry
 
-BUILDERS: dict[str, Callable[[LanguageModel, ArtifactInfo], onnx.ModelProto]] = {
-    "step": build_step,
-}
+Traced = Callable[[LanguageModel, ArtifactInfo], ir.Model]
+
+TRACED: dict[str, Traced] = {STEP: trace_step, GENERATE: trace_step, SEQUENCE: trace_sequence}
 
 
 class OnnxExporter:
-    """See `zoo.exporter.Exporter`."""
+    """See `zoo.exporter.Exporter`. Graphs that begin with one trace share it while the model
+    lives; its weights must not change meanwhile."""
 
     suffix = ".onnx"
 
+    def __init__(self) -> None:
+        self._traces: WeakKeyDictionary[LanguageModel, dict[Traced, bytes]] = WeakKeyDictionary()
+
     def build(self, model: LanguageModel, info: ArtifactInfo) -> bytes:
-        proto = BUILDERS[info.graph](model, info)
+        graph = self._traced(model, info)
+        PRECISIONS[info.precision](graph.graph, info.state_bounds())
+        passes.RemoveUnusedNodesPass()(graph)
+        proto = build_generate(graph, info) if info.graph == GENERATE else ir.to_proto(graph)
         try:
             onnx.checker.check_model(proto, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise VerificationError(f"onnx.checker refuses the graph: {one_line(error)}") from None
-        graph: bytes = proto.SerializeToString()
-        return graph
+        content: bytes = proto.SerializeToString()
+        return content
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
         for key, value in info.to_metadata().items():
             graph += metadata_entry(key, value)
         return graph + metadata_entry(DIGEST, digest(graph))
+
+    def _traced(self, model: LanguageModel, info: ArtifactInfo) -> ir.Model:
+        trace = TRACED[info.graph]
+        known = self._traces.setdefault(model, {})
+        if trace not in known:
+            graph = trace(model, info)
+            tabulate(graph.graph)
+            passes.RemoveUnusedNodesPass()(graph)
+            known[trace] = ir.to_proto(graph).SerializeToString()
+        copy: ir.Model = ir.from_proto(onnx.ModelProto.FromString(known[trace]))
+        return copy

@@ -1,9 +1,9 @@
 """The outermost layer of an .onnx file, read and written without the onnx package.
 
 A file is a protobuf message, ModelProto: a sequence of fields, each a key (number and wire type)
-and a value. Only the fields numbered `metadata_props` are looked into; everything else is opaque
-bytes, which the digest covers. The message's definition is onnx.proto, the encoding is
-protobuf.dev/programming-guides/encoding.
+and a value. Only the fields numbered `metadata_props` are looked into here; everything else is
+opaque bytes, which the digest covers; `zoo_ort.inspection` looks into those. The message's
+definition is onnx.proto, the encoding is protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from zoo.errors import ArtifactError
 
 METADATA_PROPS = 14
 DIGEST = "zoo.digest"
-LENGTH_DELIMITED = 2
+NOT_ONNX = "is not an ONNX file, or is cut off"
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
 MAX_VARINT_BYTES = 10
 
 
 class Field(NamedTuple):
-    """A field of a message: its number, where it stands (key and all), and its content."""
+    """A field of a message; it stands at `start` to `end`, key and all."""
 
     number: int
+    wire_type: int
     start: int
     end: int
     content: memoryview
@@ -37,8 +39,8 @@ def digest(content: bytes | memoryview) -> str:
 
 def metadata_entry(key: str, value: str) -> bytes:
     """A `metadata_props` field; appended to a serialised model, it becomes part of it."""
-    entry = _delimited(1, key.encode()) + _delimited(2, value.encode())
-    return _delimited(METADATA_PROPS, entry)
+    entry = delimited(1, key.encode()) + delimited(2, value.encode())
+    return delimited(METADATA_PROPS, entry)
 
 
 def read_metadata(path: Path, content: bytes) -> dict[str, str]:
@@ -51,17 +53,17 @@ def read_metadata(path: Path, content: bytes) -> dict[str, str]:
     metadata: dict[str, str] = {}
     sealed: Field | None = None
     try:
-        for field in _fields(view):
+        for field in fields(view):
             if field.number == METADATA_PROPS:
                 parts = {
-                    part.number: bytes(part.content).decode() for part in _fields(field.content)
+                    part.number: bytes(part.content).decode() for part in fields(field.content)
                 }
                 key = parts.get(1, "")
                 metadata[key] = parts.get(2, "")
                 if key == DIGEST:
                     sealed = field
     except (ValueError, IndexError):
-        raise ArtifactError(f"{path} is not an ONNX file, or is cut off.") from None
+        raise ArtifactError(f"{path} {NOT_ONNX}.") from None
     if sealed is None:
         raise ArtifactError(
             f"{path} was not exported by the zoo; export the run with `zoo export`."
@@ -71,31 +73,36 @@ def read_metadata(path: Path, content: bytes) -> dict[str, str]:
     return metadata
 
 
-def _fields(message: memoryview) -> Iterator[Field]:
+def fields(message: memoryview) -> Iterator[Field]:
+    """The fields of a message, in order, without a copy of their contents. Raises ValueError or
+    IndexError where the bytes are no message."""
     position = 0
     while position < len(message):
         start = position
-        key, position = _varint(message, position)
+        key, position = varint(message, position)
         number, wire_type = key >> 3, key & 7
         length = 0
         if wire_type == LENGTH_DELIMITED:
-            length, position = _varint(message, position)
-        elif wire_type == 0:
-            end = _varint(message, position)[1]
+            length, position = varint(message, position)
+        elif wire_type == VARINT:
+            end = varint(message, position)[1]
             length = end - position
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
+        elif wire_type in (FIXED32, FIXED64):
+            length = 4 if wire_type == FIXED32 else 8
         else:
             raise ValueError("unknown wire type")
         end = position + length
         if end > len(message) or number == 0:
             raise ValueError("a field runs past the end")
-        yield Field(number, start, end, message[position:end])
+        yield Field(number, wire_type, start, end, message[position:end])
         position = end
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def varint(message: memoryview, position: int) -> tuple[int, int]:
     """A base-128 number, and the position after it."""
+    value = message[position]
+    if value < 0x80:  # nearly all are
+        return value, position + 1
     value = 0
     for index in range(MAX_VARINT_BYTES):
         byte = message[position + index]
@@ -105,11 +112,11 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ValueError("a number is too long")
 
 
-def _delimited(number: int, content: bytes) -> bytes:
-    return _encode_varint(number << 3 | LENGTH_DELIMITED) + _encode_varint(len(content)) + content
+def delimited(number: int, content: bytes) -> bytes:
+    return encode_varint(number << 3 | LENGTH_DELIMITED) + encode_varint(len(content)) + content
 
 
-def _encode_varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -47,6 +47,14 @@ class Bidirectional(Cell):
             self.ahead.init_state(batch_size), self.behind.init_state(batch_size)
         )
 
+    def state_bounds(self) -> dict[str, float]:
+        sides = {"forward": self.ahead, "backward": self.behind}
+        return {
+            f"{side}.{name}": bound
+            for side, cell in sides.items()
+            for name, bound in cell.state_bounds().items()
+        }
+
     def forward(
         self, x_TBI: Tensor, state: BidirectionalState | None = None
     ) -> tuple[Tensor, BidirectionalState]:

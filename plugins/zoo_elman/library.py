@@ -30,6 +30,9 @@ class RNN(TorchCell):
         super().__init__(input_size, hidden_size, nonlinearity=nonlinearity)
         self.activation = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
 
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0} if self.activation is torch.tanh else {}
+
     def project(self, x: Tensor) -> Tensor:
         weight_ih, _, bias_ih, bias_hh = self.weights()
         return x @ weight_ih.T + (bias_ih + bias_hh)

@@ -38,6 +38,9 @@ class RNNScratch(Cell):
     def init_state(self, batch_size: int) -> RNNState:
         return RNNState(self.zeros(batch_size, self.hidden_size))
 
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0}
+
     def project(self, x: Tensor) -> Tensor:
         return x @ self.W_xh + self.b_h
 

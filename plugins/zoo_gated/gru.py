@@ -48,6 +48,9 @@ class GRUScratch(Cell):
     def init_state(self, batch_size: int) -> GRUState:
         return GRUState(self.zeros(batch_size, self.hidden_size))
 
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0}
+
     def project(self, x: Tensor) -> GRUGates:
         return GRUGates(
             x @ self.W_xr + self.b_r, x @ self.W_xz + self.b_z, x @ self.W_xh + self.b_h
@@ -73,6 +76,9 @@ class GRU(TorchCell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
+
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0}
 
     def advance(self, z: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
         _, weight_hh, _, bias_hh = self.weights()

@@ -48,6 +48,9 @@ class LSTMScratch(Cell):
             self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
         )
 
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0}
+
     def project(self, x: Tensor) -> LSTMGates:
         return LSTMGates(
             i=x @ self.W_xi + self.b_i,
@@ -73,6 +76,9 @@ class LSTM(TorchCell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
+
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0}
 
     def project(self, x: Tensor) -> Tensor:
         weight_ih, _, bias_ih, bias_hh = self.weights()

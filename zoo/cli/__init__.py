@@ -20,6 +20,7 @@ VERBS = (
     "corpora",
     "train",
     "generate",
+    "score",
     "fill",
     "export",
     "verify",

@@ -12,29 +12,56 @@ from zoo.cli.console import note
 if TYPE_CHECKING:
     from zoo.proof import Proof
 
+ALL = "all"
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--graph", default="step", show_default=True, help="Which graph to write.")
+@click.option(
+    "--graph",
+    default="step",
+    show_default=True,
+    help="Which graph to write: step, generate, sequence, or all that the model can have.",
+)
+@click.option(
+    "--precision", default="fp32", show_default=True, help="Of products: fp32, fp16 or int8."
+)
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(min=0),
+    default=0.02,
+    show_default=True,
+    help="Most that a lower precision may cost, in bits per token.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; else RUN/export.")
-def command(run: Path, graph: str, out: Path | None) -> None:
-    """Export a trained RUN, prove the file against PyTorch, and print its path."""
-    from zoo.exporter import export
+def command(run: Path, graph: str, precision: str, max_loss: float, out: Path | None) -> None:
+    """Export a trained RUN, prove each file against PyTorch, and print its path."""
+    from zoo.exporter import export_all
 
-    exported = export(run, graph, out)
-    proof = exported.info.proof
-    assert proof is not None
-    note(describe_proof(proof))
-    print(exported.path)
+    graphs = None if graph == ALL else (graph,)
+    for exported in export_all(run, graphs, precision, max_loss, out):
+        proof = exported.info.proof
+        assert proof is not None
+        note(f"{exported.path.name}: {describe_proof(proof)}")
+        print(exported.path)
 
 
 def describe_proof(proof: Proof) -> str:
-    """A proof in two lines."""
+    """A proof in a line or two."""
     batches = " and ".join(map(str, proof.batch_sizes))
     lines = (
         f"proved over {proof.steps} steps at batch sizes {batches}: largest difference "
-        f"{proof.difference:.1e} from the same state, {proof.drift:.1e} running freely"
+        f"{proof.difference:.1e} from the same state"
     )
+    if proof.drift is not None:
+        lines += f", {proof.drift:.1e} running freely"
+    if proof.ties:
+        lines += f", {proof.ties} rounding ties"
+    if proof.cost_bits is not None:
+        lines += (
+            f"\nthe precision costs {proof.cost_bits:+.4f} bits per token "
+            f"({proof.cost_measured_on})"
+        )
     if proof.amplifies:
         lines += (
             f"\nthis model amplifies rounding (its own float32 and float64 runs part by "

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from zoo.cli.console import print_rows
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("text")
 @click.option("--gap", default="_", show_default=True, help="The character that stands for a gap.")
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates to show."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def command(run: Path, text: str, gap: str, top: int, as_json: bool) -> None:
-    """Fill the gaps of TEXT ("time tra___er") with a RUN whose cell sees both sides."""
+def command(source: str, text: str, gap: str, top: int, as_json: bool) -> None:
+    """Fill the gaps of TEXT ("time tra___er") with a model that sees both sides: a run
+    folder, or the sequence graph exported from one."""
     from zoo.filling import fill
 
     if len(gap) != 1:
         raise click.BadParameter("must be one character.", param_hint="'--gap'")
-    filled = fill(run, text, gap, top)
+    filled = fill(source, text, gap, top)
     if as_json:
         rows = [
             {"position": found.position, "candidates": list(found.candidates)}

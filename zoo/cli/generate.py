@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @settings_options(Sampling.model_fields)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
+@click.option("--stop", multiple=True, help="End where the text holds this; may be given again.")
 @click.option(
     "--provider",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -35,17 +36,24 @@ if TYPE_CHECKING:
     help="Where to compute.",
 )
 def command(
-    source: str, prompt: str | None, length: int, seed: int, provider: str, **settings: Any
+    source: str,
+    prompt: str | None,
+    length: int,
+    seed: int,
+    stop: tuple[str, ...],
+    provider: str,
+    **settings: Any,
 ) -> None:
     """Continue a prompt, from a run folder (PyTorch) or an exported file (its runtime).
 
+    SOURCE may also be the folder of files exported from one run: the fastest of them is taken.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it.
     """
     from zoo.generator import open_source
 
     given = {name: value for name, value in settings.items() if value is not None}
-    print_stream(open_source(source, provider), prompt, length, seed=seed, **given)
+    print_stream(open_source(source, provider), prompt, length, seed=seed, stop=stop, **given)
 
 
 def print_stream(source: Source, prompt: str | None, length: int, **settings: Any) -> None:
@@ -54,9 +62,11 @@ def print_stream(source: Source, prompt: str | None, length: int, **settings: An
 
     pieces = stream(source, prompt, length, **settings)
     print(source.prompt if prompt is None else prompt, end="", flush=True)
-    began = time.perf_counter()
+    began, text = time.perf_counter(), ""
     for piece in pieces:
         print(piece, end="", flush=True)
+        text += piece
     print(flush=True)
     seconds = time.perf_counter() - began
-    note(f"{source.runs_on}: {length} tokens, {length / seconds:,.0f} per second")
+    tokens = len(source.tokenizer.encode(text))
+    note(f"{source.runs_on}: {tokens} tokens, {tokens / seconds:,.0f} per second")

@@ -27,7 +27,7 @@ def command(
     file: Path, against: Path, length: int, seeds: int, temperature: float, provider: str
 ) -> None:
     """Prove an exported FILE against its run: step by step, and by the texts of both."""
-    from zoo.exporter import verify
+    from zoo.verification import verify
 
     result = verify(file, against, provider, length=length, seeds=seeds, temperature=temperature)
     print(describe_proof(result.proof))
@@ -42,4 +42,5 @@ def command(
                 "margins": ", ".join(f"{d.margin:.1e}" for d in differences[:5]),
             }
         )
-    print_rows(rows, as_json=False)
+    if rows:
+        print_rows(rows, as_json=False)

@@ -1,0 +1,170 @@
+"""sequence.onnx: whole sequences, in which only the recurrence itself is a loop.
+
+The model's `forward` is traced once, with each cell's recurrence left out as a node of our own.
+Each recurrence (`Cell.advance`) is then traced by itself, and becomes the body of a Scan in the
+place of that node. What a layer does before and after (`project`, `readout`), the head, and how a
+cell that is made of other cells puts them together, are all in the first trace, outside the Scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from zoo.artifact import LOGITS, TOKENS, ArtifactInfo
+from zoo.cell import Cell
+from zoo.model import LanguageModel
+from zoo.state import flatten, map_leaves, unflatten
+from zoo_onnx.step import TRACED_BATCH
+from zoo_onnx.tracing import trace
+
+TRACED_TIME = 4
+DOMAIN, RECURRENCE, INDEX = "zoo", "Recurrence", "cell"
+
+
+class WholeSequence(nn.Module):
+    """A model's forward, batch first, with its state as flat arguments."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+        self.like = model.init_state(1)
+
+    def forward(self, tokens_BT: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        logits_TBV, state = self.model(tokens_BT.T, unflatten(self.like, leaves))
+        return (logits_TBV.transpose(0, 1), *(leaf.clone() for leaf in flatten(state)))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor's shape without its batch axis, and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Leaf:
+        return cls(tuple(int(size) for size in tensor.shape[1:]), tensor.dtype)
+
+    def example(self) -> Tensor:
+        return torch.zeros(TRACED_BATCH, *self.shape, dtype=self.dtype)
+
+
+class Recurrence(nn.Module):
+    """`cell.advance` with flat arguments in the order of a Scan's body: states and z to next states
+    and h. `state` and `z` are trees of Leaf."""
+
+    def __init__(self, cell: Cell, state: Any, z: Any) -> None:
+        super().__init__()
+        self.cell, self.state, self.z = cell, state, z
+
+    def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        states = len(flatten(self.state))
+        h, state = self.cell.advance(
+            unflatten(self.z, leaves[states:]), unflatten(self.state, leaves[:states])
+        )
+        # a node of its own for each, even for a tensor that is handed out twice or straight through
+        return tuple(leaf.clone() for leaf in [*flatten(state), *flatten(h)])
+
+
+def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
+    """The graph, with the batch and time axes of every input and output dynamic."""
+    tokens = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.int64)
+    leaves = flatten(model.init_state(TRACED_BATCH))
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    what = f"cell {info.model.cell!r}, over a sequence,"
+    with _recurrences_left_out(model) as recurrences:
+        traced = trace(
+            WholeSequence(model),
+            (tokens, *leaves),
+            [TOKENS, *info.state_names("in")],
+            [LOGITS, *info.state_names("out")],
+            ({0: batch, 1: time}, tuple({0: batch} for _ in leaves)),
+            what,
+        )
+    for node in list(traced.graph):
+        if node.domain == DOMAIN:
+            index = node.attributes[INDEX].as_int()
+            _become_scan(traced.graph, node, recurrences[index], f"cell{index}_", what)
+    del traced.graph.opset_imports[DOMAIN]
+    return traced
+
+
+@contextmanager
+def _recurrences_left_out(model: LanguageModel) -> Iterator[dict[int, Recurrence]]:
+    """Gives each cell with a recurrence of its own a `forward` that leaves a node in the place of
+    the loop; what the nodes stand for, by the index that they carry, is known after tracing."""
+    found: dict[int, Recurrence] = {}
+    cells = [
+        module
+        for module in model.modules()
+        if isinstance(module, Cell) and type(module).advance is not Cell.advance
+    ]
+
+    def leave_out(index: int, cell: Cell) -> Callable[..., tuple[Tensor, Any]]:
+        def forward(x_TBI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+            if state is None:
+                state = cell.init_state(x_TBI.shape[1])
+            z_T = cell.project(x_TBI)
+            z = map_leaves(lambda leaf: leaf[0], z_T)
+            h, _ = cell.advance(z, state)  # for its shapes; nothing depends on its values
+            found[index] = Recurrence(cell, map_leaves(Leaf.of, state), map_leaves(Leaf.of, z))
+            states, outputs = flatten(state), flatten(h)
+            results = torch.onnx.ops.symbolic_multi_out(
+                f"{DOMAIN}::{RECURRENCE}",
+                (*states, *flatten(z_T)),
+                {INDEX: index},
+                dtypes=[leaf.dtype for leaf in [*states, *outputs]],
+                shapes=[
+                    *(leaf.shape for leaf in states),
+                    *((x_TBI.shape[0], *leaf.shape) for leaf in outputs),
+                ],
+                version=1,
+            )
+            h_T, end = results[len(states) :], results[: len(states)]
+            return cell.readout(unflatten(h, h_T), z_T), unflatten(state, end)
+
+        return forward
+
+    for index, cell in enumerate(cells):
+        cell.forward = leave_out(index, cell)  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        for cell in cells:
+            del cell.forward
+
+
+def _become_scan(
+    graph: ir.Graph, node: ir.Node, recurrence: Recurrence, prefix: str, what: str
+) -> None:
+    """Makes the node a Scan over the traced recurrence. The body's weights become `graph`'s, where
+    ONNX Runtime packs them once."""
+    leaves = [*flatten(recurrence.state), *flatten(recurrence.z)]
+    batch = torch.export.Dim("batch")
+    body = trace(
+        recurrence,
+        tuple(leaf.example() for leaf in leaves),  # type: ignore[attr-defined]
+        [f"in{index}" for index in range(len(leaves))],
+        [f"out{index}" for index in range(len(node.outputs))],
+        (tuple({0: batch} for _ in leaves),),
+        what,
+    ).graph
+    inner = [value for part in body.all_nodes() for value in part.outputs]
+    for value in {*inner, *body.inputs, *body.initializers.values()}:
+        value.name = prefix + str(value.name)
+    for part in body.all_nodes():
+        part.name = prefix + str(part.name)
+    for name, value in list(body.initializers.items()):
+        del body.initializers[name]
+        graph.register_initializer(value)
+    node.domain, node.op_type, node.version = "", "Scan", None
+    node.attributes.clear()
+    node.attributes.add(ir.AttrGraph("body", body))
+    node.attributes.add(ir.AttrInt64("num_scan_inputs", len(flatten(recurrence.z))))

@@ -1,0 +1,93 @@
+"""From a PyTorch module to an ONNX graph in which everything that depends on parameters alone has
+been computed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import VerificationError, ZooError, one_line
+
+OPSET = 20
+MAX_IR_VERSION = 10  # the highest that runtimes of 2024 open; opset 20 needs no more
+NO_LIMIT = 2**40  # bytes; a product of two weights is to be computed here, whatever its size
+
+
+def trace(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: Any,
+    what: str,
+) -> ir.Model:
+    """The graph of `module(*example)`. `axes` are the dynamic axes of each argument, as
+    torch.export takes them; `what` names the module in errors."""
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module.eval(),
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=axes,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model
+            onnxscript.optimizer.optimize(
+                model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT
+            )
+    except ZooError:
+        raise
+    except Exception as error:  # the tracer's errors have no common type
+        cause = error.__cause__ or error
+        raise ZooError(f"{what} cannot be traced: {one_line(cause)}") from error
+    _check_outputs(model.graph)
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    model.producer_name, model.producer_version = "recurrent-zoo", ""
+    model.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    return model
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    return ir.to_proto(model)
+
+
+def _check_outputs(graph: ir.Graph) -> None:
+    """Sees to it that every output has a node of its own.
+
+    An input handed straight through, or one tensor handed out twice, has made ONNX Runtime return
+    the wrong tensor (pytorch issue 167848); today's torch.onnx puts an Identity there.
+    """
+    for output in graph.outputs:
+        if output.producer() is None or list(graph.outputs).count(output) != 1:
+            raise VerificationError(f"the traced output {output.name} has no node of its own")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the tracer's notes to its own developers from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

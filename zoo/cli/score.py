@@ -1,0 +1,42 @@
+"""zoo score"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from zoo.cli.console import print_rows
+
+
+@click.command()
+@click.argument("source")
+@click.argument("corpus")
+@click.option(
+    "--last",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Score only this share of the text, at its end.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object of exact numbers.")
+def command(source: str, corpus: str, last: float, provider: str, as_json: bool) -> None:
+    """How well a run or an exported file predicts a text: a corpus' name, or a file."""
+    from zoo.scoring import score
+
+    found = score(source, corpus, last=last, provider=provider).model_dump()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    rows = [
+        {name: f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+         for name, value in found.items()}
+    ]  # fmt: skip
+    print_rows(rows, as_json=False)

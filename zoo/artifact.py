@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from zoo.tokenizers import Tokenizer
 
 PREFIX = "zoo."
 STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
+MODULE = "module"  # a step of something that is no language model
 TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
 UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
@@ -31,11 +32,11 @@ MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 class StateEntry(Settings):
     """One leaf of the state as the file declares it.
 
-    `name` is "layer0.h"; `shape` has no batch axis; `initial` is the row before the first step:
-    the number that fills it, or its bytes (little-endian) in base64.
+    `name` is "layer0.h" in a language model; `shape` has no batch axis; `initial` is the row before
+    the first step: the number that fills it, or its bytes (little-endian) in base64.
     """
 
-    name: str = Field(pattern=r"^layer\d+(\.\w+)+$", max_length=200)
+    name: str = Field(pattern=r"^\w+(\.\w+)*$", max_length=200)
     shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
     dtype: Literal["float32", "float16", "float64", "int64", "int32", "bool"]
     initial: float | str
@@ -102,24 +103,16 @@ class TrainingFacts(Settings):
     held_out_perplexity: float | None = None
 
 
-class ArtifactInfo(Settings):
-    """What an exported file says about itself: a metadata entry for each field, under "zoo.".
-
-    `weights` is the SHA-256 of the weights that it was exported from: files of one model have one.
-    """
+class SelfDescription(Settings):
+    """What a file says about itself: a metadata entry for each field, under "zoo."."""
 
     format: Literal["1"] = "1"
     graph: str = Field(pattern=r"^[a-z]+$", max_length=40)
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    model: ModelConfig
-    tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
     state: tuple[StateEntry, ...] = Field(max_length=4096)
-    weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
-    training: TrainingFacts = TrainingFacts()
     proof: Proof | None = None
 
     @model_validator(mode="after")
-    def _distinct(self) -> ArtifactInfo:
+    def _distinct(self) -> Self:
         if len({entry.name for entry in self.state}) != len(self.state):
             raise ValueError("two state leaves have one name")
         return self
@@ -144,14 +137,13 @@ class ArtifactInfo(Settings):
 
     def to_metadata(self) -> dict[str, str]:
         fields = self.model_dump(mode="json")
-        metadata = {
+        return {
             PREFIX + name: value if isinstance(value, str) else json.dumps(value)
             for name, value in fields.items()
         }
-        return {**metadata, PREFIX + "cell": self.model.cell}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> ArtifactInfo:
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
         """Raises ArtifactError for metadata that is not ours, damaged, or out of bounds."""
         if PREFIX + "format" not in metadata:
             raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
@@ -159,11 +151,12 @@ class ArtifactInfo(Settings):
             raise ArtifactError(
                 f"its format is {metadata[PREFIX + 'format'][:20]!r}; this zoo reads '1'."
             )
+        cls.check_graph(metadata.get(PREFIX + "graph", ""))
         values: dict[str, Any] = {}
         for name, field in cls.model_fields.items():
             if (text := metadata.get(PREFIX + name)) is None:
                 continue
-            is_text = field.annotation is str or name in ("format", "precision", "weights")
+            is_text = field.annotation is str or get_origin(field.annotation) is Literal
             try:
                 values[name] = text if is_text else json.loads(text)
             except (ValueError, RecursionError):
@@ -172,6 +165,31 @@ class ArtifactInfo(Settings):
             return cls(**values)
         except ValidationError as error:
             raise ArtifactError(f"its metadata is damaged: {first_problem(error)}") from None
+
+    @classmethod
+    def check_graph(cls, graph: str) -> None:
+        """ArtifactError for a kind of graph that this does not describe."""
+
+
+class ArtifactInfo(SelfDescription):
+    """What an exported language model says about itself.
+
+    `weights` is the SHA-256 of the weights that it was exported from: files of one model have one.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    model: ModelConfig
+    tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
+    weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
+    training: TrainingFacts = TrainingFacts()
+
+    def to_metadata(self) -> dict[str, str]:
+        return {**super().to_metadata(), PREFIX + "cell": self.model.cell}
+
+    @classmethod
+    def check_graph(cls, graph: str) -> None:
+        if graph == MODULE:
+            raise ArtifactError("it is no language model; open it with zoo_ort.open_module.")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ kinds of graph. Needs no torch."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +77,18 @@ class Proof(Settings):
 
 
 def prove_step(
-    reference: Stepper,
-    candidate: Stepper,
+    reference: Any,
+    candidate: Any,
     *,
     steps: int = STEPS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    draw: Callable[[np.random.Generator, int], Any] | None = None,
 ) -> Proof:
-    """Runs both over random tokens, different in each row, from the initial state on.
+    """Runs both Steppers over random tokens, different in each row, from the initial state on. For
+    steps of something else than tokens, `draw` gives their inputs for a batch size; outputs may
+    then be a dict of arrays.
 
     In each step the candidate gets the reference's state, and its logits and next state are
     compared: names, shapes, dtypes, values. Beside that it runs freely, for the drift. Raises
@@ -93,24 +96,33 @@ def prove_step(
     """
     difference = drift = 0.0
     for batch_size in batch_sizes:
-        tokens = np.random.default_rng(seed).integers(0, reference.vocab_size, (steps, batch_size))
+        rng = np.random.default_rng(seed)
         state = _begin(reference, candidate, batch_size)
         free = candidate.init_state(batch_size)
-        for step, column in enumerate(tokens):
-            found_logits, found = candidate.step(column, _hand_over(reference, candidate, state))
-            logits, state = reference.step(column, state)
+        for step in range(steps):
+            if draw is not None:
+                inputs = draw(rng, batch_size)
+            else:
+                inputs = rng.integers(0, reference.vocab_size, batch_size)
+            found_logits, found = candidate.step(inputs, _hand_over(reference, candidate, state))
+            logits, state = reference.step(inputs, state)
             difference = max(
                 difference,
                 _compare(
-                    {"logits": logits, **reference.state_to_arrays(state)},
-                    {"logits": found_logits, **candidate.state_to_arrays(found)},
+                    {**_named(logits), **reference.state_to_arrays(state)},
+                    {**_named(found_logits), **candidate.state_to_arrays(found)},
                     tolerance,
                     f"at step {step} of {steps}, at batch size {batch_size}",
                 ),
             )
-            free_logits, free = candidate.step(column, free)
-            drift = max(drift, relative_difference(logits, free_logits))
+            free_logits, free = candidate.step(inputs, free)
+            wanted, own = _named(logits), _named(free_logits)
+            drift = max([drift, *(relative_difference(wanted[name], own[name]) for name in wanted)])
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, drift=drift)
+
+
+def _named(outputs: Logits | Arrays) -> Arrays:
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
 
 def prove_generate(

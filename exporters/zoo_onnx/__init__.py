@@ -1,8 +1,15 @@
 """ONNX: graphs traced from the cells' own equations."""
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from zoo import ExporterSpec, hookimpl
+
+if TYPE_CHECKING:
+    from zoo_onnx.modules import export_step
+
+__all__ = ["export_step"]
 
 
 @hookimpl
@@ -16,3 +23,9 @@ def zoo_exporters() -> Iterable[ExporterSpec]:
             precisions=("fp32", "fp16", "int8"),
         )
     ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "export_step":  # imported when it is used: finding plugins stays quick
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("zoo_onnx.modules").export_step

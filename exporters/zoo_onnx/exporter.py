@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from zoo.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
+from zoo.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.errors import VerificationError, one_line
 from zoo.model import LanguageModel
 from zoo_onnx.generate import build_generate
@@ -39,17 +39,10 @@ class OnnxExporter:
         PRECISIONS[info.precision](graph.graph, info.state_bounds())
         passes.RemoveUnusedNodesPass()(graph)
         proto = build_generate(graph, info) if info.graph == GENERATE else ir.to_proto(graph)
-        try:
-            onnx.checker.check_model(proto, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise VerificationError(f"onnx.checker refuses the graph: {one_line(error)}") from None
-        content: bytes = proto.SerializeToString()
-        return content
+        return checked(proto)
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
-        for key, value in info.to_metadata().items():
-            graph += metadata_entry(key, value)
-        return graph + metadata_entry(DIGEST, digest(graph))
+        return seal(graph, info)
 
     def _traced(self, model: LanguageModel, info: ArtifactInfo) -> ir.Model:
         trace = TRACED[info.graph]
@@ -61,3 +54,20 @@ class OnnxExporter:
             known[trace] = ir.to_proto(graph).SerializeToString()
         copy: ir.Model = ir.from_proto(onnx.ModelProto.FromString(known[trace]))
         return copy
+
+
+def checked(proto: onnx.ModelProto) -> bytes:
+    """The serialised model; VerificationError for one that onnx's own checker refuses."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(f"onnx.checker refuses the graph: {one_line(error)}") from None
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def seal(graph: bytes, info: SelfDescription) -> bytes:
+    """The graph with `info` as its metadata, and the digest of both."""
+    for key, value in info.to_metadata().items():
+        graph += metadata_entry(key, value)
+    return graph + metadata_entry(DIGEST, digest(graph))

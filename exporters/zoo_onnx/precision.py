@@ -93,7 +93,7 @@ class _Builder:
     def __call__(self, op: str, inputs: list[ir.Value | None], **attributes: int) -> ir.Value:
         assert self.node.graph is not None
         self._count += 1
-        output = ir.Value(name=f"{self._name}_{self._count}")
+        output = ir.Value(name=f"{self._name}.{self._count}")
         self.node.graph.insert_before(self.node, ir.node(op, inputs, attributes, outputs=[output]))
         return output
 

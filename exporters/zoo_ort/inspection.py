@@ -12,6 +12,7 @@ be multiplied into large ones.
 from __future__ import annotations
 
 import math
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ MAX_NODES = 200_000  # a hundred times the largest cell's; they are read in a fe
 MAX_FIELDS = 20 * MAX_NODES  # of all messages together: a node with all that belongs to it has 12
 MAX_DEPTH = 4  # a generate graph nests three: Scan > If (top-p) > If (top-k)
 MAX_RANK = 8  # as in `zoo.artifact.StateEntry`
+MAX_WINDOW = 2**16  # of a convolution over time
 MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32
 
 # What PyTorch writes for recurrent cells. Loop is not here: a number in the file says how often it
@@ -52,12 +54,13 @@ Shrink Sigmoid Softmax Softplus Softsign ThresholdedRelu
 And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN Less
 LessOrEqual Not Or Where Xor
 Conv CumSum Einsum Gemm MatMul
+GRU LSTM RNN
 DequantizeLinear DynamicQuantizeLinear MatMulInteger QuantizeLinear
 ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
 ReduceProd ReduceSum ReduceSumSquare TopK
 BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization
 Cast CastLike Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements
-GatherND Identity OneHot Pad Range Reshape ReverseSequence ScatterElements ScatterND Shape Size
+GatherND Identity OneHot Pad Range Reshape ScatterElements ScatterND Shape Size
 Slice Split Squeeze Tile Transpose Trilu Unsqueeze
 If Scan
 """
@@ -129,6 +132,7 @@ NODE = _Layout(
 ATTRIBUTE = _Layout(
     "an attribute",
     once={"name": 1, "s": 4, "t": 5, "g": 6, "doc_string": 13},
+    often={"strings": 9},
     scalars={"f": (2, FIXED32), "i": (3, VARINT), "type": (20, VARINT)},
     lists={"floats": (7, FIXED32), "ints": (8, VARINT)},
 )
@@ -155,10 +159,12 @@ DIMENSION = _Layout(
     "an axis", once={"dim_param": 2, "denotation": 3}, scalars={"dim_value": (1, VARINT)}
 )
 
-ATTRIBUTE_FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints"}
-LISTS = frozenset({"floats", "ints"})  # an empty one is no field at all
+ATTRIBUTE_FIELDS = dict(enumerate(("f", "i", "s", "t", "g", "floats", "ints", "strings"), 1))
+LISTS = frozenset({"floats", "ints", "strings"})  # an empty one is no field at all
 
 STRINGS = 8
+TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
+EQUATION = re.compile(rb"%b(?:,%b)*(?:->%b)?" % (TERM, TERM, TERM))
 TOO_MANY_AXES = f"has a tensor of more than {MAX_RANK} axes"
 
 
@@ -185,6 +191,36 @@ CONSTANT_TYPES = {b"value_int": 7, b"value_ints": 7, b"value_float": 1, b"value_
 
 # The input that says how large the output will be, counted from zero; Range takes all of its own.
 SIZE_INPUTS = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Tile": 1}
+
+# The inputs that may be left out though another follows. ONNX Runtime takes it for granted that the
+# rest are there: an empty name has made Sum and LayerNormalization read through a null pointer.
+OPTIONAL_INPUTS = {
+    "Clip": {1},
+    "GRU": {3, 4},
+    "LSTM": {3, 4, 5, 6},
+    "MatMulInteger": {2},
+    "Pad": {2},
+    "RNN": {3, 4},
+    "Slice": {3},
+}
+
+# Numbers that ONNX Runtime's kernels use unchecked, and what they can mean.
+AXES = range(-MAX_RANK, MAX_RANK + 1)
+RANGES = {
+    b"axis": AXES,
+    b"batch_dims": range(MAX_RANK),
+    b"dilations": range(1, MAX_WINDOW),
+    b"group": range(1, MAX_WINDOW),
+    b"kernel_shape": range(1, MAX_WINDOW),
+    b"num_groups": range(1, MAX_WINDOW),
+    b"pads": range(MAX_WINDOW),
+    b"perm": range(MAX_RANK),
+    b"scan_input_axes": AXES,
+    b"scan_input_directions": range(2),
+    b"scan_output_axes": AXES,
+    b"scan_output_directions": range(2),
+    b"strides": range(1, MAX_WINDOW),
+}
 
 # The attributes that hold graphs; no other operator has any.
 BODIES = {"If": {b"then_branch", b"else_branch"}, "Scan": {b"body"}}
@@ -377,6 +413,8 @@ class _Walk:
             raise _Refusal(TOO_MANY_AXES, WITHOUT)
         shape = list(_integers(dims))
         _check_shape(shape)
+        if 0 in shape[1:]:  # an empty list says something, such as the shape of a number
+            raise _Refusal(f"holds an empty tensor {shown} of several axes")
         holders = [field for field in tensor if field in DATA_FIELDS]
         if len(holders) > 1 or not {*holders} <= {"raw_data", element.typed}:
             raise _Refusal(f"keeps the tensor {shown} in {' and '.join(sorted(holders))}")
@@ -396,6 +434,9 @@ class _Walk:
             raise _Refusal(f"uses the operator {op[:40]!r}, which the zoo does not run", WITHOUT)
         inputs = [bytes(name) for name in node.get("input", ())]
         outputs = [bytes(name) for name in node.get("output", ())]
+        for index, name in enumerate(inputs):
+            if not name and index not in OPTIONAL_INPUTS.get(op, ()):
+                raise _Refusal(f"has an operator {op} without its input {index}")
         _check_sizes(op, [scope.find(name) if name else None for name in inputs])
         attributes: dict[bytes, _Attribute] = {}
         for part in node.get("attribute", ()):
@@ -412,6 +453,10 @@ class _Walk:
                 raise _Refusal(f"has an {op} whose graph has other inputs or outputs than it")
         if op == "Scan":
             _check_scan(attributes, len(inputs), len(outputs))
+        elif op == "Split":
+            _check_split(attributes, len(outputs))
+        elif op == "Einsum":
+            _check_einsum(attributes, len(inputs))
         constant = self._constant(attributes) if op == "Constant" else None
         for name in outputs:
             if name:
@@ -427,6 +472,8 @@ class _Walk:
         content: Sequence[memoryview] = attribute.get(field, ())
         if field == "t":
             self._tensor(content[0])
+        if name in RANGES and not all(number in RANGES[name] for number in _integers(content)):
+            raise _Refusal(f"has an attribute {_shown(name)} that is out of range")
         return name, _Attribute(field, content)
 
     def _constant(self, attributes: dict[bytes, _Attribute]) -> _Tensor:
@@ -454,9 +501,12 @@ def _check_shape(shape: Sequence[int]) -> None:
 
 
 def _check_sizes(op: str, inputs: Sequence[_Tensor | None]) -> None:
-    """Refuses an output that is large because a constant says so."""
-    if op == "Range" and all(inputs) and len(inputs) == 3:
-        start, limit, delta = (tensor.values()[0] for tensor in inputs if tensor)
+    """Refuses an output that is large because constants say so."""
+    if op == "Range":
+        constants = [tensor.values() for tensor in inputs if tensor and tensor.held() == 1]
+        if len(constants) != 3:
+            return
+        (start,), (limit,), (delta,) = constants
         large = abs(limit - start) > MAX_CONSTANT_ELEMENTS * abs(delta)
     else:
         index = SIZE_INPUTS.get(op, len(inputs))
@@ -464,17 +514,35 @@ def _check_sizes(op: str, inputs: Sequence[_Tensor | None]) -> None:
             return
         if tensor.held() > 2 * MAX_RANK:  # Pad has two sizes for each axis
             raise _Refusal(TOO_MANY_AXES, WITHOUT)
-        sizes = [abs(size) + (op == "Pad") for size in tensor.values()]
-        large = math.prod(sizes) > MAX_CONSTANT_ELEMENTS
+        if op == "OneHot" and tensor.held() != 1:  # ONNX Runtime reads the first all the same
+            raise _Refusal("has a OneHot whose depth is not one number")
+        large = math.prod(abs(n) + (op == "Pad") for n in tensor.values()) > MAX_CONSTANT_ELEMENTS
     if large:
         raise _Refusal(f"asks {op} for more than {MAX_CONSTANT_ELEMENTS:,} elements", WITHOUT)
 
 
 def _check_scan(attributes: dict[bytes, _Attribute], inputs: int, outputs: int) -> None:
-    count = attributes.get(b"num_scan_inputs")
-    scanned = next(_integers(count.content)) if count and count.field == "i" else 0
+    scanned = _integer(attributes, b"num_scan_inputs", 0)
     if not 1 <= scanned <= inputs or inputs - scanned > outputs:
         raise _Refusal(f"has a Scan over {scanned} of its {inputs} inputs")
+
+
+def _check_split(attributes: dict[bytes, _Attribute], outputs: int) -> None:
+    if (parts := _integer(attributes, b"num_outputs", outputs)) != outputs:
+        raise _Refusal(f"has a Split into {parts} parts with {outputs} outputs")
+
+
+def _check_einsum(attributes: dict[bytes, _Attribute], inputs: int) -> None:
+    equation = attributes.get(b"equation")
+    text = bytes(equation.content[0]) if equation and equation.field == "s" else b""
+    text = text.replace(b" ", b"")
+    if not EQUATION.fullmatch(text) or text.partition(b"->")[0].count(b",") != inputs - 1:
+        raise _Refusal(f"has an Einsum of {inputs} inputs with the equation {_shown(text)}")
+
+
+def _integer(attributes: dict[bytes, _Attribute], name: bytes, default: int) -> int:
+    attribute = attributes.get(name)
+    return next(_integers(attribute.content)) if attribute and attribute.field == "i" else default
 
 
 def _name(message: Message, field: str) -> bytes:

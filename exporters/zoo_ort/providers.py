@@ -25,18 +25,18 @@ PROBE = base64.b64decode(
 
 
 def make_session(
-    content: bytes, provider: str, threads: int = 1, graphs: bool = False
+    model: bytes | Path, provider: str, threads: int = 1, graphs: bool = False
 ) -> ort.InferenceSession:
-    """A session for the model `content` on "auto", "cpu" or "cuda": on a CPU with so many threads,
-    on CUDA with or without CUDA graphs.
+    """A session for a model (its bytes or its file) on "auto", "cpu" or "cuda": on a CPU with so
+    many threads, on CUDA with or without CUDA graphs.
 
     "auto" is CUDA where this build has it and the machine has its driver, and else the CPU. Where
     CUDA was chosen, by either word, everything runs there: ProviderError says why if it cannot.
     """
     auto_is_cuda = CUDA in ort.get_available_providers() and _has_cuda_driver()
     if provider == "cuda" or (provider == "auto" and auto_is_cuda):
-        return _cuda_session(content, graphs)
-    return _session(content, _options(threads), CPU)
+        return _cuda_session(model, graphs)
+    return _session(model, _options(threads), CPU)
 
 
 def probe_providers() -> list[ProviderReport]:
@@ -54,7 +54,7 @@ def probe_providers() -> list[ProviderReport]:
     return reports
 
 
-def _cuda_session(content: bytes, graphs: bool = False) -> ort.InferenceSession:
+def _cuda_session(model: bytes | Path, graphs: bool = False) -> ort.InferenceSession:
     if CUDA not in ort.get_available_providers():
         raise ProviderError("CUDA does not run: this build of ONNX Runtime is for CPUs only.")
     if missing := _missing_library(CUDA):
@@ -62,7 +62,7 @@ def _cuda_session(content: bytes, graphs: bool = False) -> ort.InferenceSession:
     options = _options()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = _session(content, options, CUDA, graphs)
+        session = _session(model, options, CUDA, graphs)
     except Exception as error:
         raise ProviderError(f"CUDA does not run in ONNX Runtime here: {_plain(error)}") from None
     if CUDA not in session.get_providers():
@@ -71,13 +71,13 @@ def _cuda_session(content: bytes, graphs: bool = False) -> ort.InferenceSession:
 
 
 def _session(
-    content: bytes, options: ort.SessionOptions, name: str, graphs: bool = False
+    model: bytes | Path, options: ort.SessionOptions, name: str, graphs: bool = False
 ) -> ort.InferenceSession:
     """A session on that provider; without `enable_fallback=0` a failure would be printed and the
     session made on the CPU."""
     # TF32 keeps ten bits of a product's factors: too few to agree with any other provider
     settings = {"use_tf32": "0", "enable_cuda_graph": str(int(graphs))} if name == CUDA else {}
-    return ort.InferenceSession(content, options, providers=[(name, settings)], enable_fallback=0)
+    return ort.InferenceSession(model, options, providers=[(name, settings)], enable_fallback=0)
 
 
 def _options(threads: int = 1) -> ort.SessionOptions:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime as ort
 
-from zoo.artifact import GENERATE, SEQUENCE, STEP, Artifact, ArtifactInfo, ProviderReport
+from zoo.artifact import (
+    GENERATE,
+    SEQUENCE,
+    STEP,
+    Artifact,
+    ArtifactInfo,
+    ProviderReport,
+    SelfDescription,
+)
 from zoo.config import Sampling
 from zoo.engine import Engine
 from zoo.errors import ArtifactError, ProviderError, one_line
@@ -30,28 +39,29 @@ from zoo_ort.providers import CUDA, make_session, probe_providers, provider_name
 from zoo_ort.tuning import choose_file, choose_threads
 
 MEASURED_SECONDS = 0.04
+DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
 
 
 class OnnxRuntime:
     """See `zoo.artifact.Runtime`."""
 
     def open(self, path: Path, provider: str = "auto", threads: int | None = None) -> Artifact:
-        content, info = read_artifact(path)
+        info, as_checked = describe_file(path, ArtifactInfo)
+        if info.graph not in INTERFACES:
+            raise ArtifactError(f"{path} has a graph that this zoo does not run: {info.graph}.")
         if threads is None:
-            threads = choose_threads(path, self._speed) if info.model.mask_token is False else 1
+            threads = 1 if info.model.mask_token else choose_threads(path, self._speed)
         try:
-            session = make_session(content, provider, threads)
+            session = open_session(path, as_checked, provider, threads)
         except ProviderError as error:
             if info.graph == STEP:
                 raise
             raise ProviderError(
                 f"{one_line(error)} ONNX's loops run on the CPU; on CUDA use the step graph."
             ) from None
-        except Exception as error:  # ONNX Runtime's own exceptions have no common base
-            raise ArtifactError(f"ONNX Runtime cannot open {path}: {one_line(error)}") from None
-        _check_interface(path, session, info)
+        check_interface(path, session, *interface(info))
         return Artifact(
-            engine=self._engine(path, content, session, info, threads),
+            engine=self._engine(path, session, info, threads),
             tokenizer=info.tokenizer,
             prompt=info.training.prompt,
             runs_on=f"ONNX Runtime on {provider_name(session)}",
@@ -59,7 +69,7 @@ class OnnxRuntime:
         )
 
     def choose(self, paths: Sequence[Path]) -> Path:
-        infos = {path: read_artifact(path)[1] for path in paths}
+        infos = {path: describe_file(path, ArtifactInfo)[0] for path in paths}
         if len({info.weights for info in infos.values()}) > 1:
             raise ArtifactError(f"{paths[0].parent} holds files of several models; name one.")
         full = [path for path, info in infos.items() if info.precision == "fp32"]
@@ -86,7 +96,6 @@ class OnnxRuntime:
     def _engine(
         self,
         path: Path,
-        content: bytes,
         session: ort.InferenceSession,
         info: ArtifactInfo,
         threads: int,
@@ -98,7 +107,7 @@ class OnnxRuntime:
         if info.graph == GENERATE:
             return GenerateEngine(session, info, beside)
         if session.get_providers()[0] == CUDA:
-            return DeviceEngine(session, info, beside, content, provider)
+            return DeviceEngine(session, info, beside, path.read_bytes(), provider)
         return StepEngine(session, info, beside)
 
     def _find_beside(self, path: Path, info: ArtifactInfo, provider: str, threads: int) -> Beside:
@@ -121,23 +130,53 @@ class OnnxRuntime:
         return beside
 
 
-def read_artifact(path: Path) -> tuple[bytes, ArtifactInfo]:
-    """The file's bytes and what they say of themselves, after all of it was checked."""
+def describe_file(
+    path: Path, description: type[DescriptionT]
+) -> tuple[DescriptionT, tuple[int, ...]]:
+    """What a file says of itself, after all of it was checked, and the identity of what was.
+
+    The bytes are let go of: ONNX Runtime reads the file itself, and two copies would not fit where
+    one does.
+    """
+    as_checked = _identity(path)
     content = read_file(path)
     try:
-        info = ArtifactInfo.from_metadata(read_metadata(path, content))
+        info = description.from_metadata(read_metadata(path, content))
         inspect(path, content)
-        if info.graph not in INTERFACES:
-            raise ArtifactError(f"its graph is of a kind that this zoo does not run: {info.graph}.")
     except ArtifactError as error:
         message = str(error)
         raise ArtifactError(message if str(path) in message else f"{path}: {message}") from None
-    return content, info
+    return info, as_checked
 
 
-def _check_interface(path: Path, session: ort.InferenceSession, info: ArtifactInfo) -> None:
+def open_session(
+    path: Path, as_checked: tuple[int, ...], provider: str, threads: int
+) -> ort.InferenceSession:
+    """A session on a file that was checked, and that has not changed since."""
+    try:
+        session = make_session(path, provider, threads)
+    except ProviderError:
+        raise
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        raise ArtifactError(f"ONNX Runtime cannot open {path}: {one_line(error)}") from None
+    if _identity(path) != as_checked:
+        raise ArtifactError(f"{path} changed while it was opened; open it again.")
+    return session
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file does."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_interface(
+    path: Path, session: ort.InferenceSession, inputs: list[str], outputs: list[str]
+) -> None:
     """Compares the graph's inputs and outputs with what the metadata says of them."""
-    inputs, outputs = interface(info)
     for found, wanted in (
         ([value.name for value in session.get_inputs()], inputs),
         ([value.name for value in session.get_outputs()], outputs),

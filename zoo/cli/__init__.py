@@ -24,6 +24,7 @@ VERBS = (
     "fill",
     "export",
     "verify",
+    "bench",
     "check",
     "new",
     "doctor",

@@ -21,15 +21,24 @@ from zoo.cli.export import describe_proof
               help="Texts that are drawn, beside the greedy one.")  # fmt: skip
 @click.option("--temperature", type=float, default=0.8, show_default=True,
               help="Temperature at which they are drawn.")  # fmt: skip
+@click.option("--max-loss", type=click.FloatRange(min=0), default=0.02, show_default=True,
+              help="Most that a lower precision may cost, in bits per token.")  # fmt: skip
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
               show_default=True, help="Where to run the file.")  # fmt: skip
 def command(
-    file: Path, against: Path, length: int, seeds: int, temperature: float, provider: str
+    file: Path,
+    against: Path,
+    length: int,
+    seeds: int,
+    temperature: float,
+    max_loss: float,
+    provider: str,
 ) -> None:
     """Prove an exported FILE against its run: step by step, and by the texts of both."""
     from zoo.verification import verify
 
-    result = verify(file, against, provider, length=length, seeds=seeds, temperature=temperature)
+    settings = {"length": length, "seeds": seeds, "temperature": temperature}
+    result = verify(file, against, provider, max_loss=max_loss, **settings)
     print(describe_proof(result.proof))
     rows = []
     for sampling, seed, differences in result.texts:

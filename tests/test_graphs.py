@@ -1,0 +1,512 @@
+"""The generation loop and whole sequences as exported graphs, in every precision, against PyTorch,
+NumPy and onnx's reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+import zoo
+from zoo.cli import run as zoo_run
+from zoo.config import Sampling
+from zoo.engine import Engine, Scorer, Stepper
+from zoo.errors import ArtifactError, NoStepError, UnknownNameError, UsageError, VerificationError
+from zoo.model import ModelStepper
+from zoo.proof import SAMPLINGS, compare_texts, prove_generate, prove_sequence
+from zoo_ort.device_loop import DeviceEngine
+from zoo_ort.engines import CHUNK, LONG, GenerateEngine
+
+CELLS = [spec.name for spec in zoo.list_cells() if spec.causal]
+Train = Callable[..., zoo.Run]
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Train, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of all graphs of a small model of a cell, in fp32 and int8."""
+    folders: dict[tuple[str, int], Path] = {}
+
+    def export(cell: str, layers: int = 2) -> Path:
+        if (cell, layers) not in folders:
+            folder = folders[cell, layers] = tmp_path_factory.mktemp(cell)
+            run = trained(cell, layers=layers, epochs=2)
+            for precision in ("fp32", "int8"):
+                zoo.export_all(run, precision=precision, out=folder, max_loss=1.0)
+        return folders[cell, layers]
+
+    return export
+
+
+def feeds_of(file: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    info = zoo.open_source(file).info
+    return dict(zip(info.state_names("in"), state.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_generate_in_the_reference_evaluator(
+    name: str, trained: Train, exported: Callable[..., Path]
+) -> None:
+    """onnx's own evaluator shares no code with ONNX Runtime, and NumPy chooses the tokens."""
+    file = exported(name) / "generate.onnx"
+    onnx.checker.check_model(str(file), full_check=True)
+    stepper, evaluator = ModelStepper(trained(name, layers=2, epochs=2).model), None
+    evaluator = ReferenceEvaluator(str(file))
+    rng = np.random.default_rng(0)
+    for sampling in SAMPLINGS:
+        state = stepper.init_state(2)
+        last = rng.integers(0, stepper.vocab_size, 2)
+        uniform = rng.random((12, 2), dtype=np.float32)
+        found, *leaves = evaluator.run(
+            None,
+            {
+                "token": last,
+                **feeds_of(file, stepper.state_to_arrays(state)),
+                "uniform": uniform,
+                "temperature": np.array(sampling.temperature, np.float32),
+                "top_k": np.array(sampling.top_k),
+                "top_p": np.array(sampling.top_p, np.float32),
+            },
+        )
+        wanted, end = stepper.write(last, state, uniform, sampling)
+        assert found.tolist() == wanted.tolist()
+        for leaf, other in zip(leaves, stepper.state_to_arrays(end).values(), strict=True):
+            np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in zoo.list_cells()])
+def test_sequence_in_the_reference_evaluator(
+    name: str, trained: Train, exported: Callable[..., Path]
+) -> None:
+    file = exported(name) / "sequence.onnx"
+    onnx.checker.check_model(str(file), full_check=True)
+    model = trained(name, layers=2, epochs=2).model.eval()
+    tokens = np.random.default_rng(0).integers(0, model.vocab_size, (3, 17))
+    with torch.no_grad():
+        wanted, end = model(torch.from_numpy(tokens).T)
+    from zoo.model import ModelScorer
+
+    scorer = ModelScorer(model)
+    state = scorer.state_to_arrays(scorer.init_state(3))
+    found, *leaves = ReferenceEvaluator(str(file)).run(
+        None, {"tokens": tokens, **feeds_of(file, state)}
+    )
+    np.testing.assert_allclose(found, wanted.transpose(0, 1), rtol=0, atol=1e-4)
+    for leaf, other in zip(leaves, scorer.state_to_arrays(end).values(), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
+
+
+def test_the_interfaces_are_the_designs(exported: Callable[..., Path]) -> None:
+    folder = exported("lstm", layers=1)
+
+    def interface(name: str) -> tuple[list[str], list[str]]:
+        graph = onnx.load(str(folder / name)).graph
+
+        def shapes(values: object) -> list[str]:
+            return [
+                f"{value.name} {onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)} "
+                f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
+                for value in values
+            ]
+
+        return shapes(graph.input), shapes(graph.output)
+
+    vocab = zoo.open_source(folder / "step.onnx").tokenizer.vocab_size
+    states = ["state_00_layer0_h", "state_01_layer0_c"]
+    before = [f"{name}_in FLOAT ['batch', 24]" for name in states]
+    after = [f"{name}_out FLOAT ['batch', 24]" for name in states]
+    settings = [
+        "uniform FLOAT ['steps', 'batch']", "temperature FLOAT []", "top_k INT64 []",
+        "top_p FLOAT []",
+    ]  # fmt: skip
+    for precision in ("", ".int8"):
+        assert interface(f"generate{precision}.onnx") == (
+            ["token INT64 ['batch']", *before, *settings],
+            ["tokens INT64 ['steps', 'batch']", *after],
+        )
+        assert interface(f"sequence{precision}.onnx") == (
+            ["tokens INT64 ['batch', 'time']", *before],
+            [f"logits FLOAT ['batch', 'time', {vocab}]", *after],
+        )
+
+
+def test_only_the_recurrence_is_in_the_loop(exported: Callable[..., Path]) -> None:
+    """One product in each Scan of `sequence`: the input's product and the head stand outside."""
+    graph = onnx.load(str(exported("lstm") / "sequence.onnx")).graph
+    scans = [node for node in graph.node if node.op_type == "Scan"]
+    assert len(scans) == 2
+    for scan in scans:
+        (body,) = [attribute.g for attribute in scan.attribute if attribute.name == "body"]
+        assert [node.op_type for node in body.node].count("MatMul") == 1
+    # layer 1's input and the head; layer 0's input is looked up
+    assert [node.op_type for node in graph.node].count("MatMul") == 2
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_integers_take_every_product(name: str, exported: Callable[..., Path]) -> None:
+    for graph in ("step", "generate", "sequence"):
+        model = onnx.load(str(exported(name) / f"{graph}.int8.onnx"))
+        text = onnx.printer.to_text(model)
+        assert "MatMulInteger" in text
+        assert "= MatMul (" not in text
+        assert "= Gemm" not in text
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_rows_of_integer_files_do_not_touch_each_other(
+    name: str, exported: Callable[..., Path]
+) -> None:
+    """A row gives the same tokens alone and beside 31 others."""
+    engine = zoo.open_source(exported(name) / "generate.int8.onnx").engine
+    rng = np.random.default_rng(0)
+    last = rng.integers(0, engine.vocab_size, 32)
+    uniform = rng.random((300, 32), dtype=np.float32)
+    sampling = Sampling(temperature=1.0)
+    together, _ = engine.write(last, engine.init_state(32), uniform, sampling)
+    for row in (0, 7, 31):
+        part = slice(row, row + 1)
+        alone, _ = engine.write(last[part], engine.init_state(1), uniform[:, part], sampling)
+        assert alone[:, 0].tolist() == together[:, row].tolist()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_the_same_seed_gives_the_same_text_everywhere(
+    sampling: Sampling, trained: Train, exported: Callable[..., Path]
+) -> None:
+    run, folder = trained("gru", layers=2, epochs=2), exported("gru")
+    settings = sampling.model_dump()
+    texts = {
+        zoo.generate(source, "the fox ", length=3 * CHUNK + 5, seed=11, **settings)
+        for source in (run.path, *(folder / f"{g}.onnx" for g in ("step", "generate", "sequence")))
+    }
+    assert len(texts) == 1
+
+
+def test_a_session_over_chunks_is_at_its_last_token(
+    trained: Train, exported: Callable[..., Path]
+) -> None:
+    """The generate graph runs ahead; what was not taken has not happened."""
+    hot = {"temperature": 1.0}
+    ahead = zoo.Session(exported("lstm") / "generate.onnx", seed=3)
+    single = zoo.Session(trained("lstm", layers=2, epochs=2).path, seed=3)
+    for session in (ahead, single):
+        session.feed("the ")
+    for taken in (1, CHUNK - 1, CHUNK, CHUNK + 1, 5):
+        pieces = [session.stream(200, **hot) for session in (ahead, single)]
+        texts = ["".join(next(stream) for _ in range(taken)) for stream in pieces]
+        assert texts[0] == texts[1]
+        assert ahead.fork().sample(9, **hot) == single.fork().sample(9, **hot)
+    ahead.feed("dog")
+    single.feed("dog")
+    assert ahead.sample(40, **hot) == single.sample(40, **hot)
+    # a stream that was left goes on from where the session is now
+    stream = ahead.stream(50, **hot)
+    first = next(stream)
+    other = ahead.sample(3, **hot)
+    rest = "".join(stream)
+    assert first + other + rest == single.sample(53, **hot)
+
+
+def test_stops(trained: Train, exported: Callable[..., Path]) -> None:
+    run, file = trained("gru", layers=2, epochs=2), exported("gru") / "generate.onnx"
+    whole = zoo.generate(run.path, "the ", length=200, temperature=1.0, seed=2)
+    place = whole.index("o", len("the ") + 40)
+    stop = whole[place - 3 : place + 1]
+    ended = whole[: whole.index(stop, len("the ")) + len(stop)]
+    token = int(run.tokenizer.encode(stop[-1])[0])
+    for source in (run.path, file):
+        given = {"length": 200, "temperature": 1.0, "seed": 2}
+        assert zoo.generate(source, "the ", stop=[stop], **given) == ended
+        short = zoo.generate(source, "the ", stop=[token], **given)
+        assert short == whole[: whole.index(stop[-1], len("the ")) + 1]
+        session = zoo.Session(source, seed=2)
+        session.feed("the ")
+        assert "the " + session.sample(200, stop=[stop], temperature=1.0) == ended
+        following = whole[len(ended) : len(ended) + 20]
+        assert session.sample(20, temperature=1.0) == following
+    with pytest.raises(UsageError, match="stop string is empty"):
+        zoo.generate(file, "the ", stop=[""])
+    assert zoo_run(["generate", str(file), "--prompt", "the ", "--stop", ""]) == 2
+
+
+def test_a_batch_of_prompts_is_each_alone(trained: Train, exported: Callable[..., Path]) -> None:
+    prompts = ["the ", "a", "the quick brown fox jumps", "dog", "the "]
+    for source in (
+        trained("lstm", layers=2, epochs=2).path,
+        exported("lstm") / "generate.onnx",
+        exported("lstm") / "sequence.onnx",
+    ):
+        given = {"length": 2 * CHUNK + 3, "temperature": 1.0, "stop": ["x", "q"]}
+        together = zoo.generate_batch(source, prompts, seed=5, **given)
+        alone = [
+            zoo.generate(source, prompt, seed=5 + row, **given)
+            for row, prompt in enumerate(prompts)
+        ]
+        assert together == alone
+    assert zoo.generate_batch(source, [], length=3) == []
+    assert zoo.generate_batch(source, ["the"], length=0) == ["the"]
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        zoo.generate_batch(source, ["the", ""])
+
+
+def test_scores_agree_and_count_what_they_should(
+    trained: Train, exported: Callable[..., Path], text_file: Path
+) -> None:
+    run, folder = trained("lstm", layers=2, epochs=2), exported("lstm")
+    scores = [
+        zoo.score(source, str(text_file), last=0.2)
+        for source in (run.path, folder / "step.onnx", folder / "sequence.onnx")
+    ]
+    for score in scores[1:]:
+        assert score.nats_per_token == pytest.approx(scores[0].nats_per_token, abs=1e-5)
+    # by hand, in PyTorch: one stream from the initial state
+    ids = run.tokenizer.encode(text_file.read_text())
+    ids = torch.from_numpy(ids[len(ids) - round(len(ids) * 0.2) :])
+    with torch.no_grad():
+        logits, _ = run.model.eval()(ids[:-1, None])
+    nats = torch.nn.functional.cross_entropy(logits[:, 0].double(), ids[1:])
+    assert scores[0].nats_per_token == pytest.approx(float(nats), rel=1e-6)
+    assert scores[0].tokens == len(ids) - 1
+    assert scores[0].bits_per_token == pytest.approx(float(nats) / np.log(2), rel=1e-6)
+    assert scores[0].nats_per_char == scores[0].nats_per_token  # one token a character
+    assert scores[0].perplexity == pytest.approx(np.exp(float(nats)), rel=1e-6)
+    with pytest.raises(UsageError, match="a generate graph gives tokens and no probabilities"):
+        zoo.score(folder / "generate.onnx", str(text_file))
+    for last in (0, 1.5):
+        with pytest.raises(UsageError, match="last must be above 0"):
+            zoo.score(run.path, str(text_file), last=last)
+
+
+def test_a_model_that_knows_nothing_scores_the_vocabulary(trained: Train, text_file: Path) -> None:
+    run = zoo.load(trained("gru", epochs=1).path)
+    with torch.no_grad():
+        run.model.head.weight.zero_()
+        run.model.head.bias.zero_()
+    source = zoo.Source(ModelStepper(run.model), run.tokenizer, "", "PyTorch")
+    assert zoo.score(source, str(text_file)).perplexity == pytest.approx(run.tokenizer.vocab_size)
+
+
+def test_scores_of_models_that_see_both_sides(
+    trained: Train, exported: Callable[..., Path], text_file: Path
+) -> None:
+    run = trained("bidirectional", layers=2, epochs=2)
+    file = exported("bidirectional") / "sequence.onnx"
+    one, other = zoo.score(run.path, str(text_file)), zoo.score(file, str(text_file))
+    assert one.nats_per_token == pytest.approx(other.nats_per_token, abs=1e-5)
+    assert one.tokens == other.tokens < len(text_file.read_text()) * 0.2
+    assert (
+        zoo.fill(file, "the d_g").gaps[0].candidates[0][0]
+        == (zoo.fill(run.path, "the d_g").gaps[0].candidates[0][0])
+    )
+    with pytest.raises(NoStepError):
+        zoo.generate(file)
+
+
+def test_long_prompts_are_read_by_the_sequence_beside(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With and without the sequence graph the text is the same; with it no step is spent on it."""
+    folder = exported("gru")
+    prompt = "the quick brown fox jumps over the lazy dog " * 4
+    lonely = tmp_path / "generate.onnx"
+    lonely.write_bytes((folder / "generate.onnx").read_bytes())
+    wanted = zoo.generate(lonely, prompt, length=20, temperature=1.0)
+    steps = []
+    write = GenerateEngine.write
+
+    def counting(self: GenerateEngine, last: object, state: object, uniform: object, s: object):  # type: ignore[no-untyped-def]
+        steps.append(len(uniform))
+        return write(self, last, state, uniform, s)
+
+    monkeypatch.setattr(GenerateEngine, "write", counting)
+    assert zoo.generate(folder / "generate.onnx", prompt, length=20, temperature=1.0) == wanted
+    assert steps == [20]
+    assert len(prompt) > LONG
+    # a sequence graph of another model is not asked
+    other = tmp_path / "sequence.onnx"
+    other.write_bytes((exported("gru", layers=1) / "sequence.onnx").read_bytes())
+    assert zoo.generate(lonely, prompt, length=20, temperature=1.0) == wanted
+
+
+def test_a_folder_of_files_is_a_source(exported: Callable[..., Path], tmp_path: Path) -> None:
+    folder = exported("lstm")
+    text = zoo.generate(folder / "step.onnx", "the ", length=40, temperature=1.0)
+    assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
+    kept = (folder / "timings.json").read_text()
+    assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
+    assert (folder / "timings.json").read_text() == kept  # measured once
+    (folder / "timings.json").write_text("{damaged")
+    assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for name, source in (("step.onnx", folder), ("generate.onnx", exported("gru"))):
+        (mixed / name).write_bytes((source / name).read_bytes())
+    with pytest.raises(ArtifactError, match="holds files of several models"):
+        zoo.open_source(mixed)
+
+
+def test_export_all_and_verify_each(
+    trained: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = trained("gru", layers=2, epochs=2)
+    out = str(tmp_path / "out")
+    assert zoo_run(["export", str(run.path), "--graph", "all", "--out", out]) == 0
+    files = capsys.readouterr().out.splitlines()
+    assert files == [f"{out}/{name}.onnx" for name in ("step", "generate", "sequence")]
+    arguments = ["--graph", "all", "--precision", "int8", "--max-loss", "1", "--out", out]
+    assert zoo_run(["export", str(run.path), *arguments]) == 0
+    out_text, err = capsys.readouterr()
+    assert "the precision costs +0.0" in err or "the precision costs -0.0" in err
+    for file in [*files, *out_text.splitlines()]:
+        given = ["--length", "40", "--seeds", "1", "--max-loss", "1"]
+        assert zoo_run(["verify", file, "--against", str(run.path), *given]) == 0, file
+        assert "proved over" in capsys.readouterr().out
+
+
+def test_a_precision_that_costs_too_much_is_refused(trained: Train, tmp_path: Path) -> None:
+    run = zoo.load(trained("lstm", epochs=1).path)
+    hidden = run.model.config.hidden
+    with torch.no_grad():  # a unit that is always zero, whose weights take all of the range
+        run.model.stack.cells[0].rnn.bias_ih_l0[3 * hidden] = -1e4  # its output gate
+        run.model.head.weight[:, 0] = 500.0
+    with pytest.raises(VerificationError, match=r"step.int8.onnx was not written: its precision"):
+        zoo.export(run, precision="int8", out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UnknownNameError, match="precision 'int4' is not in the zoo"):
+        zoo.export(run, precision="int4")
+
+
+def test_half_precision(trained: Train, tmp_path: Path) -> None:
+    run = trained("gru", layers=2, epochs=2)
+    exported = zoo.export_all(run, precision="fp16", out=tmp_path)
+    assert [item.path.name for item in exported] == [
+        "step.fp16.onnx", "generate.fp16.onnx", "sequence.fp16.onnx",
+    ]  # fmt: skip
+    for item in exported:
+        assert abs(item.info.proof.cost_bits) < 0.001
+        large = [
+            tensor
+            for tensor in onnx.load(str(item.path)).graph.initializer
+            if len(tensor.dims) == 2
+        ]
+        assert {tensor.data_type for tensor in large} == {onnx.TensorProto.FLOAT16}
+
+
+def test_engines_are_what_they_say(exported: Callable[..., Path]) -> None:
+    kinds = {
+        graph: zoo.open_source(exported("lstm") / f"{graph}.onnx").engine
+        for graph in ("step", "generate", "sequence")
+    }
+    assert [isinstance(kinds[g], Engine) for g in kinds] == [True, True, True]
+    assert [isinstance(kinds[g], Stepper) for g in kinds] == [True, False, True]
+    assert [isinstance(kinds[g], Scorer) for g in kinds] == [True, False, True]
+
+
+class WrongState(GenerateEngine):
+    def write(self, last, state, uniform, sampling):  # type: ignore[no-untyped-def]
+        tokens, state = super().write(last, state, uniform, sampling)
+        return tokens, tuple(leaf + 0.001 * (len(uniform) == 1) for leaf in state)
+
+
+class WrongToken(GenerateEngine):
+    def write(self, last, state, uniform, sampling):  # type: ignore[no-untyped-def]
+        tokens, state = super().write(last, state, uniform, sampling)
+        tokens[0, -1] = (tokens[0, -1] + (sampling.top_p < 1)) % self.vocab_size
+        return tokens, state
+
+
+class StateOfTheNext(GenerateEngine):
+    """Hands back a state that has read the last token too, when it writes many."""
+
+    def write(self, last, state, uniform, sampling):  # type: ignore[no-untyped-def]
+        tokens, state = super().write(last, state, uniform, sampling)
+        if len(uniform) > 1:
+            _, state = super().write(tokens[-1], state, uniform[:1], sampling)
+        return tokens, state
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (WrongState, r"layer0\.h differs by .* at step 0 of 256, at batch size 1"),
+        (WrongToken, r"tokens has \d+ and should have \d+, which was clear by .* at step 3 of"),
+        (StateOfTheNext, r"layer0\.h differs by .* after 37 steps in one run"),
+    ],
+)
+def test_the_proof_of_the_loop_finds_each_fault(
+    wrong: type[GenerateEngine], message: str, trained: Train, exported: Callable[..., Path]
+) -> None:
+    right = zoo.open_source(exported("gru") / "generate.onnx")
+    reference = ModelStepper(trained("gru", layers=2, epochs=2).model)
+    assert prove_generate(reference, right.engine).ties <= 1
+    engine = wrong(right.engine.session, right.info, lambda: None)
+    with pytest.raises(VerificationError, match=message):
+        prove_generate(reference, engine)
+
+
+def test_the_proof_of_sequences_finds_each_fault(
+    trained: Train, exported: Callable[..., Path]
+) -> None:
+    engine = zoo.open_source(exported("gru") / "sequence.onnx").engine
+    reference = ModelStepper(trained("gru", layers=2, epochs=2).model)
+    assert prove_sequence(reference, engine).difference < 1e-5
+
+    class Late(type(engine)):  # type: ignore[misc]
+        def logits(self, tokens, state):  # type: ignore[no-untyped-def]
+            logits, state = super().logits(tokens, state)
+            logits[100:] += 0.001
+            return logits, state
+
+    wrong = Late(engine.session, zoo.open_source(exported("gru") / "sequence.onnx").info)
+    with pytest.raises(VerificationError, match=r"logits differs by .* over steps 56 to 256"):
+        prove_sequence(reference, wrong)
+
+
+def test_the_loop_that_stays_on_a_device(exported: Callable[..., Path]) -> None:
+    """The buffers and bindings of CUDA, on the CPU: it writes what the step loop writes."""
+    path = exported("lstm") / "step.onnx"
+    source = zoo.open_source(path)
+    device = DeviceEngine(
+        source.engine.session, source.info, lambda: None, path.read_bytes(), "cpu"
+    )
+    rng = np.random.default_rng(0)
+    for batch_size in (1, 3, 1):
+        states = [engine.init_state(batch_size) for engine in (device, source.engine)]
+        last = rng.integers(0, device.vocab_size, batch_size)
+        kept = None
+        for size, sampling in zip((1, 7, CHUNK, 2 * CHUNK + 1, 4), SAMPLINGS, strict=True):
+            uniform = rng.random((size, batch_size), dtype=np.float32)
+            kept = kept or (last, states[0], uniform, sampling)
+            found, states[0] = device.write(last, states[0], uniform, sampling)
+            wanted, states[1] = source.engine.write(last, states[1], uniform, sampling)
+            assert found.tolist() == wanted.tolist()
+            for one, other in zip(*states, strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+            last = wanted[-1]
+        # an older state is as good as it was
+        again, _ = device.write(*kept)
+        assert again.tolist() == source.engine.write(*kept)[0].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", CELLS)
+def test_ten_thousand_tokens_with_twenty_seeds(
+    name: str, trained: Train, exported: Callable[..., Path]
+) -> None:
+    """PyTorch, step loop and generate graph: 200,000 tokens without a difference but for ties."""
+    run, folder = trained(name, layers=2, epochs=2), exported(name)
+    engines = [zoo.open_source(folder / f"{graph}.onnx").engine for graph in ("step", "generate")]
+    reference = ModelStepper(run.model)
+    sampling, length = Sampling(temperature=1.0), 10_000
+    prompt = run.tokenizer.encode("the ")
+    for engine in engines:
+        ties = []
+        for seed in range(20):
+            ties += compare_texts(reference, engine, prompt, length, sampling, seed)
+        assert all(tie.is_tie for tie in ties)
+        assert len(ties) <= 4

@@ -15,6 +15,7 @@ from zoo.errors import VerificationError, one_line
 from zoo.model import LanguageModel
 from zoo_onnx.generate import build_generate
 from zoo_onnx.precision import PRECISIONS
+from zoo_onnx.products import plain_products
 from zoo_onnx.sequence import trace_sequence
 from zoo_onnx.step import trace_step
 from zoo_onnx.tables import tabulate
@@ -49,6 +50,7 @@ class OnnxExporter:
         known = self._traces.setdefault(model, {})
         if trace not in known:
             graph = trace(model, info)
+            plain_products(graph.graph)
             tabulate(graph.graph)
             passes.RemoveUnusedNodesPass()(graph)
             known[trace] = ir.to_proto(graph).SerializeToString()

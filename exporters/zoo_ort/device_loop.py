@@ -141,6 +141,7 @@ class DeviceEngine(StepEngine):
         for _ in range(steps):
             self._loop_session.run_with_iobinding(loop.bindings[side], loop.options[side])
             side = 1 - side
+        loop.bindings[1 - side].synchronize_outputs()
         ended = loop.sides[side]
         tokens: Ids = ended[TOKENS].numpy()[:steps]
         after = tuple(ended[name].numpy() for name in self._inputs)
@@ -184,6 +185,8 @@ class DeviceEngine(StepEngine):
             for name, buffer in outputs.items():
                 binding.bind_ortvalue_output(name, target[buffer])
             run = ort.RunOptions()
+            # one run follows another on the device; only a whole chunk is waited for
+            run.add_run_config_entry("disable_synchronize_execution_providers", "1")
             if self._graphs:  # a captured graph holds addresses: one for each direction and size
                 number_of = 2 * len(self._loops) + number + 1
                 run.add_run_config_entry("gpu_graph_id", str(number_of))

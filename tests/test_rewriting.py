@@ -1,0 +1,176 @@
+"""What the exporter does to graphs, against the same products worked out in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+from zoo_onnx.bounds import find_bounds
+from zoo_onnx.precision import to_fp16, to_int8
+from zoo_onnx.products import plain_products
+from zoo_onnx.tables import SMALL, tabulate
+from zoo_onnx.tracing import trace
+
+
+class Step(nn.Module):
+    """A step as a stranger writes it: torch.nn.Linear, an embedding, a cell of torch.nn."""
+
+    def __init__(self, vocab: int = 9, width: int = 8) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, width)
+        self.first, self.bare = nn.Linear(width, 6), nn.Linear(width, 6, bias=False)
+        self.cell, self.head = nn.GRUCell(6, 5), nn.Linear(5, vocab)
+
+    def forward(self, token: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embedding(token)
+        h = self.cell(torch.tanh(self.first(x)) + self.bare(x), h)
+        return self.head(h), h.clone()
+
+
+def traced(**sizes: int) -> tuple[Step, ir.Model]:
+    torch.manual_seed(0)
+    module = Step(**sizes)
+    batch = torch.export.Dim("batch")
+    example = (torch.zeros(3, dtype=torch.int64), torch.zeros(3, 5))
+    model = trace(module, example, ["token", "h"], ["logits", "h_out"], ({0: batch},) * 2, "it")
+    return module, model
+
+
+def evaluate(model: ir.Model, steps: int = 20) -> tuple[list[np.ndarray], list[str]]:
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    evaluator, rng = ReferenceEvaluator(proto), np.random.default_rng(0)
+    h, found = np.zeros((2, 5), np.float32), []
+    for _ in range(steps):
+        logits, h = evaluator.run(None, {"token": rng.integers(0, 9, 2), "h": h})
+        found.append(logits)
+    return found, [node.op_type for node in proto.graph.node]
+
+
+def test_gemm_becomes_a_product_and_a_sum() -> None:
+    _, model = traced()
+    wanted, before = evaluate(model)
+    plain_products(model.graph)
+    found, after = evaluate(model)
+    assert "Gemm" in before
+    assert "Gemm" not in after
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_what_depends_on_the_token_alone_is_looked_up() -> None:
+    module, model = traced()
+    wanted, _ = evaluate(model)
+    plain_products(model.graph)
+    tabulate(model.graph)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    found, operators = evaluate(model)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    # tanh(first(x)) and bare(x) are two tables; the cell's and the head's products are left
+    assert operators.count("Gather") == 2
+    assert operators.count("MatMul") == 3
+    x = module.embedding.weight
+    tables = {
+        tuple(value.const_value.numpy().ravel().round(4))
+        for value in model.graph.initializers.values()
+        if list(value.shape) == [9, 6]
+    }
+    with torch.no_grad():
+        for table in (torch.tanh(module.first(x)), module.bare(x)):
+            assert tuple(table.numpy().ravel().round(4)) in tables
+
+
+def test_a_table_that_would_be_large_is_not_made() -> None:
+    """A narrow embedding of many tokens stays one."""
+
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.wide = nn.Embedding(SMALL // 64, 2), nn.Linear(2, 128, bias=False)
+
+        def forward(self, token: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            h = h + self.wide(self.embedding(token))
+            return h * 2, h.clone()
+
+    batch = torch.export.Dim("batch")
+    example = (torch.zeros(3, dtype=torch.int64), torch.zeros(3, 128))
+    model = trace(Narrow(), example, ["token", "h"], ["y", "h_out"], ({0: batch},) * 2, "it")
+    plain_products(model.graph)
+    tabulate(model.graph)
+    assert [node.op_type for node in model.graph].count("MatMul") == 1
+
+
+def by_hand(x: np.ndarray, weight: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
+    """x W with W in steps of a 64th of each column's largest value, x in steps of `scale`."""
+    step = np.abs(weight).max(0) / 64
+    return np.rint(x / scale) * scale @ (np.rint(weight / step) * step)
+
+
+@pytest.mark.parametrize("bound", [None, 1.0])
+def test_integers_by_hand(bound: float | None) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(40, 24)).astype(np.float32)
+    weight[:, 3] = 0  # a column that has no scale
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [value("x", onnx.TensorProto.FLOAT, ["b", 40])],
+        [value("y", onnx.TensorProto.FLOAT, ["b", 24])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
+    to_int8(model.graph, {} if bound is None else {"x": bound})
+    x = np.tanh(rng.normal(size=(5, 40))).astype(np.float32)
+    x[2] = 0  # a row that has no scale
+    (found,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
+    largest = np.abs(x).max(1, keepdims=True) if bound is None else bound
+    with np.errstate(invalid="ignore"):
+        wanted = np.nan_to_num(by_hand(x.astype(np.float64), weight, largest / 127))
+    wanted[:, 3] = 0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+    assert np.abs(found - x @ weight).max() < 0.2  # of values up to 15
+
+
+def test_half_precision_by_hand() -> None:
+    _, model = traced()
+    wanted, _ = evaluate(model)
+    plain_products(model.graph)
+    to_fp16(model.graph)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    found, _ = evaluate(model)
+    gap = np.abs(np.array(found) - np.array(wanted)).max()
+    assert 1e-7 < gap < 5e-3
+
+
+def test_bounds_follow_the_operations() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[b,4] h, float[b,4] c, float[b,4] x)
+        => (float[b,4] h_out, float[b,4] c_out, float[b,8] y)
+    <float half = {0.5}>
+    {
+        i = Sigmoid (x)
+        gated = Mul (i, h)
+        c_new = Add (gated, c)
+        t = Tanh (c_new)
+        both = Add (gated, t)
+        lower = Mul (both, half)
+        pair = Concat <axis = 1> (lower, t)
+        y = Identity (pair)
+        h_out = Identity (both)
+        c_out = Identity (c_new)
+    }
+    """
+    graph = ir.from_onnx_text(text).graph
+    bounds = {str(v.name): b for v, b in find_bounds(graph, {"h": 1.0, "h_out": 1.0}).items()}
+    assert bounds["gated"] == 1.0
+    assert bounds["t"] == 1.0
+    assert bounds["both"] == 1.0  # declared: by itself it would be 2
+    assert bounds["lower"] == 0.5
+    assert bounds["y"] == 1.0
+    assert "c_new" not in bounds

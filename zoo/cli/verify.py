@@ -37,8 +37,15 @@ def command(
     """Prove an exported FILE against its run: step by step, and by the texts of both."""
     from zoo.verification import verify
 
-    settings = {"length": length, "seeds": seeds, "temperature": temperature}
-    result = verify(file, against, provider, max_loss=max_loss, **settings)
+    result = verify(
+        file,
+        against,
+        provider,
+        length=length,
+        seeds=seeds,
+        temperature=temperature,
+        max_loss=max_loss,
+    )
     print(describe_proof(result.proof))
     rows = []
     for sampling, seed, differences in result.texts:

@@ -36,6 +36,10 @@ smartquotes = False  # --flags and "quotes" are meant as they stand
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+# NumPy's arrays by the names that the code gives them
+autodoc_type_aliases = {
+    alias: alias for alias in ("Ids", "Logits", "Uniform", "Arrays", "State", "npt.ArrayLike")
+}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
@@ -43,7 +47,8 @@ python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|npt|pydantic|pluggy|collections|pathlib|typing)(\..*)?"),
     (r"py:.*", r"(Path|Tensor|Module|nn\.Module|Any|Iterable|Iterator|Sequence|Mapping|Literal.*)"),
-    (r"py:.*", r"(Ids|Logits|Arrays|Tree|Tokenizer|ModelConfig|StateEntry|TrainingFacts|Field)"),
+    (r"py:.*", r"(Ids|Logits|Uniform|Arrays|State|Tree|Tokenizer)"),
+    (r"py:.*", r"(ModelConfig|StateEntry|TrainingFacts|Field)"),
     (r"py:.*", r"zoo\.(state|tokenizers|config|generator|registry|plugins|model)\.\w+"),
     (r"py:.*", r"(int|float|str|bool|bytes|dict|list|tuple|object|None|Exception|UserWarning)"),
     (r"py:.*", r"(\.\.\.|ellipsis)"),
@@ -156,6 +161,12 @@ def tidy_docstring(app, what, name, obj, options, lines):
             )
 
 
+def name_aliases(app, what, name, obj, options, signature, returns):
+    """An alias within another type is a name, too."""
+    alias = r"TypeAliasForwardRef\('([\w.]+)'\)"
+    return tuple(part and re.sub(alias, r"\1", part) for part in (signature, returns))
+
+
 def resolve_public_name(app, env, node, contnode):
     """`zoo.registry.CellSpec` is documented as `zoo.CellSpec`, where readers import it from."""
     name = node.get("reftarget", "").rpartition(".")[2]
@@ -182,5 +193,6 @@ def require_all_public(app, env):
 def setup(app):
     app.connect("source-read", fill_in)
     app.connect("autodoc-process-docstring", tidy_docstring)
+    app.connect("autodoc-process-signature", name_aliases)
     app.connect("missing-reference", resolve_public_name)
     app.connect("env-check-consistency", require_all_public)

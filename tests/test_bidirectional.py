@@ -97,8 +97,8 @@ def test_every_place_that_needs_a_step_says_so(
     ):
         assert zoo_run(arguments) == 2
         assert capsys.readouterr().err == (
-            f"zoo: error: {what} sees the whole sequence at once and has no step to generate with; "
-            "fill gaps with `zoo fill`, export it with `--graph sequence`, or train a causal "
+            f"zoo: error: {what} sees the whole sequence at once and has no step to generate with "
+            "or to export; fill gaps with `zoo fill`, use its sequence graph, or train a causal "
             "cell.\n"
         )
     with pytest.raises(NoStepError):

@@ -510,3 +510,49 @@ def test_ten_thousand_tokens_with_twenty_seeds(
             ties += compare_texts(reference, engine, prompt, length, sampling, seed)
         assert all(tie.is_tie for tie in ties)
         assert len(ties) <= 4
+
+
+def test_a_bidirectional_model_from_pytorch(tmp_path: Path, text_file: Path) -> None:
+    """It knows no gaps; nothing takes it for one that reads in one direction."""
+    from zoo.tokenizers import CharTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CharTokenizer.from_text(text_file.read_text())
+    rnn = torch.nn.GRU(tokenizer.vocab_size, 8, bidirectional=True)
+    head = torch.nn.Linear(16, tokenizer.vocab_size)
+    model = zoo.LanguageModel.from_torch(None, rnn, head, tokenizer)
+    run = zoo.save(model, tokenizer, tmp_path / "r")
+    (exported,) = zoo.export_all(run)
+    assert exported.path.name == "sequence.onnx"
+    (small,) = zoo.export_all(run, precision="int8", max_loss=1.0)
+    assert small.info.proof.cost_bits is not None
+    for source in (run.path, exported.path, exported.path.parent):
+        with pytest.raises(NoStepError):
+            zoo.generate(source, "the")
+        with pytest.raises(UsageError, match="trained without gaps"):
+            zoo.score(source, str(text_file))
+        with pytest.raises(UsageError, match="trained without gaps"):
+            zoo.fill(source, "th_")
+
+
+def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -> None:
+    """Its own runs part by 1e-5 to 1e-3: long sequences may part by as much, and no more."""
+    run = zoo.load(trained("rnn").path)
+    gap = 0.0
+    for gain in (1.0, 1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            hidden = run.model.config.hidden
+            weight = run.model.stack.cells[0].rnn.weight_hh_l0
+            weight.copy_(torch.randn(hidden, hidden) * gain / hidden**0.5)
+        exported = zoo.export_all(run, out=tmp_path / str(gain))
+        gap = exported[0].info.proof.float64_gap
+        if gap > 1e-5:
+            break
+    assert gap > 1e-5
+
+
+def test_scores_of_a_folder(exported: Callable[..., Path], text_file: Path) -> None:
+    folder = exported("lstm")
+    wanted = zoo.score(folder / "sequence.onnx", str(text_file), last=0.1)
+    assert zoo.score(folder, str(text_file), last=0.1) == wanted

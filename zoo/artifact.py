@@ -174,11 +174,13 @@ class SelfDescription(Settings):
 class ArtifactInfo(SelfDescription):
     """What an exported language model says about itself.
 
-    `weights` is the SHA-256 of the weights that it was exported from: files of one model have one.
+    `causal` is false for a model that sees the whole sequence at once. `weights` is the SHA-256 of
+    the weights that it was exported from: files of one model have one.
     """
 
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     model: ModelConfig
+    causal: bool = True
     tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
     weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
     training: TrainingFacts = TrainingFacts()
@@ -216,8 +218,9 @@ class Runtime(Protocol):
         CPU, by default what is fastest. Raises ArtifactError for a file that is not ours or
         damaged, ProviderError for a provider that does not run."""
 
-    def choose(self, paths: Sequence[Path]) -> Path:
-        """Which of the files of one model generates fastest on this machine's CPU."""
+    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
+        """Which of the files of one model to use there: the one that generates fastest, or one that
+        `scores`."""
 
     def probe(self) -> Sequence[ProviderReport]:
         """Each provider that this runtime was built with, tried on a small graph."""

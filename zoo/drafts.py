@@ -19,8 +19,6 @@ from zoo.errors import VerificationError
 from zoo.generator import find_runtime
 from zoo.model import LanguageModel, ModelScorer, ModelStepper, to_float64
 from zoo.proof import (
-    PIECES,
-    SHORT_PIECES,
     TOLERANCE,
     Proof,
     free_gap,
@@ -42,13 +40,7 @@ FULL = "fp32"
 ROUNDED_TOLERANCE = 0.05
 COST_ROWS, COST_STEPS = 16, 600
 
-# What a step needs to have proved of it, by the kind of graph. Each takes the reference, the
-# candidate and a tolerance.
-PROOFS: dict[str, Callable[..., Proof]] = {
-    STEP: prove_step,
-    GENERATE: prove_generate,
-    SEQUENCE: prove_sequence,
-}
+PROOFS: dict[str, Callable[..., Proof]] = {STEP: prove_step, GENERATE: prove_generate}
 
 
 @dataclass(frozen=True)
@@ -117,9 +109,9 @@ class DraftRoom:
     def prove(self, exporter: Exporter, info: ArtifactInfo, engine: Any) -> Proof:
         """A full-precision graph is compared with the model. One of lower precision is compared
         with the graph of that precision which shows what it costs, unless it is that one."""
-        amplifies = self.gap is not None and Proof.gap_amplifies(self.gap)
+        gap = self.gap or 0.0
         if info.precision == FULL:
-            proof = prove(info.graph, self.reference, engine, TOLERANCE, amplifies)
+            proof = prove(info.graph, self.reference, engine, TOLERANCE, gap)
             return proof.model_copy(update={"float64_gap": self.gap})
         judged = STEP if self.model.causal else SEQUENCE
         if info.precision not in self._lower:
@@ -131,14 +123,14 @@ class DraftRoom:
             self._lower[info.precision] = shown, self._measure(judged, shown)
         reference, proof = self._lower[info.precision]
         if info.graph != judged:
-            found = prove(info.graph, reference, engine, ROUNDED_TOLERANCE, amplifies)
+            found = prove(info.graph, reference, engine, ROUNDED_TOLERANCE, gap)
             cost = {"cost_bits": proof.cost_bits, "cost_measured_on": proof.cost_measured_on}
             proof = found.model_copy(update=cost)
         return proof.model_copy(update={"float64_gap": self.gap})
 
     def _measure(self, graph: str, engine: Any) -> Proof:
         """How far a lower precision is from the model, and what it costs."""
-        proof = prove(graph, self.reference, engine, np.inf, False)
+        proof = prove(graph, self.reference, engine, np.inf, 0.0)
         text, name = self._text, self._text_name
         if text is None:
             text, name = self._own_text(), "its own text"
@@ -167,11 +159,10 @@ class DraftRoom:
         return np.stack(written, axis=1).ravel()
 
 
-def prove(graph: str, reference: Any, candidate: Any, tolerance: float, amplifies: bool) -> Proof:
-    """The proof that suits this kind of graph."""
+def prove(graph: str, reference: Any, candidate: Any, tolerance: float, gap: float) -> Proof:
+    """The proof that suits this kind of graph; `gap` is the model's own (see `free_gap`)."""
     if graph == SEQUENCE:
-        pieces = SHORT_PIECES if amplifies else PIECES
-        return prove_sequence(reference, candidate, tolerance=tolerance, pieces=pieces)
+        return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap)
     return PROOFS[graph](reference, candidate, tolerance=tolerance)
 
 

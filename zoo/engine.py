@@ -63,7 +63,12 @@ class Stepper(HasState, Protocol):
 
 @runtime_checkable
 class Scorer(HasState, Protocol):
-    """Logits of whole sequences; all that a model that sees both sides can give."""
+    """Logits of whole sequences; all that a model that sees both sides can give.
+
+    `mask_token` is what stands for a gap in its input; None for a model that knows none.
+    """
+
+    mask_token: int | None
 
     def logits(self, tokens: Ids, state: Any) -> tuple[Logits, Any]:
         """Logits [T, B, V], one for each token [T, B], and the state after the last; T at least
@@ -74,6 +79,7 @@ class StepLoop:
     """What a Stepper needs to be an Engine and a Scorer: loops over its `step`."""
 
     chunk = 1
+    mask_token: int | None = None
 
     def read(self: Any, tokens: Ids, state: Any) -> Any:
         for column in tokens:

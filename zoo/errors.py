@@ -18,11 +18,14 @@ class UsageError(ZooError):
 
 
 class UnknownNameError(UsageError):
-    """A name that nothing is registered under; the message lists the near ones."""
+    """A name that nothing is registered under; the message lists the near ones, or else says what
+    lists all, or lists them where nothing does."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], listed_by: str) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> None:
+        known = list(known)
         near = near_names(name, known)
-        hint = f"did you mean {near}?" if near else f"{listed_by} lists what there is."
+        listed = f"{listed_by} lists what there is." if listed_by else f"it has {', '.join(known)}."
+        hint = f"did you mean {near}?" if near else listed
         super().__init__(f"{kind} {name!r} is not in the zoo; {hint}")
 
 
@@ -31,8 +34,8 @@ class NoStepError(UsageError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} sees the whole sequence at once and has no step to generate with; fill gaps "
-            f"with `zoo fill`, export it with `--graph sequence`, or train a causal cell."
+            f"{what} sees the whole sequence at once and has no step to generate with or to "
+            f"export; fill gaps with `zoo fill`, use its sequence graph, or train a causal cell."
         )
 
 

@@ -113,9 +113,9 @@ def find_exporters(
     found: dict[str, Exporter] = {}
     for graph in kinds if graphs is None else graphs:
         if graph not in kinds:
-            raise UnknownNameError("graph", graph, kinds, _listing(kinds))
+            raise UnknownNameError("graph", graph, kinds)
         if precision not in precisions:
-            raise UnknownNameError("precision", precision, precisions, _listing(precisions))
+            raise UnknownNameError("precision", precision, precisions)
         for spec in specs:
             if graph in spec.graphs and precision in spec.precisions:
                 if spec.name not in made:
@@ -123,10 +123,6 @@ def find_exporters(
                 found[graph] = made[spec.name]
                 break
     return found
-
-
-def _listing(names: Sequence[str]) -> str:
-    return f"there is: {', '.join(names) or 'none'};"
 
 
 def describe(
@@ -146,6 +142,7 @@ def describe(
         graph=graph,
         precision=precision,
         model=model.config,
+        causal=model.causal,
         tokenizer=tokenizer,
         state=tuple(
             StateEntry.from_row(name, row[0], bounds.get(name)) for name, row in rows.items()

@@ -56,6 +56,8 @@ def fill(
             "generate`, or train a cell that sees both sides."
         )
     assert isinstance(source.engine, Scorer)
+    if source.engine.mask_token is None:
+        raise UsageError("this model was trained without gaps and cannot fill them.")
     if len(gap) != 1 or gap not in text:
         raise UsageError(
             f"the text has no gap; write {gap[:1] or GAP!r} for each token to fill in."
@@ -68,7 +70,7 @@ def fill(
     for index, piece in enumerate(pieces):
         if index:
             positions.append(len(ids))
-            ids.append(source.engine.vocab_size)
+            ids.append(source.engine.mask_token)
         ids.extend(source.tokenizer.encode(piece).tolist())
     probabilities = fill_ids(source.engine, np.array(ids))
     gaps = []

@@ -42,17 +42,21 @@ class Source:
 
 
 def open_source(
-    source: str | Path, provider: str = "auto", registry: Registry | None = None
+    source: str | Path,
+    provider: str = "auto",
+    registry: Registry | None = None,
+    *,
+    scores: bool = False,
 ) -> Source:
     """A run folder, to be computed by PyTorch, or an exported file, by the runtime registered for
-    its suffix; of a folder of exported files, the one that its runtime finds fastest. `provider` is
-    "auto", "cpu" or "cuda"; ProviderError if it does not run here."""
+    its suffix; of a folder of exported files, the one that its runtime finds fastest, or one that
+    `scores`. `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here."""
     path = Path(source)
     registry = registry or load_registry()
     if path.is_dir():
         if exported := _exported_files(path, registry):
-            path = find_runtime(exported[0], registry).choose(exported)
-            return find_runtime(path, registry).open(path, provider)
+            runtime = find_runtime(exported[0], registry)
+            return runtime.open(runtime.choose(exported, provider, scores=scores), provider)
         from zoo.run import open_run_source
 
         return open_run_source(path, provider, registry)
@@ -99,9 +103,9 @@ def stream(
     `source` is a run folder, an exported file, or an opened Source. Without a `prompt`, the one
     that the model was trained to show its samples with. `length` counts tokens; a token in `stop`,
     or a text that holds a string in `stop`, ends it before (and is part of it). The same seed gives
-    the same text from every source of one model. Characters of the prompt that are not in the
-    vocabulary become `<unk>`, with one ZooWarning. Raises UsageError for an empty prompt or a
-    negative length.
+    the same text from every source of one model in full precision. Characters of the prompt that
+    are not in the vocabulary become `<unk>`, with one ZooWarning. Raises UsageError for an empty
+    prompt or a negative length.
     """
     if not isinstance(source, Source):
         source = open_source(source, provider, registry)
@@ -114,13 +118,18 @@ def stream(
     return source.tokenizer.stream(position.write(length, sampling, stops))
 
 
-def generate(source: Source | str | Path, prompt: str | None = None, **settings: Any) -> str:
+def generate(
+    source: Source | str | Path,
+    prompt: str | None = None,
+    length: int = DEFAULT_LENGTH,
+    **settings: Any,
+) -> str:
     """`prompt` and its continuation; takes what `stream` takes."""
     registry = settings.get("registry")
     if not isinstance(source, Source):
         source = open_source(source, settings.pop("provider", "auto"), registry)
     prompt = source.prompt if prompt is None else prompt
-    return prompt + "".join(stream(source, prompt, **settings))
+    return prompt + "".join(stream(source, prompt, length, **settings))
 
 
 def generate_batch(

@@ -220,6 +220,7 @@ class ModelScorer:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self.vocab_size = model.vocab_size
+        self.mask_token = model.vocab_size if model.config.mask_token else None
         self._device = next(model.parameters()).device
 
     def init_state(self, batch_size: int) -> tuple[Any, ...]:

@@ -50,7 +50,7 @@ def score(
     gives no probabilities, CorpusError for a text that is too short.
     """
     if not isinstance(source, Source):
-        source = open_source(source, provider, registry)
+        source = open_source(source, provider, registry, scores=True)
     if not 0 < last <= 1:
         raise UsageError(f"last must be above 0 and at most 1 (got {last}).")
     if not isinstance(source.engine, Scorer):
@@ -66,6 +66,8 @@ def score(
     if isinstance(source.engine, Engine):
         targets, nats = ids[1:], text_nats(source.engine, ids[:, None])[:, 0]
     else:
+        if source.engine.mask_token is None:
+            raise UsageError("this model was trained without gaps: it has nothing to predict.")
         targets, nats = masked_nats(source.engine, ids)
     chars = max(1, len(source.tokenizer.decode(targets.tolist())))
     mean, by_char = float(nats.mean()), float(nats.sum()) / chars
@@ -92,7 +94,7 @@ def text_nats(engine: Scorer, tokens: Ids) -> npt.NDArray[np.float64]:
 
 def masked_nats(engine: HasState, ids: Ids) -> tuple[Ids, npt.NDArray[np.float64]]:
     """The masked tokens of `ids`, and -ln p of each given what is around it. The same are masked
-    every time; the mask is the token after the vocabulary."""
+    every time. A model that knows no gaps is shown the tokens themselves."""
     assert isinstance(engine, Scorer)
     rng = np.random.default_rng(0)
     targets, found = [], []
@@ -100,7 +102,9 @@ def masked_nats(engine: HasState, ids: Ids) -> tuple[Ids, npt.NDArray[np.float64
         window = ids[start : start + MASKED_WINDOW]
         draws = rng.random(len(window))
         masked = (draws < MASKED_SHARE) | (draws == draws.min())
-        shown = np.where(masked, engine.vocab_size, window)
+        shown = window if engine.mask_token is None else window.copy()
+        if engine.mask_token is not None:
+            shown[masked] = engine.mask_token
         logits, _ = engine.logits(shown[:, None], engine.init_state(1))
         targets.append(window[masked])
         found.append(_nats(logits[:, 0][masked], window[masked]))

@@ -36,6 +36,7 @@ class SessionEngine:
 
     def __init__(self, session: ort.InferenceSession, info: ArtifactInfo) -> None:
         self.vocab_size = info.tokenizer.vocab_size
+        self.mask_token = self.vocab_size if info.model.mask_token else None
         self.session = session
         self._entries = info.state
         self._inputs = info.state_names("in")

@@ -33,10 +33,17 @@ def make_session(
     "auto" is CUDA where this build has it and the machine has its driver, and else the CPU. Where
     CUDA was chosen, by either word, everything runs there: ProviderError says why if it cannot.
     """
-    auto_is_cuda = CUDA in ort.get_available_providers() and _has_cuda_driver()
-    if provider == "cuda" or (provider == "auto" and auto_is_cuda):
+    if resolve_provider(provider) == "cuda":
         return _cuda_session(model, graphs)
     return _session(model, _options(threads), CPU)
+
+
+def resolve_provider(provider: str) -> str:
+    """What "auto" means here: "cuda" where this build has it and there is a driver, or "cpu"."""
+    if provider != "auto":
+        return provider
+    available = CUDA in ort.get_available_providers() and _has_cuda_driver()
+    return "cuda" if available else "cpu"
 
 
 def probe_providers() -> list[ProviderReport]:

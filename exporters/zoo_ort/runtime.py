@@ -35,7 +35,13 @@ from zoo_ort.engines import (
     interface,
 )
 from zoo_ort.inspection import inspect, read_file
-from zoo_ort.providers import CUDA, make_session, probe_providers, provider_name
+from zoo_ort.providers import (
+    CUDA,
+    make_session,
+    probe_providers,
+    provider_name,
+    resolve_provider,
+)
 from zoo_ort.tuning import choose_file, choose_threads
 
 MEASURED_SECONDS = 0.04
@@ -49,16 +55,17 @@ class OnnxRuntime:
         info, as_checked = describe_file(path, ArtifactInfo)
         if info.graph not in INTERFACES:
             raise ArtifactError(f"{path} has a graph that this zoo does not run: {info.graph}.")
+        if info.graph != STEP:
+            if provider == "cuda":
+                raise ProviderError(
+                    f"{path} has a loop, and ONNX's loops run on the CPU; on CUDA use the step "
+                    f"graph."
+                )
+            provider = "cpu"
         if threads is None:
-            threads = 1 if info.model.mask_token else choose_threads(path, self._speed)
-        try:
-            session = open_session(path, as_checked, provider, threads)
-        except ProviderError as error:
-            if info.graph == STEP:
-                raise
-            raise ProviderError(
-                f"{one_line(error)} ONNX's loops run on the CPU; on CUDA use the step graph."
-            ) from None
+            on_cpu = resolve_provider(provider) == "cpu"
+            threads = choose_threads(path, self._speed) if on_cpu and info.causal else 1
+        session = open_session(path, as_checked, provider, threads)
         check_interface(path, session, *interface(info))
         return Artifact(
             engine=self._engine(path, session, info, threads),
@@ -68,13 +75,18 @@ class OnnxRuntime:
             info=info,
         )
 
-    def choose(self, paths: Sequence[Path]) -> Path:
+    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
         infos = {path: describe_file(path, ArtifactInfo)[0] for path in paths}
         if len({info.weights for info in infos.values()}) > 1:
             raise ArtifactError(f"{paths[0].parent} holds files of several models; name one.")
-        full = [path for path, info in infos.items() if info.precision == "fp32"]
-        causal = [path for path in full or paths if not infos[path].model.mask_token]
-        return choose_file(causal, self._speed) if causal else paths[0]
+        full = [path for path in paths if infos[path].precision == "fp32"]
+        by_graph = {infos[path].graph: path for path in reversed(full or paths)}
+        if scores and (found := by_graph.get(SEQUENCE) or by_graph.get(STEP)):
+            return found
+        if resolve_provider(provider) == "cuda" and STEP in by_graph:
+            return by_graph[STEP]
+        writers = [by_graph[graph] for graph in (GENERATE, STEP) if graph in by_graph]
+        return choose_file(writers, self._speed) if writers else next(iter(by_graph.values()))
 
     def probe(self) -> Sequence[ProviderReport]:
         return probe_providers()
@@ -101,7 +113,7 @@ class OnnxRuntime:
         threads: int,
     ) -> SessionEngine:
         if info.graph == SEQUENCE:
-            return (SequenceScorer if info.model.mask_token else SequenceEngine)(session, info)
+            return (SequenceEngine if info.causal else SequenceScorer)(session, info)
         provider = provider_name(session).lower()
         beside = self._find_beside(path, info, provider, threads)
         if info.graph == GENERATE:

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from pydantic import Field, TypeAdapter, ValidationError
 
 from zoo.config import Settings
+from zoo.cores import usable_cores
 
 TIMINGS = "timings.json"
 MAX_TIMINGS = 1000
@@ -42,12 +43,12 @@ _TIMINGS = TypeAdapter(list[Timing])
 
 def choose_threads(path: Path, speed: Speed) -> int:
     """One thread for a file that fits into a core's cache; else what was measured to be faster."""
-    cores = usable_cores()
-    if cores == 1 or path.stat().st_size <= ONE_CORES_CACHE:
-        return 1
+    candidates = _candidates(path)
+    if len(candidates) == 1:
+        return candidates[0]
     speeds = _measure([path], speed)
     if speeds is None:
-        return cores
+        return candidates[-1]
     return max(speeds, key=speeds.__getitem__)[1]
 
 
@@ -59,11 +60,10 @@ def choose_file(paths: Sequence[Path], speed: Speed) -> Path:
     return paths[0] if speeds is None else max(speeds, key=speeds.__getitem__)[0]
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _candidates(path: Path) -> list[int]:
+    """The numbers of threads that are worth a try."""
+    fits = path.stat().st_size <= ONE_CORES_CACHE
+    return [1] if fits else sorted({1, usable_cores()})
 
 
 def _measure(paths: Sequence[Path], speed: Speed) -> dict[tuple[Path, int], float] | None:
@@ -72,7 +72,7 @@ def _measure(paths: Sequence[Path], speed: Speed) -> dict[tuple[Path, int], floa
     known = _read(book)
     found, new = {}, []
     for path in paths:
-        for threads in sorted({1, usable_cores()}):
+        for threads in _candidates(path):
             status = path.stat()
             key = Timing(
                 file=path.name,
@@ -114,4 +114,5 @@ def _write(book: Path, timings: list[Timing]) -> None:
         handle, temporary = tempfile.mkstemp(dir=book.parent, prefix=f".{book.name}.")
         with os.fdopen(handle, "w") as file:
             json.dump([timing.model_dump() for timing in timings], file, indent=1)
+        os.chmod(temporary, 0o644)
         os.replace(temporary, book)

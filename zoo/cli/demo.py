@@ -32,6 +32,6 @@ def command(minutes: float, out: Path | None) -> None:
     note(f"$ zoo export {out}")
     exported = export(out)
     assert exported.info.proof is not None
-    note(describe_proof(exported.info.proof))
+    note(f"{exported.path.name}: {describe_proof(exported.info.proof)}")
     note(f"$ zoo generate {exported.path} --temperature 0.6")
     print_stream(open_source(exported.path), None, 400, temperature=0.6)

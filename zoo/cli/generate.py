@@ -48,7 +48,7 @@ def command(
 
     SOURCE may also be the folder of files exported from one run: the fastest of them is taken.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
-    the same text from a run and from the files exported from it.
+    the same text from a run and from the files exported from it in full precision.
     """
     from zoo.generator import open_source
 

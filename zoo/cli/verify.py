@@ -34,7 +34,8 @@ def command(
     max_loss: float,
     provider: str,
 ) -> None:
-    """Prove an exported FILE against its run: step by step, and by the texts of both."""
+    """Prove an exported FILE against its run: step by step and, if it generates in full precision,
+    by the texts of both."""
     from zoo.verification import verify
 
     result = verify(

@@ -18,7 +18,7 @@ from zoo.config import Sampling
 from zoo.engine import Engine, Scorer, Stepper
 from zoo.errors import ArtifactError, NoStepError, UnknownNameError, UsageError, VerificationError
 from zoo.model import ModelStepper
-from zoo.proof import SAMPLINGS, compare_texts, prove_generate, prove_sequence
+from zoo.proof import SAMPLINGS, compare_texts, prove_generate, prove_sequence, prove_step
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
 
@@ -556,3 +556,24 @@ def test_scores_of_a_folder(exported: Callable[..., Path], text_file: Path) -> N
     folder = exported("lstm")
     wanted = zoo.score(folder / "sequence.onnx", str(text_file), last=0.1)
     assert zoo.score(folder, str(text_file), last=0.1) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ten_thousand_steps_of_a_model_that_amplifies(trained: Train, tmp_path: Path) -> None:
+    """Its texts may part; each of its steps may not."""
+    run = zoo.load(trained("rnn", layers=2, epochs=2).path)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for cell in run.model.stack.cells:
+            cell.rnn.weight_hh_l0.copy_(torch.randn(24, 24) * 3 / 24**0.5)
+    files = {item.info.graph: item for item in zoo.export_all(run, out=tmp_path)}
+    assert files["step"].info.proof.amplifies
+    reference = ModelStepper(run.model.eval())
+    step, generate, sequence = (
+        zoo.open_source(files[graph].path).engine for graph in ("step", "generate", "sequence")
+    )
+    assert prove_step(reference, step, steps=10_000).difference < 1e-5
+    assert prove_generate(reference, generate, steps=10_000).difference < 1e-5
+    gap = files["step"].info.proof.float64_gap
+    assert prove_sequence(reference, sequence, steps=10_000, gap=gap).difference < 1e-5

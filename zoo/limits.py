@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.cell import Cell
 from zoo.config import ModelConfig
+from zoo.cores import usable_cores
 from zoo.device import choose_device
 from zoo.errors import ProviderError, UnknownNameError
 from zoo.model import LanguageModel, OneHot
@@ -106,10 +107,10 @@ class _ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def probes(
     products: Products, place: Place, batches: Sequence[int]
-) -> list[tuple[int | None, Callable[[], int]]]:
-    """What to measure the limits by. Each does some work and says how much: multiply-adds at a
-    batch size, or, for None, bytes. Products come twice, with either layout of the right factor;
-    none at all where there are no `products`, or PyTorch does not run at the place."""
+) -> list[tuple[int, Callable[[], int]]]:
+    """What to measure the limits by: each does some work and says how much. It is multiply-adds at
+    a batch size, in products that come twice, with either layout of the right factor; and with 0
+    for a batch size, bytes. None at all where PyTorch does not run, or `products` is empty."""
     if not products:
         return []
     try:
@@ -117,7 +118,7 @@ def probes(
     except ProviderError:
         return []
     weights = torch.rand(sum(products.values()), device=device)
-    found: list[tuple[int | None, Callable[[], int]]] = [(None, partial(_read, weights))]
+    found: list[tuple[int, Callable[[], int]]] = [(0, partial(_read, weights))]
     size, columns = max(products, key=math.prod)
     for batch in batches:
         left = torch.rand(batch, size, device=device)
@@ -134,13 +135,6 @@ def _read(weights: Tensor) -> int:
 def _multiply(left: Tensor, right: Tensor) -> int:
     torch.mm(left, right)
     return left.shape[0] * right.numel()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, Any]:

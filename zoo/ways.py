@@ -93,7 +93,8 @@ def find_ways(
             engine = open_engine()
             found += [Way(name, batch, make(engine, batch), reads, size) for batch in batches]
         except ProviderError as error:
-            found += [Way(name, batch, reason=one_line(error)) for batch in batches]
+            reason = one_line(error)
+            found += [Way(name, batch, reads=reads, reason=reason) for batch in batches]
     return sorted(found, key=lambda way: batches.index(way.batch))
 
 

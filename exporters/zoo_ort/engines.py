@@ -21,7 +21,9 @@ from zoo.artifact import (
 )
 from zoo.config import Sampling
 from zoo.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform
+from zoo.errors import ArtifactError
 from zoo.tokenizers import Ids
+from zoo_ort.providers import run_session
 
 State = tuple[np.ndarray, ...]
 Beside = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
@@ -41,6 +43,8 @@ class SessionEngine:
         self._entries = info.state
         self._inputs = info.state_names("in")
         self._outputs = info.state_names("out")
+        rank = 3 if info.graph == SEQUENCE else 2
+        self._ranks = [rank, *(1 + len(entry.shape) for entry in info.state)]
 
     def init_state(self, batch_size: int) -> State:
         return tuple(entry.initial_rows(batch_size) for entry in self._entries)
@@ -54,7 +58,10 @@ class SessionEngine:
     def _run(self, output: str, state: State, **feeds: Any) -> tuple[Any, State]:
         """One run: the output by that name, and the next state."""
         feeds.update(zip(self._inputs, state, strict=True))
-        result, *leaves = self.session.run([output, *self._outputs], feeds)
+        result, *leaves = run_session(self.session, [output, *self._outputs], feeds)
+        found = [result.ndim, *(leaf.ndim for leaf in leaves)]
+        if found != self._ranks:  # ONNX Runtime does not hold a graph to the shapes it declares
+            raise ArtifactError("the graph's outputs are not what it says; export the run again.")
         return result, tuple(leaves)
 
 

@@ -1,12 +1,13 @@
 """What a file may hold, seen to before ONNX Runtime reads it: files come from strangers.
 
 The whole structure is walked, down to the attributes of every node. A field that is not expected
-is refused rather than skipped, and so is one that is given twice where onnx.proto has it once:
-nothing means something to ONNX Runtime that was not looked at here. Of the tensors only the sizes
-are looked at, and the values of those that say how large another tensor will be.
+is refused rather than skipped, and so is one that is given twice where onnx.proto has it once: what
+ONNX Runtime makes of a file rests on nothing that was not looked at here. Of tensors the sizes are
+looked at, and the values of those that say how large another tensor will be.
 
-What looking cannot find is how long a graph runs and how much memory it takes: small tensors can
-be multiplied into large ones.
+What looking cannot find is how long a graph runs and how much memory it takes, since small tensors
+can be multiplied into large ones, nor what ONNX Runtime makes of shapes that the graph computes: an
+Einsum or a Conv of the wrong rank ends the process.
 """
 
 from __future__ import annotations
@@ -33,19 +34,20 @@ from zoo_ort.container import (
 )
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
-MAX_IR_VERSION = 10  # the newest whose fields the layouts below were written from
-OPSETS = range(13, 21)  # before 13 shapes were attributes; 20 is what the zoo writes
+OPSETS = range(13, 21)  # before 13 sizes were attributes; the zoo writes 20
+IR_VERSIONS = range(7, 11)  # 7 came with opset 13; the layouts below are those of 10
 DOMAINS = frozenset({b"", b"ai.onnx"})  # two names of the standard operators
-MAX_NODES = 200_000  # a hundred times the largest cell's; they are read in a few seconds
-MAX_FIELDS = 20 * MAX_NODES  # of all messages together: a node with all that belongs to it has 12
+MAX_NODES = 100_000  # a hundred times what a large cell has; they are walked in two seconds
+MAX_FIELDS = 20 * MAX_NODES  # in all messages together; a node of two attributes takes 16
 MAX_DEPTH = 4  # a generate graph nests three: Scan > If (top-p) > If (top-k)
 MAX_RANK = 8  # as in `zoo.artifact.StateEntry`
-MAX_WINDOW = 2**16  # of a convolution over time
+MAX_WINDOW = 2**16  # of a convolution over time, and for the numbers of channels and groups
 MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32
 
 # What PyTorch writes for recurrent cells. Loop is not here: a number in the file says how often it
 # runs, where Scan runs once for each row of a tensor. Nothing is random (draws come from outside),
-# and nothing touches strings, sequences or files.
+# and nothing touches strings, sequences or files. ReverseSequence is not here because ONNX Runtime
+# does not check the rank of what it reverses, and PyTorch never writes it.
 OPERATORS = """
 Abs Acos Acosh Add Asin Asinh Atan Atanh Ceil Cos Cosh Div Erf Exp Floor Log Max Mean Min Mod
 Mul Neg Pow Reciprocal Round Sign Sin Sinh Sqrt Sub Sum Tan Tanh
@@ -78,6 +80,9 @@ class _Refusal(Exception):
 
     def __init__(self, wrong: str, advice: str = AGAIN) -> None:
         super().__init__(f"{wrong}; {advice}")
+
+
+Message: TypeAlias = dict[str, list[memoryview]]  # the contents of the fields, by name
 
 
 class _Layout:
@@ -239,8 +244,8 @@ def read_file(path: Path) -> bytes:
 
 
 def inspect(path: Path, content: bytes) -> None:
-    """Raises ArtifactError where the content of the file at `path` is not a model that the zoo
-    writes, or not one that is safe to open; for whatever looks like it, quickly."""
+    """Raises ArtifactError where `content`, the file at `path`, is not a model such as the zoo
+    writes. Takes about a microsecond for each field; weights are passed over."""
     _check_size(path, len(content))
     try:
         _Walk().model(memoryview(content))
@@ -255,9 +260,6 @@ def _check_size(path: Path, size: int) -> None:
         raise ArtifactError(f"{path} is {size:,} bytes; a model is at most {MAX_FILE_BYTES:,}.")
 
 
-Message: TypeAlias = dict[str, list[memoryview]]
-
-
 class _Tensor(NamedTuple):
     """A tensor that stands in the file; `field` is the one that holds its values."""
 
@@ -266,11 +268,13 @@ class _Tensor(NamedTuple):
     content: Sequence[memoryview]
 
     def held(self) -> int:
-        """How many values there are; a part of one counts as none."""
+        """How many values there are; ValueError for a part of one."""
         if self.field in VARINT_FIELDS:  # the last byte of each has no high bit
             return sum(int((np.frombuffer(c, np.uint8) < 0x80).sum()) for c in self.content)
-        width = self.element.dtype.itemsize
-        return sum(len(content) // width for content in self.content)
+        count, rest = divmod(sum(map(len, self.content)), self.element.dtype.itemsize)
+        if rest:
+            raise ValueError("a part of a number")
+        return count
 
     def values(self) -> list[float]:
         if self.field in VARINT_FIELDS:
@@ -320,8 +324,7 @@ class _Walk:
         model = self._read(content, MODEL)
         if not {"ir_version", "graph"} <= model.keys():
             raise ValueError("not a model")
-        if (version := _number(model, "ir_version")) not in range(1, MAX_IR_VERSION + 1):
-            raise _Refusal(f"has IR version {version}, and the zoo reads up to {MAX_IR_VERSION}")
+        _check_version("IR version", _number(model, "ir_version"), IR_VERSIONS)
         if "functions" in model:
             raise _Refusal("defines operators of its own", WITHOUT)
         if "training_info" in model:
@@ -330,9 +333,7 @@ class _Walk:
         for opset in opsets:
             if (domain := _name(opset, "domain")) not in DOMAINS:
                 raise _Refusal(f"imports the operators of {_shown(domain)}", WITHOUT)
-            if (version := _number(opset, "version")) not in OPSETS:
-                span = f"{OPSETS[0]} to {OPSETS[-1]}"
-                raise _Refusal(f"has opset {version}, and the zoo reads {span}")
+            _check_version("opset", _number(opset, "version"), OPSETS)
         if len(opsets) != 1:
             raise _Refusal(f"imports {len(opsets)} opsets instead of one")
         self._graph(model["graph"][0], None, 0)
@@ -365,10 +366,10 @@ class _Walk:
         self.nodes += len(nodes)
         if self.nodes > MAX_NODES:
             raise _Refusal(f"has more than {MAX_NODES:,} nodes", WITHOUT)
-        inputs = [self._value(value, typed=depth == 0) for value in graph.get("input", ())]
-        outputs = [self._value(value, typed=depth == 0) for value in graph.get("output", ())]
+        inputs = [self._value(value, complete=depth == 0) for value in graph.get("input", ())]
+        outputs = [self._value(value) for value in graph.get("output", ())]
         for value in graph.get("value_info", ()):
-            self._value(value, typed=False)
+            self._value(value)
         scope = _Scope(outer)
         for initializer in graph.get("initializer", ()):
             scope.define(*self._tensor(initializer))
@@ -381,25 +382,24 @@ class _Walk:
                 raise _Refusal(f"hands out {_shown(name)}, which nothing computes")
         return len(inputs), len(outputs)
 
-    def _value(self, message: memoryview, typed: bool) -> bytes:
-        """The name of the value, which is a tensor if anything is said of it; with `typed`, that
-        must be said."""
+    def _value(self, message: memoryview, complete: bool = False) -> bytes:
+        """The name of the value, which is a tensor if anything is said of it. `complete`: its shape
+        must be given, so that ONNX Runtime compares it with what it is fed."""
         value = self._read(message, VALUE)
         name = _name(value, "name")
-        for message in value.get("type", ()):
-            for tensor in self._read(message, TYPE).get("tensor_type", ()):
-                self._tensor_type(tensor)
-                typed = False
-        if typed:
-            raise _Refusal(f"does not say what kind of tensor {_shown(name)} is")
+        types = [self._read(part, TYPE) for part in value.get("type", ())]
+        tensors = [
+            self._read(part, TENSOR_TYPE) for t in types for part in t.get("tensor_type", ())
+        ]
+        shapes = [self._read(part, SHAPE) for t in tensors for part in t.get("shape", ())]
+        for tensor in tensors:
+            _element_type(_number(tensor, "elem_type"))
+        for shape in shapes:
+            axes = [self._read(axis, DIMENSION) for axis in shape.get("dim", ())]
+            _check_shape([_number(axis, "dim_value") for axis in axes])
+        if complete and not shapes:
+            raise _Refusal(f"does not say what shape {_shown(name)} has")
         return name
-
-    def _tensor_type(self, message: memoryview) -> None:
-        tensor = self._read(message, TENSOR_TYPE)
-        _element_type(_number(tensor, "elem_type"))
-        for shape in tensor.get("shape", ()):
-            axes = self._read(shape, SHAPE).get("dim", ())
-            _check_shape([_number(self._read(axis, DIMENSION), "dim_value") for axis in axes])
 
     def _tensor(self, message: memoryview) -> tuple[bytes, _Tensor]:
         tensor = self._read(message, TENSOR)
@@ -408,10 +408,7 @@ class _Walk:
         if "external_data" in tensor or _number(tensor, "data_location") != 0:
             raise _Refusal(f"keeps the tensor {shown} in another file")
         element = _element_type(_number(tensor, "data_type"))
-        dims = tensor.get("dims", ())
-        if sum(map(len, dims)) > MAX_RANK * MAX_VARINT_BYTES:  # before they are read one by one
-            raise _Refusal(TOO_MANY_AXES, WITHOUT)
-        shape = list(_integers(dims))
+        shape = _axes(tensor.get("dims", ()))
         _check_shape(shape)
         if 0 in shape[1:]:  # an empty list says something, such as the shape of a number
             raise _Refusal(f"holds an empty tensor {shown} of several axes")
@@ -442,15 +439,15 @@ class _Walk:
         for part in node.get("attribute", ()):
             name, attribute = self._attribute(part)
             if name in attributes:
-                raise _Refusal(f"has an {op} with two attributes {_shown(name)}")
+                raise _Refusal(f"has an operator {op} with two attributes {_shown(name)}")
             attributes[name] = attribute
-        graphs = {name for name, attribute in attributes.items() if attribute.field == "g"}
-        if graphs != BODIES.get(op, set()):
-            raise _Refusal(f"has an {op} without its graphs, or with others")
+        graphs = [name for name, attribute in attributes.items() if attribute.field == "g"]
+        if {*graphs} != BODIES.get(op, set()):
+            raise _Refusal(f"has an operator {op} without its graphs, or with others")
         for name in graphs:
             sides = self._graph(attributes[name].content[0], scope, depth + 1)
             if sides != (0 if op == "If" else len(inputs), len(outputs)):
-                raise _Refusal(f"has an {op} whose graph has other inputs or outputs than it")
+                raise _Refusal(f"has an operator {op} whose graph has other inputs or outputs")
         if op == "Scan":
             _check_scan(attributes, len(inputs), len(outputs))
         elif op == "Split":
@@ -472,7 +469,7 @@ class _Walk:
         content: Sequence[memoryview] = attribute.get(field, ())
         if field == "t":
             self._tensor(content[0])
-        if name in RANGES and not all(number in RANGES[name] for number in _integers(content)):
+        if name in RANGES and not all(number in RANGES[name] for number in _axes(content)):
             raise _Refusal(f"has an attribute {_shown(name)} that is out of range")
         return name, _Attribute(field, content)
 
@@ -483,7 +480,12 @@ class _Walk:
                 return self._tensor(content[0])[1]
             if name in CONSTANT_TYPES:
                 return _Tensor(ELEMENT_TYPES[CONSTANT_TYPES[name]], field, content)
-        raise _Refusal("has a Constant without a value")
+        raise _Refusal("has an operator Constant without a value")
+
+
+def _check_version(kind: str, version: int, known: range) -> None:
+    if version not in known:
+        raise _Refusal(f"has {kind} {version}, and the zoo reads {known[0]} to {known[-1]}")
 
 
 def _element_type(number: int) -> _ElementType:
@@ -512,10 +514,10 @@ def _check_sizes(op: str, inputs: Sequence[_Tensor | None]) -> None:
         index = SIZE_INPUTS.get(op, len(inputs))
         if index >= len(inputs) or (tensor := inputs[index]) is None:
             return
-        if tensor.held() > 2 * MAX_RANK:  # Pad has two sizes for each axis
+        if tensor.held() > 2 * MAX_RANK:
             raise _Refusal(TOO_MANY_AXES, WITHOUT)
         if op == "OneHot" and tensor.held() != 1:  # ONNX Runtime reads the first all the same
-            raise _Refusal("has a OneHot whose depth is not one number")
+            raise _Refusal("has an operator OneHot whose depth is not one number")
         large = math.prod(abs(n) + (op == "Pad") for n in tensor.values()) > MAX_CONSTANT_ELEMENTS
     if large:
         raise _Refusal(f"asks {op} for more than {MAX_CONSTANT_ELEMENTS:,} elements", WITHOUT)
@@ -524,20 +526,24 @@ def _check_sizes(op: str, inputs: Sequence[_Tensor | None]) -> None:
 def _check_scan(attributes: dict[bytes, _Attribute], inputs: int, outputs: int) -> None:
     scanned = _integer(attributes, b"num_scan_inputs", 0)
     if not 1 <= scanned <= inputs or inputs - scanned > outputs:
-        raise _Refusal(f"has a Scan over {scanned} of its {inputs} inputs")
+        raise _Refusal(f"has an operator Scan over {scanned} of its {inputs} inputs")
 
 
 def _check_split(attributes: dict[bytes, _Attribute], outputs: int) -> None:
     if (parts := _integer(attributes, b"num_outputs", outputs)) != outputs:
-        raise _Refusal(f"has a Split into {parts} parts with {outputs} outputs")
+        raise _Refusal(f"has an operator Split into {parts} parts with {outputs} outputs")
 
 
 def _check_einsum(attributes: dict[bytes, _Attribute], inputs: int) -> None:
+    """Unchecked, ONNX Runtime reads past its inputs for an operand that only the equation has, and
+    past their axes for a letter that only the result has."""
     equation = attributes.get(b"equation")
     text = bytes(equation.content[0]) if equation and equation.field == "s" else b""
     text = text.replace(b" ", b"")
-    if not EQUATION.fullmatch(text) or text.partition(b"->")[0].count(b",") != inputs - 1:
-        raise _Refusal(f"has an Einsum of {inputs} inputs with the equation {_shown(text)}")
+    operands, _, result = text.partition(b"->")
+    known = EQUATION.fullmatch(text) and {*result} <= {*operands}
+    if not known or operands.count(b",") != inputs - 1:
+        raise _Refusal(f"has an operator Einsum of {inputs} inputs for {_shown(text)}")
 
 
 def _integer(attributes: dict[bytes, _Attribute], name: bytes, default: int) -> int:
@@ -562,6 +568,13 @@ def _integers(contents: Iterable[memoryview]) -> Iterator[int]:
             if value >= 2**64:  # protobuf would drop the upper bits
                 raise ValueError("a number is too large")
             yield value - 2**64 if value >= 2**63 else value
+
+
+def _axes(contents: Sequence[memoryview]) -> list[int]:
+    """One number for each axis, or two as in `pads`; more are refused unread."""
+    if sum(map(len, contents)) > 2 * MAX_RANK * MAX_VARINT_BYTES:
+        raise _Refusal(TOO_MANY_AXES, WITHOUT)
+    return list(_integers(contents))
 
 
 def _shown(name: bytes) -> str:

@@ -16,6 +16,7 @@ from zoo.artifact import MAX_STATE_ELEMENTS, MODULE, SelfDescription
 from zoo.config import Settings
 from zoo.engine import Arrays
 from zoo.errors import ArtifactError, UsageError
+from zoo_ort.providers import run_session
 from zoo_ort.runtime import check_interface, describe_file, open_session
 
 State = tuple[npt.NDArray[Any], ...]
@@ -62,7 +63,7 @@ class ModuleStepper:
             raise UsageError(f"there is no input {sorted(unknown)[0]!r}; it has {sorted(feeds)}.")
         feeds.update(zip(self._inputs, state, strict=True))
         names = [entry.name for entry in self.info.outputs]
-        found = self._session.run([*names, *self._outputs], feeds)
+        found = run_session(self._session, [*names, *self._outputs], feeds)
         return dict(zip(names, found, strict=False)), tuple(found[len(names) :])
 
     def state_to_arrays(self, state: State) -> Arrays:

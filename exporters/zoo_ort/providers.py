@@ -8,12 +8,13 @@ import ctypes
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from zoo.artifact import ProviderReport
-from zoo.errors import ProviderError, one_line
+from zoo.errors import ArtifactError, ProviderError, one_line
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SILENT = 4  # ONNX Runtime's "fatal": its errors come to us as exceptions
@@ -36,6 +37,14 @@ def make_session(
     if resolve_provider(provider) == "cuda":
         return _cuda_session(model, graphs)
     return _session(model, _options(threads), CPU)
+
+
+def run_session(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> Any:
+    """The outputs of one run; ArtifactError for a graph that cannot run on what it is given."""
+    try:
+        return session.run(outputs, feeds)
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        raise ArtifactError(f"ONNX Runtime cannot run the graph: {_plain(error)}") from None
 
 
 def resolve_provider(provider: str) -> str:
@@ -93,6 +102,8 @@ def _options(threads: int = 1) -> ort.SessionOptions:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
     options.log_severity_level = SILENT
+    # what was inspected is ONNX; bytes can be a valid file of another format too
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 

@@ -19,7 +19,7 @@ def command(as_json: bool) -> None:
         _row("Python", True, f"{platform.python_version()} on {platform.platform()}"),
         _row("recurrent-zoo", True, version("recurrent-zoo")),
     ]
-    rows += [_row(name, True, found) for name, found in _dependencies()]
+    rows += [_row(name, True, found) for name, found in dependency_versions()]
     rows += [_row("PyTorch on cuda", *_torch_cuda())]
     registry = load_registry()
     for plugin in registry.plugins:
@@ -36,7 +36,7 @@ def _row(what: str, works: bool, detail: str) -> dict[str, object]:
     return {"what": what, "works": works, "detail": detail}
 
 
-def _dependencies() -> list[tuple[str, str]]:
+def dependency_versions() -> list[tuple[str, str]]:
     """The installed distributions that the zoo itself requires, with their versions."""
     found = []
     for requirement in requires("recurrent-zoo") or []:

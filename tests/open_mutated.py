@@ -1,0 +1,172 @@
+"""Opens mutated copies of an exported file, one after the other, and generates with those that
+open.
+
+    python open_mutated.py FILE SEED COUNT {as-is,sealed}
+
+Prints a line for each: its number, what was done to it, and what came of that. `sealed` computes
+the digest anew, so that it vouches for the damage. A copy that crashes ONNX Runtime, or takes
+longer than SECONDS, ends this process.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import zoo
+from zoo.errors import ZooError
+from zoo_ort.container import (
+    DIGEST,
+    LENGTH_DELIMITED,
+    VARINT,
+    delimited,
+    digest,
+    fields,
+    metadata_entry,
+    read_metadata,
+)
+
+SECONDS = 10
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # fields of ModelProto, GraphProto and TensorProto
+
+Choose = Callable[[], int]
+
+
+def main() -> None:
+    path, seed, count, regime = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    warnings.simplefilter("ignore", zoo.ZooWarning)  # about a prompt that was mutated
+    content = path.read_bytes()
+    read_metadata(path, content)
+    *_, seal = fields(memoryview(content))
+    sealed = regime == "sealed"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "mutated.onnx"
+        body = content[: seal.start] if sealed else content
+        for number, (kind, mutated) in enumerate(mutations(body, seed, count)):
+            copy.write_bytes(mutated + metadata_entry(DIGEST, digest(mutated)) * sealed)
+            signal.alarm(SECONDS)
+            print(number, kind, "unchanged" if mutated == body else outcome(copy), flush=True)
+            signal.alarm(0)
+
+
+def outcome(path: Path) -> str:
+    try:
+        source = zoo.open_source(path, "cpu")
+    except ZooError as error:
+        return f"refused: {type(error).__name__}: {error}"
+    except Exception as error:
+        return f"fault on opening: {error!r}"
+    try:
+        for _ in zoo.stream(source, length=3):
+            pass
+    except ZooError as error:
+        return f"stopped: {type(error).__name__}: {error}"
+    except Exception as error:
+        return f"fault on stepping: {error!r}"
+    return "ran"
+
+
+def mutations(content: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:
+    """Seven in eight strike what is no weight: there a mutation is just another number."""
+    rng = np.random.default_rng(seed)
+    everywhere, structure = np.arange(len(content)), structural_positions(content)
+    for _ in range(count):
+        focus = structure if rng.random() < 7 / 8 else everywhere
+        kind = MUTATIONS[rng.integers(len(MUTATIONS))]
+        yield kind.__name__, kind(content, rng, lambda focus=focus: int(rng.choice(focus)))
+
+
+def structural_positions(content: bytes) -> np.ndarray:
+    structural = np.ones(len(content), bool)
+    for graph in fields(memoryview(content)):
+        for tensor in fields(graph.content) if graph.number == GRAPH else ():
+            for data in fields(tensor.content) if tensor.number == INITIALIZER else ():
+                if data.number == RAW_DATA:
+                    start = graph.end - len(graph.content) + tensor.end - len(tensor.content)
+                    structural[start + data.start : start + data.end] = False
+    return np.flatnonzero(structural)
+
+
+def flip(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """A few bits."""
+    mutated = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        mutated[position()] ^= 1 << rng.integers(8)
+    return bytes(mutated)
+
+
+def cut(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """The file ends early."""
+    return content[: position()]
+
+
+def overwrite(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """A run of zeros or ones."""
+    start, length = position(), run_length(rng)
+    fill = (b"\0", b"\xff")[rng.integers(2)]
+    return content[:start] + fill * min(length, len(content) - start) + content[start + length :]
+
+
+def splice(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """A chunk over what stands somewhere else."""
+    source, target = position(), position()
+    chunk = content[source : source + run_length(rng)]
+    return content[:target] + chunk + content[target + len(chunk) :]
+
+
+def double(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """A chunk once more, somewhere else."""
+    source, target = position(), position()
+    return content[:target] + content[source : source + run_length(rng)] + content[target:]
+
+
+def graft(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """A field of some message in the graph is dropped, doubled, or given another's content, and
+    all lengths around it are mended: the file parses."""
+    (graph,) = (field for field in fields(memoryview(content)) if field.number == GRAPH)
+    return (
+        content[: graph.start]
+        + delimited(GRAPH, grafted(graph.content, rng))
+        + content[graph.end :]
+    )
+
+
+def grafted(message: memoryview, rng: np.random.Generator) -> bytes:
+    parts = list(fields(message))
+    part = parts[rng.integers(len(parts))]
+    if part.wire_type == LENGTH_DELIMITED and is_message(part.content) and rng.random() < 0.8:
+        new = delimited(part.number, grafted(part.content, rng))
+    elif part.wire_type == VARINT and rng.random() < 0.8:
+        key = message[part.start : part.end - len(part.content)]
+        new = bytes(key) + NUMBERS[rng.integers(len(NUMBERS))]
+    elif part.wire_type == LENGTH_DELIMITED and rng.random() < 0.6:
+        new = delimited(part.number, bytes(parts[rng.integers(len(parts))].content))
+    else:
+        new = bytes(message[part.start : part.end]) * int(rng.choice([0, 2]))
+    return bytes(message[: part.start]) + new + bytes(message[part.end :])
+
+
+def is_message(content: memoryview) -> bool:
+    try:
+        return bool(list(fields(content)))
+    except (ValueError, IndexError):
+        return False
+
+
+def run_length(rng: np.random.Generator) -> int:
+    return int(2 ** rng.uniform(0, 8))
+
+
+# 0, 1, 2, 7, 8, 127, 2**31, 2**63 - 1 and -1
+NUMBERS = (b"\0", b"\1", b"\2", b"\7", b"\10", b"\x7f", b"\x80\x80\x80\x80\x08",
+           b"\xff" * 8 + b"\x7f", b"\xff" * 9 + b"\x01")  # fmt: skip
+MUTATIONS = (flip, cut, overwrite, splice, double, graft, graft, graft)
+
+if __name__ == "__main__":
+    main()

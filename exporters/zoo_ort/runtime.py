@@ -44,7 +44,7 @@ from zoo_ort.providers import (
 )
 from zoo_ort.tuning import choose_file, choose_threads
 
-MEASURED_SECONDS = 0.04
+MEASURED_SECONDS, MEASURED_TOKENS = 0.03, 8  # at least, and at a time
 DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
 
 
@@ -97,13 +97,14 @@ class OnnxRuntime:
         if not isinstance(engine, Engine):
             raise ArtifactError(f"{path} does not generate.")
         last, state = np.zeros(1, np.int64), engine.init_state(1)
-        uniform = np.full((engine.chunk, 1), 0.5, np.float32)
-        tokens, began = -engine.chunk, 0.0
-        while not began or time.perf_counter() - began < MEASURED_SECONDS:
-            began = began or time.perf_counter() if tokens >= 0 else 0.0
+        uniform = np.full((min(engine.chunk, MEASURED_TOKENS), 1), 0.5, np.float32)
+        _, state = engine.write(last, state, uniform, Sampling(temperature=1.0))
+        tokens, seconds, began = 0, 0.0, time.perf_counter()
+        while seconds < MEASURED_SECONDS:
             _, state = engine.write(last, state, uniform, Sampling(temperature=1.0))
-            tokens += engine.chunk
-        return tokens / (time.perf_counter() - began)
+            tokens += len(uniform)
+            seconds = time.perf_counter() - began
+        return tokens / seconds
 
     def _engine(
         self,

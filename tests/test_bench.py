@@ -347,6 +347,8 @@ def test_an_interrupt_leaves_nothing(fox_run: zoo.Run, tmp_path: Path, when: str
         [sys.executable, "-m", "zoo", "bench", str(fox_run.path), "--no-compile"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(tmp_path / "t")},
+        # a shell's background job hands on that interrupts are ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:

@@ -128,7 +128,7 @@ def test_a_run_folder_has_everything(fox_run: zoo.Run) -> None:
     names = {path.name for path in fox_run.path.iterdir() if path.is_file()}
     assert names == {
         "config.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "perplexity.png",
-        "samples.txt",
+        "samples.txt", "training.safetensors", "progress.json",
     }  # fmt: skip
     lines = [json.loads(line) for line in (fox_run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.batches import windows_per_epoch
+from zoo.checkpoint import filled_at_once
 from zoo.config import ModelConfig, RunConfig
 from zoo.dataset import Dataset, read_dataset
 from zoo.device import choose_device
@@ -20,20 +20,22 @@ from zoo.generator import encode_prompt
 from zoo.model import LanguageModel
 from zoo.plots import draw_perplexity
 from zoo.registry import Registry, load_registry
-from zoo.run import METRICS, SAMPLES, Run, free_folder, new_run_folder, refuse_taken
-from zoo.trainer import Event, Report, Sample, training
+from zoo.resuming import interruptible, restore_training, save_training
+from zoo.run import METRICS, SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.trainer import Event, Place, Report, Sample, Stopped, Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
 
 
 @dataclass(frozen=True)
 class Started:
-    """What is about to be trained, and where its files go."""
+    """What is about to be trained, and where its files go; `resumed` is where it goes on."""
 
     run: Run
     device: str
     train_tokens: int
     held_out_tokens: int
+    resumed: Place | None = None
 
 
 def train(
@@ -85,10 +87,15 @@ def train_events(
     torch.manual_seed(config.training.seed)
     model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
     path = Path(out) if out is not None else free_folder(_run_name(config, data))
+    if path.name in ("", ".."):  # the folder one is in is not there while another takes its place
+        path = path.resolve()
     run = Run(path, config, data.tokenizer, model)
     with new_run_folder(path, overwrite):
+        trainer = Trainer(model, data, config.training, prompt)
+        with filled_at_once(path) as staging:
+            save_training(trainer, replace(run, path=staging), data)
         yield Started(run, str(device), len(data.train), len(data.held_out))
-        yield from record(training(model, data, config.training, prompt), run)
+        yield from record(trainer, run, data, new=True)
 
 
 def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
@@ -115,37 +122,77 @@ def _run_name(config: RunConfig, data: Dataset) -> str:
     return f"{corpus}-{config.recipe or config.model.cell}"
 
 
-def record(events: Iterator[Event], run: Run) -> Iterator[Event]:
-    """Passes the events on, each after it has been written: metrics and samples as they come, the
-    weights every half minute, at the end, and when the run is stopped early. Weights that are not
-    finite, or that the trainer gave up on, are not saved over the good ones before them."""
-    last_save = time.monotonic()
-    stepped = False
-    try:
-        with (
-            closing(events),  # type: ignore[type-var]
-            (run.path / METRICS).open("w", encoding="utf-8") as metrics,
-            (run.path / SAMPLES).open("w", encoding="utf-8") as samples,
-        ):
-            for event in events:
-                stepped = True
+def resume(path: str | Path, registry: Registry | None = None) -> Run:
+    """Goes on with a run that was stopped, to its end; see `resume_events`."""
+    for event in resume_events(path, registry):
+        if isinstance(event, Started):
+            run = event.run
+    return run
+
+
+def resume_events(path: str | Path, registry: Registry | None = None) -> Iterator[Started | Event]:
+    """Goes on with a run from where it was last saved, event by event, with its own settings. On a
+    CPU it ends as if it had never been stopped, to the bit, if its budget is counted in epochs.
+
+    Raises RunError for a folder that holds no training, or whose text is another now. A run that
+    has ended has one event, Started, and `Started.resumed` says that nothing is left.
+    """
+    registry = registry or load_registry()
+    run = load(path, registry)
+    config = run.config
+    device = choose_device(config.training.device)
+    data = read_dataset(config.data, registry)
+    run.model.to(device)
+    trainer = Trainer(run.model, data, config.training, config.training.prompt or "")
+    place = restore_training(trainer, run, data)
+    yield Started(run, str(device), len(data.train), len(data.held_out), place)
+    if not place.finished:
+        yield from record(trainer, run, data)
+
+
+def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> Iterator[Event]:
+    """Passes the trainer's events on, each after it has been written: metrics and samples as they
+    come, everything that is needed to go on every half minute, at the end, and when the run is
+    stopped. Weights that are not finite, or that the trainer gave up on, are not
+    saved over the good ones before them.
+
+    The first Ctrl-C stops the training after a whole step, saves, and then raises
+    KeyboardInterrupt; the second raises it at once. After an error in the first half minute
+    of a `new` run the folder has no weights.
+    """
+    first_save = last_save = time.monotonic()
+    with (
+        interruptible() as stop,
+        (run.path / METRICS).open("a", encoding="utf-8") as metrics,
+        (run.path / SAMPLES).open("a", encoding="utf-8") as samples,
+    ):
+        try:
+            for event in trainer.events(stop.is_set):
                 if isinstance(event, Report):
                     metrics.write(json.dumps(asdict(event.metrics)) + "\n")
                     metrics.flush()
                 elif isinstance(event, Sample):
                     samples.write(f"epoch {event.epoch}\n{event.text}\n\n")
                     samples.flush()
+                elif isinstance(event, Stopped):
+                    break
                 if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and _is_finite(run.model):
-                    run.save()
+                    save_training(trainer, run, data)
                     last_save = time.monotonic()
                 yield event
-    except (KeyboardInterrupt, GeneratorExit):
-        if stepped and _is_finite(run.model):
-            run.save()
-            draw_perplexity(run)
-        raise
-    run.save()
-    draw_perplexity(run)
+        except Exception:
+            if new and last_save == first_save:  # it came to nothing: as if it had not been begun
+                (run.path / WEIGHTS).unlink()
+            raise
+        except GeneratorExit:  # between two steps, as every event is
+            if _is_finite(run.model):
+                save_training(trainer, run, data)
+                draw_perplexity(run)
+            raise
+        save_training(trainer, run, data)
+        draw_perplexity(run)
+        if stop.is_set() and not trainer.finished:
+            raise KeyboardInterrupt
 
 
 def _is_finite(model: LanguageModel) -> bool:

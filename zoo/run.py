@@ -6,12 +6,12 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoint import load_model, new_folder, save_weights, write_atomically
+from zoo.checkpoint import load_model, move_contents, new_folder, save_weights, write_atomically
 from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
 from zoo.device import choose_device
 from zoo.errors import RunError
@@ -156,20 +156,23 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
             if (path / WEIGHTS).exists():
                 shutil.rmtree(replaced, ignore_errors=True)
             else:
-                with suppress(OSError):
-                    path.rmdir()
-                replaced.rename(path)
+                path.mkdir(exist_ok=True)
+                move_contents(replaced, path)
 
 
 def _set_aside(path: Path, overwrite: bool) -> Path | None:
-    """Moves the run at `path` out of the way; None if nothing is there."""
+    """Moves the run at `path` out of the way; None if nothing is there. The folder itself stays, as
+    somebody may be in it."""
     refuse_taken(path, overwrite)
     if not (path / CONFIG).is_file():
         return None
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
+        aside.mkdir()
+        move_contents(path, aside)
     except OSError as error:
         raise _unwritable(path, error) from None
+    return aside
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:

@@ -23,6 +23,7 @@ def show(events: Iterator[Started | Event]) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
     stands."""
     from zoo.experiment import Started
+    from zoo.resuming import resume_command
     from zoo.trainer import Finished, Progress, Report, Sample
 
     started: Started | None = None
@@ -59,15 +60,17 @@ def show(events: Iterator[Started | Event]) -> None:
                 metrics = event.metrics
     except KeyboardInterrupt:
         _stop(bar)
-        if started is not None and metrics is not None:
-            note(f"interrupted; what was learned is in {started.run.path}")
+        if started is not None:
+            note(f"interrupted; go on with: {resume_command(started.run.path)}")
         raise
     finally:
         _stop(bar)
     assert started is not None
-    assert metrics is not None
-    note(_figures(metrics))
     path = started.run.path
+    if metrics is not None:
+        note(_figures(metrics))
+    elif started.resumed is not None:
+        note("this run has come to its end; nothing is left to do")
     following = f"zoo export {path}" if started.run.model.causal else f'zoo fill {path} "te_t"'
     note(f"the run is in {path}; next: {following}")
 
@@ -102,13 +105,16 @@ def _introduction(started: Started) -> str:
     options = "".join(f", {key}={value}" for key, value in model.options.items())
     count, unit = (training.epochs, "epoch") if training.epochs else (training.minutes, "minute")
     budget = f"{count:g} {unit}{'' if count == 1 else 's'}"
+    resumed = ""
+    if started.resumed is not None:
+        resumed = f"\ngoing on at epoch {started.resumed.epoch}, step {started.resumed.step}"
     return (
         f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, "
         f"{run.model.parameter_count():,} parameters, on {started.device}\n"
         f"{run.config.data.corpus}: {started.train_tokens:,} tokens ({run.config.data.tokenizer}, "
         f"{run.tokenizer.vocab_size} kinds), {started.held_out_tokens:,} held out\n"
         f"{budget}, {training.batches} windows of {training.steps} steps × {training.batch_size} "
-        f"rows, {training.optimizer} at {training.learning_rate:g}, seed {training.seed}"
+        f"rows, {training.optimizer} at {training.learning_rate:g}, seed {training.seed}{resumed}"
     )
 
 

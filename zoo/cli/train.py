@@ -30,12 +30,14 @@ def _recipe_help() -> str:
 @click.option("--recipe", metavar="NAME", help=_recipe_help())
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; else one under runs/.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the --out folder, as it was.")
 def command(
     corpus: str | None,
     pairs: tuple[str, ...],
     recipe: str | None,
     out: Path | None,
     overwrite: bool,
+    resume: bool,
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS: a name from `zoo corpora`, a text file, or - for standard input.
@@ -43,8 +45,17 @@ def command(
     Without CORPUS it is the recipe's, or python-docs.
     """
     from zoo.cli.progress import show
-    from zoo.experiment import train_events
+    from zoo.experiment import resume_events, train_events
 
+    if resume:
+        given = [name for name, value in settings.items() if value is not None]
+        if corpus or pairs or recipe or overwrite or given:
+            raise click.UsageError("--resume takes every setting from the run; give only --out.")
+        if out is None:
+            raise click.UsageError("--resume needs the run's folder; give it as --out.")
+        with closing(resume_events(out)) as events:  # type: ignore[type-var]
+            show(events)
+        return
     if pairs:
         settings["options"] = parse_pairs(pairs)
     events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)

@@ -1,0 +1,226 @@
+"""Training that is stopped and taken up again ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from zoo import resuming
+from zoo.cli import run as zoo_run
+from zoo.errors import RunError, ZooError
+from zoo.experiment import Started, resume_events
+from zoo.trainer import Finished, Report
+
+CASES = {
+    "adamw, carried state, dropout": {"cell": "lstm", "layers": 2, "dropout": 0.3},
+    "sgd, shuffled windows": {"cell": "gru", "batches": "random", "optimizer": "sgd"},
+    "masked tokens": {"cell": "bidirectional", "dropout": 0.1},
+    "fused recurrence": {"cell": "rnn-scratch", "clip": 0.1},
+}
+SIZES = {"hidden": 12, "steps": 10, "batch_size": 4, "epochs": 3, "report_every": 25}
+
+
+def weights(path: Path | str) -> dict[str, torch.Tensor]:
+    return zoo.load(path).model.state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def lines(path: str) -> list[dict[str, object]]:
+    timed = ("seconds", "tokens_per_second")
+    return [
+        {key: value for key, value in line.items() if key not in timed}
+        for line in zoo.load(path).metrics()
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_is_the_undisturbed_one(case: str, text_file: Path) -> None:
+    """Stopped again and again after any number of events, in fresh processes' state."""
+    settings = {**SIZES, **CASES[case], "max_tokens": 3000}
+    zoo.train(str(text_file), out="whole", **settings)
+    events = zoo.train_events(str(text_file), out="parts", **settings)
+    stops = 0
+    while True:
+        ended = False
+        for count, event in enumerate(events):
+            ended = isinstance(event, Finished)
+            if count == 3 + stops % 4 or ended:
+                break
+        events.close()
+        stops += 1
+        if ended:
+            break
+        torch.manual_seed(1234 + stops)  # whatever the process did meanwhile
+        events = resume_events("parts")
+    assert stops > 3
+    assert same(weights("whole"), weights("parts"))
+    assert lines("whole") == lines("parts")
+    assert Path("whole/samples.txt").read_text() == Path("parts/samples.txt").read_text()
+    finished = list(resume_events("parts"))
+    assert len(finished) == 1
+    assert isinstance(finished[0], Started)
+    assert finished[0].resumed.finished
+
+
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+import zoo.experiment
+zoo.experiment.SECONDS_BETWEEN_SAVES = 0.0
+from zoo.experiment import resume_events, train_events
+arguments = sys.argv[1:]
+if arguments[0] == "resume":
+    events = resume_events(arguments[1])
+else:
+    events = train_events(arguments[2], out=arguments[1], cell="gru", hidden=16, steps=10,
+                          batch_size=4, epochs=4, report_every=5, dropout=0.1)
+for event in events:
+    print(type(event).__name__, flush=True)
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True
+    )
+
+
+def train_undisturbed(text: Path) -> None:
+    process = start("train", "whole", str(text))
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def kill_again_and_again(text: Path, kills: int, pause: object) -> None:
+    """Kills a run that saves at every event, `kills` times at moments that `pause` chooses, and
+    takes it up again after each."""
+    process = start("train", "killed", str(text))
+    for kill in range(kills):
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun
+        time.sleep(pause(kill))  # type: ignore[operator]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        zoo.load("killed")
+        process = start("resume", "killed")
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+
+
+def test_kills_at_any_moment(text_file: Path) -> None:
+    train_undisturbed(text_file)
+    kill_again_and_again(text_file, 4, lambda kill: 0.03 * kill)
+    assert same(weights("whole"), weights("killed"))
+    assert lines("whole") == lines("killed")
+
+
+def test_ctrl_c_once_saves_and_says_how_to_go_on(text_file: Path) -> None:
+    sizes = ["--hidden", "16", "--steps", "10", "--batch-size", "4", "--epochs", "400"]
+    command = [sys.executable, "-m", "zoo", "train", str(text_file), *sizes, "--out", "r"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        while "epoch" not in (line := process.stderr.readline()):
+            assert line
+        time.sleep(1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.rstrip().endswith("interrupted; go on with: zoo train --resume --out r")
+        step = json.loads(Path("r/progress.json").read_text())["step"]
+        assert step > 0
+        command = [sys.executable, "-m", "zoo", "train", "--resume", "--out", "r"]
+
+
+def test_what_resume_refuses(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo_run(["train", "--resume"]) == 2
+    assert "give it as --out" in capsys.readouterr().err
+    assert zoo_run(["train", "--resume", "--out", "nowhere"]) == 1
+    assert "nowhere is not a run folder" in capsys.readouterr().err
+    assert zoo_run(["train", "--resume", "--out", "r", "--hidden", "3"]) == 2
+    assert "--resume takes every setting from the run" in capsys.readouterr().err
+    zoo.train(str(text_file), out="r", **{**SIZES, "epochs": 1})
+    assert zoo_run(["train", "--resume", "--out", "r"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().err
+    saved = Path("r/training.safetensors").read_bytes()
+    for content, message in (
+        (saved[:1000], "is damaged"),
+        (saved.replace(b"step", b"stop"), "is damaged"),
+    ):
+        Path("r/training.safetensors").write_bytes(content)
+        with pytest.raises(RunError, match=message):
+            list(resume_events("r"))
+    Path("r/training.safetensors").write_bytes(saved)
+    text_file.write_text(text_file.read_text().replace("fox", "cat"))
+    with pytest.raises(ZooError, match="trained on another text"):
+        list(resume_events("r"))
+    Path("r/training.safetensors").unlink()
+    with pytest.raises(RunError, match="cannot be resumed: it has no training"):
+        list(resume_events("r"))
+
+
+def test_a_full_disk_leaves_the_save_before(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A write that fails in the middle: nothing of it stays, and the error names the file."""
+    events = zoo.train_events(str(text_file), out="r", **SIZES)
+    for event in events:
+        if isinstance(event, Report):
+            break
+    events.close()
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    monkeypatch.setattr("zoo.experiment.SECONDS_BETWEEN_SAVES", 0.0)
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert zoo_run(["train", "--resume", "--out", "r"]) == 1
+    err = capsys.readouterr().err
+    assert "r/training.safetensors cannot be written: No space left on device" in err
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    for name in ("training.safetensors", "model.safetensors", "config.json", "progress.json"):
+        assert kept[name] == before[name]
+    assert not [name for name in kept if name.startswith(".")]
+    zoo.train(str(text_file), out="whole", **SIZES)
+    assert zoo_run(["train", "--resume", "--out", "r"]) == 0
+    assert same(weights("whole"), weights("r"))
+
+
+def test_a_second_interrupt_is_at_once() -> None:
+    with resuming.interruptible() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills(text_file: Path) -> None:
+    """At random moments: the run saves at every event, so that many fall into a save."""
+    import random
+
+    random.seed(0)
+    train_undisturbed(text_file)
+    for batch in range(10):
+        kill_again_and_again(text_file, 10, lambda kill: random.uniform(0, 0.3))
+        assert same(weights("whole"), weights("killed")), batch
+        assert lines("whole") == lines("killed")
+        subprocess.run(["rm", "-r", "killed"], check=True)

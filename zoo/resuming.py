@@ -1,0 +1,123 @@
+"""Training that can be stopped and taken up again: what is saved of it, how it is stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from zoo.checkpoint import write_atomically
+from zoo.config import Settings, first_problem
+from zoo.dataset import Dataset
+from zoo.errors import RunError
+from zoo.run import METRICS, SAMPLES, Run
+from zoo.trainer import Metrics, Place, Trainer
+
+TRAINING, PROGRESS = "training.safetensors", "progress.json"
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Saved(Settings):
+    """What stands beside the tensors of `training.safetensors`: enough, with them, to go on.
+
+    `text` is the SHA-256 of the tokens that are trained on; `sizes` are those of the files that
+    training appends to, in bytes.
+    """
+
+    format: int = Field(1, ge=1, le=1)
+    place: Place
+    metrics: dict[str, Any] | None
+    text: str
+    sizes: dict[str, int]
+
+
+def save_training(trainer: Trainer, run: Run, data: Dataset) -> None:
+    """Writes everything that the rest of the training depends on: one file, whole or not at all.
+    The weights and `progress.json` are then written from it, for those who read only them."""
+    tensors, place, metrics = trainer.snapshot()
+    saved = Saved(
+        place=place,
+        metrics=None if metrics is None else asdict(metrics),
+        text=_fingerprint(data),
+        sizes={
+            name: (run.path / name).stat().st_size if (run.path / name).exists() else 0
+            for name in (METRICS, SAMPLES)
+        },
+    )
+    content = save(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        {"zoo": saved.model_dump_json()},
+    )
+    write_atomically(run.path / TRAINING, content)
+    run.save()
+    progress = saved.place.model_dump(exclude={"epoch_random"})
+    write_atomically(run.path / PROGRESS, json.dumps(progress, indent=2).encode())
+
+
+def restore_training(trainer: Trainer, run: Run, data: Dataset) -> Place:
+    """Takes the saved training over, and cuts off what was appended to the run's files after it.
+    RunError for a folder without one, or one that is damaged or of another text."""
+    path = run.path / TRAINING
+    try:
+        with safe_open(path, "pt") as file:
+            saved = Saved.model_validate_json((file.metadata() or {}).get("zoo", ""))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"{run.path} cannot be resumed: it has no {TRAINING}.") from None
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged: {first_problem(error)}") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if saved.text != _fingerprint(data):
+        raise RunError(
+            f"{run.path} was trained on another text than {run.config.data.corpus} is now."
+        )
+    metrics = None if saved.metrics is None else Metrics(**saved.metrics)
+    trainer.restore(tensors, saved.place, metrics)
+    for name, size in saved.sizes.items():
+        if (run.path / name).exists():
+            os.truncate(run.path / name, size)
+    return saved.place
+
+
+def _fingerprint(data: Dataset) -> str:
+    return hashlib.sha256(data.train.tobytes()).hexdigest()
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Within the block the first Ctrl-C, or a request to terminate, sets the event; the second
+    interrupts at once. Only the main thread can be interrupted."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    before = {number: signal.signal(number, request) for number in STOPPING}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resume_command(path: Path) -> str:
+    """The command that goes on with the run at `path`."""
+    return f"zoo train --resume --out {path}"

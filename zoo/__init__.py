@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from zoo.adoption import Adopted, adopt_layer, single_layer
     from zoo.cell import Cell
     from zoo.engine import Engine, Scorer, Stepper
-    from zoo.experiment import train, train_events
+    from zoo.experiment import resume, resume_events, train, train_events
     from zoo.exporter import export, export_all
     from zoo.filling import fill
+    from zoo.fused import Recurrence, product_over_steps, run_fused
     from zoo.generator import Source, generate, generate_batch, open_source, stream
     from zoo.model import LanguageModel
     from zoo.run import Run, load, save
@@ -41,6 +42,7 @@ _LAZY = {
     "Cell": "zoo.cell",
     "Engine": "zoo.engine",
     "LanguageModel": "zoo.model",
+    "Recurrence": "zoo.fused",
     "Run": "zoo.run",
     "Score": "zoo.scoring",
     "Scorer": "zoo.engine",
@@ -56,6 +58,10 @@ _LAZY = {
     "generate_batch": "zoo.generator",
     "load": "zoo.run",
     "open_source": "zoo.generator",
+    "product_over_steps": "zoo.fused",
+    "resume": "zoo.experiment",
+    "resume_events": "zoo.experiment",
+    "run_fused": "zoo.fused",
     "save": "zoo.run",
     "score": "zoo.scoring",
     "single_layer": "zoo.adoption",
@@ -74,6 +80,7 @@ __all__ = [
     "ExporterSpec",
     "LanguageModel",
     "ModelCard",
+    "Recurrence",
     "Registry",
     "Run",
     "RuntimeSpec",
@@ -99,6 +106,10 @@ __all__ = [
     "load",
     "load_registry",
     "open_source",
+    "product_over_steps",
+    "resume",
+    "resume_events",
+    "run_fused",
     "save",
     "score",
     "single_layer",

@@ -5,14 +5,13 @@
 Dive into Deep Learning, section 9.4, equation 9.4.5, with the initial values of section 9.5.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from zoo import Cell
+from zoo import Cell, Recurrence, product_over_steps, run_fused
 
 
 class RNNState(NamedTuple):
@@ -51,40 +50,36 @@ class RNNScratch(Cell):
     def forward(self, x_TBI: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
         if state is None:
             state = self.init_state(x_TBI.shape[1])
-        z_TBH = self.project(x_TBI).to(state.h.dtype)
-        with torch.autocast(x_TBI.device.type, enabled=False):  # the state keeps its dtype
-            h_TBH = TanhRecurrence.apply(z_TBH, state.h, self.W_hh)  # type: ignore[no-untyped-call]
-        return h_TBH, RNNState(h_TBH[-1])
+        h_TBH, (h,) = run_fused(TanhRecurrence, self.project(x_TBI), state, (self.W_hh,))
+        return h_TBH, RNNState(h)
 
 
-class TanhRecurrence(torch.autograd.Function):
-    """h_t = tanh(z_t + h_{t-1} W) for all t, from z [T, B, H], h_0 [B, H] and W [H, H].
+class TanhRecurrence(Recurrence):
+    """h_t = tanh(z_t + h_{t-1} W). With δ_t the gradient at the sum inside tanh,
 
-    Autograd would add up the gradient of W step by step; here it is one product over all steps:
-    with δ_t the gradient at the sum inside tanh,
-
-        δ_t = (∂L/∂h_t + δ_{t+1} Wᵀ) ⊙ (1 - h_t²),   ∂L/∂W = Σ_t h_{t-1}ᵀ δ_t
+    δ_t = (∂L/∂h_t + δ_{t+1} Wᵀ) ⊙ (1 - h_t²),   ∂L/∂W = Σ_t h_{t-1}ᵀ δ_t
     """
 
     @staticmethod
-    def forward(ctx: Any, z_TBH: Tensor, h_BH: Tensor, W: Tensor) -> Tensor:
-        steps = [h_BH]
-        for z in z_TBH.unbind(0):
-            steps.append(torch.addmm(z, steps[-1], W).tanh_())
-        h_TBH = torch.stack(steps[1:])
-        ctx.save_for_backward(h_TBH, h_BH, W)
-        return h_TBH
+    def forward(
+        z_BK: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        h = torch.addmm(z_BK, state[0], weights[0]).tanh_()
+        return (h,), (h,)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_TBH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h_TBH, h_BH, W = ctx.saved_tensors
-        W_t = W.T.contiguous()
-        slopes, gradients = (1 - h_TBH.square()).unbind(0), gradient_TBH.unbind(0)
-        deltas = [gradients[-1] * slopes[-1]]
-        for gradient, slope in zip(gradients[-2::-1], slopes[-2::-1], strict=True):
-            deltas.append(torch.addmm(gradient, deltas[-1], W_t).mul_(slope))
-        delta_TBH = torch.stack(deltas[::-1])
-        before_TBH = torch.cat((h_BH.unsqueeze(0), h_TBH[:-1]))
-        gradient_W = before_TBH.flatten(0, 1).T @ delta_TBH.flatten(0, 1)
-        return delta_TBH, deltas[-1] @ W_t, gradient_W
+    def prepare(saved_T: tuple[Tensor, ...], before_T: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (1 - saved_T[0].square(),)
+
+    @staticmethod
+    def backward(
+        gradients: tuple[Tensor, ...], prepared: tuple[Tensor, ...], transposed: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        delta = gradients[0] * prepared[0]
+        return delta, (delta @ transposed[0],)
+
+    @staticmethod
+    def weight_gradients(
+        before_TBH: Tensor, prepared_T: tuple[Tensor, ...], gradient_TBK: Tensor
+    ) -> tuple[Tensor, ...]:
+        return (product_over_steps(before_TBH, gradient_TBK),)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Registry, TorchCell
+from zoo import Adopted, Cell, Recurrence, Registry, TorchCell, product_over_steps, run_fused
 from zoo_gated.weights import gate_weights
 
 
@@ -66,6 +66,68 @@ class GRUScratch(Cell):
         candidate = torch.tanh(z.n + recurrent)
         h = update * state.h + (1 - update) * candidate
         return h, GRUState(h)
+
+    def forward(self, x_TBI: Tensor, state: GRUState | None = None) -> tuple[Tensor, GRUState]:
+        if self.b_hh is not None:  # resetting after the product has no fused path
+            return super().forward(x_TBI, state)
+        if state is None:
+            state = self.init_state(x_TBI.shape[1])
+        inputs = torch.cat((self.W_xr, self.W_xz, self.W_xh), 1)
+        z_TBK = x_TBI @ inputs + torch.cat((self.b_r, self.b_z, self.b_h))
+        weights = torch.cat((self.W_hr, self.W_hz), 1), self.W_hh
+        h_TBH, (h,) = run_fused(GRURecurrence, z_TBK, state, weights)
+        return h_TBH, GRUState(h)
+
+
+class GRURecurrence(Recurrence):
+    """From z [B, 3·H] (r, u, and the candidate n), with ȧ the gradient at a sum:
+
+    ȧ_n = ḣ (1 - u)(1 - n²),   ȧ_u = ḣ (h_{t-1} - n) u(1 - u),   p = ȧ_n W_nᵀ,
+    ȧ_r = p h_{t-1} r(1 - r),   ḣ_{t-1} = ḣ u + p r + [ȧ_r ȧ_u] W_ruᵀ
+    """
+
+    @staticmethod
+    def forward(
+        z_BK: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        (h,) = state
+        H = h.shape[-1]
+        gates = torch.addmm(z_BK[:, : 2 * H], h, weights[0]).sigmoid_()
+        r, u = gates.chunk(2, -1)
+        reset = r * h
+        n = torch.addmm(z_BK[:, 2 * H :], reset, weights[1]).tanh_()
+        return (torch.lerp(n, h, u),), (gates, n, reset)
+
+    @staticmethod
+    def prepare(saved_T: tuple[Tensor, ...], before_T: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        gates_TBK, n_TBH, reset_TBH = saved_T
+        r, u = gates_TBK.chunk(2, -1)
+        h = before_T[0]
+        by_n = (1 - u) * (1 - n_TBH.square())
+        by_u = (h - n_TBH) * u * (1 - u)
+        return by_n, by_u, reset_TBH * (1 - r), r, u, reset_TBH
+
+    @staticmethod
+    def backward(
+        gradients: tuple[Tensor, ...], prepared: tuple[Tensor, ...], transposed: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        by_n, by_u, by_r, r, u, _ = prepared
+        (grad_h,) = gradients
+        candidate = grad_h * by_n
+        through = candidate @ transposed[1]
+        gates = torch.cat((through * by_r, grad_h * by_u), -1)
+        before = torch.addmm(grad_h * u, gates, transposed[0]).addcmul_(through, r)
+        return torch.cat((gates, candidate), -1), (before,)
+
+    @staticmethod
+    def weight_gradients(
+        before_TBH: Tensor, prepared_T: tuple[Tensor, ...], gradient_TBK: Tensor
+    ) -> tuple[Tensor, ...]:
+        H = before_TBH.shape[-1]
+        return (
+            product_over_steps(before_TBH, gradient_TBK[..., : 2 * H]),
+            product_over_steps(prepared_T[-1], gradient_TBK[..., 2 * H :]),
+        )
 
 
 class GRU(TorchCell):

@@ -224,3 +224,26 @@ def test_a_hundred_kills(text_file: Path) -> None:
         assert same(weights("whole"), weights("killed")), batch
         assert lines("whole") == lines("killed")
         subprocess.run(["rm", "-r", "killed"], check=True)
+
+
+def test_runs_and_their_curves(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in ("rnn", "gru"):
+        zoo.train(str(text_file), out=f"runs/{cell}", cell=cell, **SIZES)
+    Path("runs/notes.txt").write_text("no run")
+    capsys.readouterr()
+    assert zoo_run(["runs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["cell"] for row in rows] == ["gru", "rnn"]
+    for row in rows:
+        metrics = zoo.load(row["run"]).metrics()
+        assert row["finished"] is True
+        assert row["tokens"] == metrics[-1]["tokens"]
+        best = min(line["held_out_bits_per_char"] for line in metrics)
+        assert row["held_out_bits_per_char"] == best
+    assert zoo_run(["runs"]) == 0
+    assert "runs/rnn" in capsys.readouterr().out
+    assert zoo_run(["compare", "runs/rnn", "runs/gru", "--out", "both.png"]) == 0
+    assert capsys.readouterr().out == "both.png\n"
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+    assert zoo_run(["runs", "nowhere"]) == 2
+    assert zoo_run(["compare", "nowhere"]) == 1

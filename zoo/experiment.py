@@ -19,9 +19,10 @@ from zoo.device import choose_device
 from zoo.generator import encode_prompt
 from zoo.model import LanguageModel
 from zoo.plots import draw_perplexity
+from zoo.records import METRICS
 from zoo.registry import Registry, load_registry
 from zoo.resuming import interruptible, restore_training, save_training
-from zoo.run import METRICS, SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.run import SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
 from zoo.trainer import Event, Place, Report, Sample, Stopped, Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0

@@ -1,4 +1,4 @@
-"""The pictures: a run's curve, and the speeds of a benchmark."""
+"""The pictures: curves of runs, and the speeds of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.checkpoint import write_atomically
+from zoo.errors import UsageError
+from zoo.records import Record
 from zoo.run import PLOT, Run
 
 if TYPE_CHECKING:
@@ -106,3 +108,32 @@ def _labels(rows: Sequence[Row]) -> list[str]:
         if ways := dict.fromkeys(row.way for row in rows if row.reads == bool(reads)):
             found += [heading, *ways]
     return found
+
+
+def draw_comparison(records: Sequence[Record], path: Path) -> None:
+    """Draws the runs' bits per character, of the held-out text where there is one, over tokens and
+    over time, to `path`. UsageError for a run that has no metrics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for record in records:
+        if not record.metrics:
+            raise UsageError(f"{record.path} has no metrics to draw.")
+        held_out = record.best("held_out_bits_per_char") is not None
+        figure_name = "held_out_bits_per_char" if held_out else "train_bits_per_token"
+        lines = [line for line in record.metrics if line.get(figure_name) is not None]
+        bits = [line[figure_name] for line in lines]
+        label = f"{record.path.name} ({min(bits):.3f})"
+        left.plot([line["tokens"] / 1e6 for line in lines], bits, label=label)
+        right.plot([line["seconds"] / 60 for line in lines], bits, label=label)
+    left.set(xlabel="million tokens", ylabel="bits per character")
+    right.set(xlabel="minutes")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    right.legend(title="best", fontsize="small")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, picture.getvalue())

@@ -22,10 +22,11 @@ from zoo.checkpoint import write_atomically
 from zoo.config import Settings, first_problem
 from zoo.dataset import Dataset
 from zoo.errors import RunError
-from zoo.run import METRICS, SAMPLES, Run
+from zoo.records import METRICS, PROGRESS
+from zoo.run import SAMPLES, Run
 from zoo.trainer import Metrics, Place, Trainer
 
-TRAINING, PROGRESS = "training.safetensors", "progress.json"
+TRAINING = "training.safetensors"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,12 +16,13 @@ from zoo.device import choose_device
 from zoo.errors import RunError
 from zoo.generator import Source
 from zoo.model import LanguageModel, ModelScorer, ModelStepper
+from zoo.records import CONFIG, read_metrics
 from zoo.registry import Registry, load_registry
 from zoo.tokenizers import Tokenizer, read_tokenizer
 
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 ELSEWHERE = "(trained elsewhere)"
-METRICS, PLOT, SAMPLES = "metrics.jsonl", "perplexity.png", "samples.txt"
+PLOT, SAMPLES = "perplexity.png", "samples.txt"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`. A last line that was cut off in writing is left out."""
-        metrics = self.path / METRICS
-        if not metrics.is_file():
-            return []
-        whole_lines = metrics.read_text("utf-8", errors="replace").rpartition("\n")[0]
-        try:
-            return [json.loads(line) for line in whole_lines.splitlines()]
-        except ValueError:
-            raise RunError(f"{metrics} is damaged; move it away to go on without it.") from None
+        return read_metrics(self.path)
 
     @property
     def prompt(self) -> str:

@@ -19,6 +19,8 @@ VERBS = (
     "plugins",
     "corpora",
     "train",
+    "runs",
+    "compare",
     "generate",
     "score",
     "fill",

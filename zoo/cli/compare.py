@@ -1,0 +1,28 @@
+"""zoo compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.cli.console import note
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("comparison.png"),
+    show_default=True,
+    help="The picture to write.",
+)
+def command(runs: tuple[Path, ...], out: Path) -> None:
+    """Draw the curves of several RUNS together, over tokens and over time."""
+    from zoo.plots import draw_comparison
+    from zoo.records import read_record
+
+    draw_comparison([read_record(run) for run in runs], out)
+    note("held-out curves; those of training where nothing was held out")
+    print(out)

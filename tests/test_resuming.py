@@ -201,7 +201,10 @@ def test_a_full_disk_leaves_the_save_before(
     assert same(weights("whole"), weights("r"))
 
 
-def test_a_second_interrupt_is_at_once() -> None:
+def test_a_second_interrupt_is_at_once(request: pytest.FixtureRequest) -> None:
+    # a shell's background job hands on that interrupts are ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with resuming.interruptible() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()

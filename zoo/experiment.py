@@ -190,7 +190,8 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
                 save_training(trainer, run, data)
                 draw_perplexity(run)
             raise
-        save_training(trainer, run, data)
+        if _is_finite(run.model):
+            save_training(trainer, run, data)
         draw_perplexity(run)
         if stop.is_set() and not trainer.finished:
             raise KeyboardInterrupt

@@ -30,7 +30,7 @@ def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
         return best
     mass = np.cumsum(kept_weights(logits, sampling), axis=-1)
     draws = uniform[:, None].astype(np.float64)
-    if _filters(logits, sampling):
+    if filters(logits.shape[-1], sampling):
         draws = draws * mass[:, -1:]
     tokens: Ids = (mass > draws).argmax(axis=-1)
     return tokens
@@ -45,7 +45,7 @@ def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:
     scaled = logits.astype(np.float64) / np.float64(np.float32(sampling.temperature))
     weights: Doubles = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    if not _filters(logits, sampling):
+    if not filters(logits.shape[-1], sampling):
         return weights
     falling = -np.sort(-weights, axis=-1)[:, : _top_k(logits, sampling)]
     weights = np.where(weights < falling[:, -1:], 0.0, weights)
@@ -84,5 +84,6 @@ def _top_k(logits: Floats, sampling: Sampling) -> int:
     return sampling.top_k if 0 < sampling.top_k < vocab_size else vocab_size
 
 
-def _filters(logits: Floats, sampling: Sampling) -> bool:
-    return _top_k(logits, sampling) < logits.shape[-1] or bool(np.float32(sampling.top_p) < 1)
+def filters(vocab_size: int, sampling: Sampling) -> bool:
+    """Whether top-k or top-p leaves some tokens out."""
+    return 0 < sampling.top_k < vocab_size or bool(np.float32(sampling.top_p) < 1)

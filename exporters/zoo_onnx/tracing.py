@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
@@ -62,10 +61,6 @@ def trace(
         node.metadata_props.clear()
         node.doc_string = None
     return model
-
-
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    return ir.to_proto(model)
 
 
 def _check_outputs(graph: ir.Graph) -> None:

@@ -16,9 +16,10 @@ import onnxruntime as ort
 
 from zoo.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo.config import Sampling
-from zoo.engine import NotFiniteError, Uniform
+from zoo.engine import Uniform
+from zoo.sampling import filters
 from zoo.tokenizers import Ids
-from zoo_ort.engines import CHUNK, Beside, State, StepEngine
+from zoo_ort.engines import CHUNK, Beside, State, StepEngine, require_finite
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
 from zoo_ort.providers import make_session
 
@@ -109,7 +110,7 @@ class DeviceEngine(StepEngine):
     def write(
         self, last: Ids, state: State, uniform: Uniform, sampling: Sampling
     ) -> tuple[Ids, State]:
-        if 0 < sampling.top_k < self.vocab_size or np.float32(sampling.top_p) < 1:
+        if filters(self.vocab_size, sampling):
             return super().write(last, state, uniform, sampling)
         parts = []
         for start in range(0, len(uniform), CHUNK):
@@ -145,8 +146,7 @@ class DeviceEngine(StepEngine):
         ended = loop.sides[side]
         tokens: Ids = ended[TOKENS].numpy()[:steps]
         after = tuple(ended[name].numpy() for name in self._inputs)
-        if not all(np.isfinite(leaf).all() for leaf in after if leaf.dtype.kind == "f"):
-            raise NotFiniteError
+        require_finite(after)
         self._resident = {batch_size: (after, side)}
         return tokens, after
 

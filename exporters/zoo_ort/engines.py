@@ -33,6 +33,12 @@ LONG = 64  # tokens from which a prompt is worth opening the sequence graph for
 PIECE = 256  # tokens that the sequence graph reads in one run: it computes the logits of each
 
 
+def require_finite(state: State) -> None:
+    """NotFiniteError for a state with numbers that are not: logits are not seen here."""
+    if not all(np.isfinite(leaf).all() for leaf in state if leaf.dtype.kind == "f"):
+        raise NotFiniteError
+
+
 class SessionEngine:
     """What engines over all kinds of graph share: the state, by the file's metadata."""
 
@@ -110,8 +116,7 @@ class GenerateEngine(SessionEngine):
         )
         feeds = {name: np.array(v) for name, v in zip(SAMPLING_INPUTS, settings, strict=True)}
         tokens, state = self._run(TOKENS, state, **{TOKEN: last, UNIFORM: uniform}, **feeds)
-        if not all(np.isfinite(leaf).all() for leaf in state if leaf.dtype.kind == "f"):
-            raise NotFiniteError
+        require_finite(state)
         return tokens, state
 
 

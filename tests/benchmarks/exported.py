@@ -215,13 +215,13 @@ def onnx_lstm(vocab_size: int, embedding: int) -> Way:
     return score
 
 
-def scorer(engine: object, vocab_size: int) -> Way:
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (64, 1))
+def scorer(engine: object, vocab_size: int, length: int = 64) -> Way:
+    tokens = np.random.default_rng(0).integers(0, vocab_size, (length, 1))
     state = engine.init_state(1)
 
     def score() -> int:
         engine.logits(tokens, state)
-        return 64
+        return length
 
     return score
 
@@ -327,7 +327,7 @@ def main() -> None:
         engines = {name: open_engine(path) for name, path in files.items()}
         rates = compare(
             {
-                "step loop": scorer_by_steps(engines["step"], 8192),
+                "step loop": scorer(engines["step"], 8192, 16),
                 "sequence": scorer(engines["sequence"], 8192),
                 "around ONNX's LSTM": onnx_lstm(8192, 256),
                 "generate": writer(engines["generate"]),
@@ -340,17 +340,6 @@ def main() -> None:
              ("generate greedy", "generate", "<= 1.4")],
         )  # fmt: skip
         children(files["generate"])
-
-
-def scorer_by_steps(engine: object, vocab_size: int) -> Way:
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (16, 1))
-    state = engine.init_state(1)
-
-    def score() -> int:
-        engine.logits(tokens, state)
-        return 16
-
-    return score
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,9 @@ def filled_at_once(path: Path) -> Iterator[Path]:
         raise
 
 
-def save_weights(model: LanguageModel, path: Path) -> None:
-    """The model's parameters and buffers, on whatever device they are, as safetensors."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, save(weights))
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """A model's parameters and buffers, on whatever device they are, as safetensors."""
+    write_atomically(path, save({name: leaf.contiguous() for name, leaf in weights.items()}))
 
 
 def load_model(

@@ -26,6 +26,8 @@ from zoo.errors import RunError, UnknownNameError, UsageError
 OptionValue = bool | int | float | str | None
 
 DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings: no flag of its own
+# chosen for the text, the time and the machine where neither a flag nor a recipe gives it
+CHOSEN: dict[str, JsonValue] = {"chosen": True}
 DEFAULT_LENGTH = 200  # tokens to generate
 
 
@@ -65,13 +67,23 @@ class ModelConfig(Settings):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the cell; `zoo show CELL` lists them."
     )
-    hidden: int = Field(256, ge=1, le=65_536, description="Hidden units of each layer.")
+    hidden: int = Field(
+        256, ge=1, le=65_536, description="Hidden units of each layer.", json_schema_extra=CHOSEN
+    )
     layers: int = Field(1, ge=1, le=256, description="Layers of cells.")
     embedding: int | None = Field(
-        None, ge=1, le=65_536, description="Width of a learned embedding; without it, one-hot."
+        None,
+        ge=1,
+        le=65_536,
+        description="Width of a learned embedding; none: one-hot.",
+        json_schema_extra=CHOSEN,
     )
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share dropped at the entrance, between layers, at the head."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share dropped at the entrance, between layers, at the head.",
+        json_schema_extra=CHOSEN,
     )
     residual: bool = Field(
         False, description="Add each layer's input to its output, where their sizes are equal."
@@ -96,10 +108,18 @@ class TrainConfig(Settings):
     epochs: int | None = Field(
         None, ge=1, le=10**9, description="Passes over the text (10 if --minutes is not given)."
     )
-    minutes: float | None = Field(None, gt=0, le=10**6, description="Stop after this time instead.")
-    batch_size: int = Field(32, ge=1, le=2**20, description="Rows trained side by side.")
+    minutes: float | None = Field(
+        None, gt=0, le=10**6, description="Time to train; given with --epochs, what ends first."
+    )
+    batch_size: int = Field(
+        32, ge=1, le=2**20, description="Rows trained side by side.", json_schema_extra=CHOSEN
+    )
     steps: int = Field(
-        35, ge=1, le=2**20, description="Time steps that a gradient flows back through."
+        35,
+        ge=1,
+        le=2**20,
+        description="Time steps that a gradient flows back through.",
+        json_schema_extra=CHOSEN,
     )
     batches: Literal["sequential", "random"] = Field(
         "sequential",
@@ -107,8 +127,37 @@ class TrainConfig(Settings):
         "that start afresh.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
-    learning_rate: float = Field(2e-3, gt=0, le=100, description="Learning rate.")
+    learning_rate: float = Field(
+        2e-3, gt=0, le=100, description="Highest learning rate.", json_schema_extra=CHOSEN
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="How the learning rate goes on: down to 0 as the budget ends, or not at all.",
+    )
+    warmup: float = Field(
+        0.05, ge=0, le=1, description="Share of the budget in which the learning rate rises."
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=100, description="Decay of matrices, as a share of the rate, with adamw."
+    )
     clip: float = Field(1.0, gt=0, le=10**9, description="Bound on the gradient's global norm.")
+    keep: Literal["best", "last"] = Field(
+        "best", description="Which weights the run ends with; best: on the held-out text."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many lines of metrics without a better held-out figure.",
+        json_schema_extra=CHOSEN,
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Arithmetic of the products; weights and states are float32.",
+        json_schema_extra=CHOSEN,
+    )
+    compile: bool = Field(
+        False, description="Train through torch.compile: a long start, then perhaps faster."
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of weights and batches.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     prompt: str | None = Field(
@@ -117,19 +166,21 @@ class TrainConfig(Settings):
     sample_every: int | None = Field(
         None, ge=1, description="Epochs between samples; without it, about ten in a run."
     )
-
     report_every: int = Field(
-        500, ge=1, description="Windows between lines of metrics within a long epoch."
+        500,
+        ge=1,
+        description="Windows between lines of metrics within a long epoch.",
+        json_schema_extra=CHOSEN,
+    )
+    evaluation_tokens: int = Field(
+        2**18, ge=2, description="Held-out tokens to read for a line of metrics; `zoo score`: all."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _one_budget(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("epochs") is None:
-            if values.get("minutes") is None:
-                return {**values, "epochs": 10}
-        elif isinstance(values, dict) and values.get("minutes") is not None:
-            raise ValueError("epochs and minutes exclude each other; give one")
+    def _some_budget(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is values.get("minutes") is None:
+            return {**values, "epochs": 10}
         return values
 
 
@@ -177,9 +228,9 @@ class RunConfig(Settings):
             if name not in owners:
                 raise UnknownNameError("setting", name, owners, "`zoo train --help`")
             sections.setdefault(owners[name], {})[name] = value
-        for one, other in (("epochs", "minutes"), ("minutes", "epochs")):
-            if one in given and other not in given:
-                sections["training"].pop(other, None)  # a budget given here replaces the recipe's
+        if "epochs" in given or "minutes" in given:  # a budget given here replaces the recipe's
+            for name in {"epochs", "minutes"} - given.keys():
+                sections["training"].pop(name, None)
         return cls.checked(recipe=recipe, **sections)
 
 

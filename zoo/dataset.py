@@ -22,6 +22,11 @@ class Dataset:
     held_out: Ids
 
     @cached_property
+    def train_chars_per_token(self) -> float:
+        """Characters of the training text for each of its tokens."""
+        return len(self.tokenizer.decode(self.train.tolist())) / len(self.train)
+
+    @cached_property
     def held_out_chars_per_token(self) -> float:
         """Characters of the held-out text for each of its tokens."""
         return len(self.tokenizer.decode(self.held_out.tolist())) / len(self.held_out)

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from zoo.batches import windows_per_epoch
 from zoo.checkpoint import filled_at_once
-from zoo.config import ModelConfig, RunConfig
+from zoo.choosing import choose_settings
+from zoo.config import RunConfig
 from zoo.dataset import Dataset, read_dataset
-from zoo.device import choose_device
+from zoo.errors import ZooError, one_line
+from zoo.events import Event, Report, Sample, Stopped
 from zoo.generator import encode_prompt
 from zoo.model import LanguageModel
 from zoo.plots import draw_perplexity
+from zoo.processes import join_processes
 from zoo.records import METRICS
 from zoo.registry import Registry, load_registry
-from zoo.resuming import interruptible, restore_training, save_training
+from zoo.resuming import (
+    interruptible,
+    restore_training,
+    resume_command,
+    save_training,
+    write_training,
+)
 from zoo.run import SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
-from zoo.trainer import Event, Place, Report, Sample, Stopped, Trainer
+from zoo.trainer import Place, Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -79,23 +88,33 @@ def train_events(
     if out is not None:
         refuse_taken(Path(out), overwrite)
     config = _settle_cell(config, registry)  # a fault here is said before a long download
-    device = choose_device(config.training.device)
     data = read_dataset(config.data, registry)
+    processes = join_processes(config.training.device)
+    device = processes.device(config.training.device)
+    config = choose_settings(_settle_corpus(config, data), data, device, processes)
+    processes.check_rows(config.training.batch_size)
     windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
-    config = _settle_corpus(config, data)
     prompt = config.training.prompt or ""
     encode_prompt(data.tokenizer, prompt)  # its faults are said now, not at the first sample
     torch.manual_seed(config.training.seed)
     model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
+    trainer = Trainer(model, data, config.training, prompt, processes)
+    if processes.rank:
+        torch.manual_seed(config.training.seed + processes.rank)  # it drops other features
+    snapshot = trainer.snapshot()
     path = Path(out) if out is not None else free_folder(_run_name(config, data))
     if path.name in ("", ".."):  # the folder one is in is not there while another takes its place
         path = path.resolve()
     run = Run(path, config, data.tokenizer, model)
+    started = Started(run, str(device), len(data.train), len(data.held_out))
+    if not processes.first:
+        yield started
+        yield from record(trainer, run, data)
+        return
     with new_run_folder(path, overwrite):
-        trainer = Trainer(model, data, config.training, prompt)
         with filled_at_once(path) as staging:
-            save_training(trainer, replace(run, path=staging), data)
-        yield Started(run, str(device), len(data.train), len(data.held_out))
+            write_training(snapshot, trainer, replace(run, path=staging), data)
+        yield started
         yield from record(trainer, run, data, new=True)
 
 
@@ -105,8 +124,7 @@ def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     defaults = {name: option.default for name, option in spec.options().items()}
     options = {**defaults, **spec.parse_options(config.model.options)}
     settled = {"options": options, "mask_token": not spec.causal}
-    model = ModelConfig.checked(**{**config.model.model_dump(), **settled})
-    return config.model_copy(update={"model": model})
+    return config.model_copy(update={"model": config.model.model_copy(update=settled)})
 
 
 def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
@@ -141,10 +159,13 @@ def resume_events(path: str | Path, registry: Registry | None = None) -> Iterato
     registry = registry or load_registry()
     run = load(path, registry)
     config = run.config
-    device = choose_device(config.training.device)
     data = read_dataset(config.data, registry)
+    processes = join_processes(config.training.device)
+    processes.check_rows(config.training.batch_size)
+    device = processes.device(config.training.device)
     run.model.to(device)
-    trainer = Trainer(run.model, data, config.training, config.training.prompt or "")
+    prompt = config.training.prompt or ""
+    trainer = Trainer(run.model, data, config.training, prompt, processes)
     place = restore_training(trainer, run, data)
     yield Started(run, str(device), len(data.train), len(data.held_out), place)
     if not place.finished:
@@ -159,42 +180,73 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
 
     The first Ctrl-C stops the training after a whole step, saves, and then raises
     KeyboardInterrupt; the second raises it at once. After an error in the first half minute
-    of a `new` run the folder has no weights.
+    of a `new` run the folder has no weights. Of several processes the first writes; when one is
+    lost, the others raise ZooError.
     """
-    first_save = last_save = time.monotonic()
-    with (
-        interruptible() as stop,
-        (run.path / METRICS).open("a", encoding="utf-8") as metrics,
-        (run.path / SAMPLES).open("a", encoding="utf-8") as samples,
-    ):
+    first, count = trainer.processes.first, trainer.processes.count
+    began = last_save = trainer.seconds
+    stopped = False
+    with interruptible() as stop, _Journal(run.path if first else None) as journal:
         try:
             for event in trainer.events(stop.is_set):
-                if isinstance(event, Report):
-                    metrics.write(json.dumps(asdict(event.metrics)) + "\n")
-                    metrics.flush()
-                elif isinstance(event, Sample):
-                    samples.write(f"epoch {event.epoch}\n{event.text}\n\n")
-                    samples.flush()
-                elif isinstance(event, Stopped):
+                stopped = isinstance(event, Stopped)
+                if stopped:
                     break
-                if time.monotonic() - last_save > SECONDS_BETWEEN_SAVES and _is_finite(run.model):
+                journal.write(event)
+                if trainer.seconds - last_save >= SECONDS_BETWEEN_SAVES and _is_finite(run.model):
                     save_training(trainer, run, data)
-                    last_save = time.monotonic()
+                    last_save = trainer.seconds
                 yield event
-        except Exception:
-            if new and last_save == first_save:  # it came to nothing: as if it had not been begun
+        except Exception as error:
+            if new and last_save == began:  # it came to nothing: as if it had not been begun
                 (run.path / WEIGHTS).unlink()
+            if count > 1 and isinstance(error, RuntimeError):
+                raise ZooError(
+                    f"a process of this training was lost ({one_line(error)}); start it again on "
+                    f"all machines with: {resume_command(run.path)}"
+                ) from None
             raise
         except GeneratorExit:  # between two steps, as every event is
-            if _is_finite(run.model):
-                save_training(trainer, run, data)
-                draw_perplexity(run)
+            _save_end(trainer, run, data)
             raise
-        if _is_finite(run.model):
-            save_training(trainer, run, data)
-        draw_perplexity(run)
-        if stop.is_set() and not trainer.finished:
+        _save_end(trainer, run, data)
+        if stopped:
             raise KeyboardInterrupt
+
+
+class _Journal:
+    """Appends to a run's metrics and samples; without a folder, to nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder, self._files = folder, ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._folder is not None:
+            self._metrics, self._samples = (
+                self._files.enter_context((self._folder / name).open("a", encoding="utf-8"))
+                for name in (METRICS, SAMPLES)
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+    def write(self, event: Event) -> None:
+        if self._folder is None:
+            return
+        if isinstance(event, Report):
+            self._metrics.write(json.dumps(asdict(event.metrics)) + "\n")
+            self._metrics.flush()
+        elif isinstance(event, Sample):
+            self._samples.write(f"epoch {event.epoch}\n{event.text}\n\n")
+            self._samples.flush()
+
+
+def _save_end(trainer: Trainer, run: Run, data: Dataset) -> None:
+    if _is_finite(run.model):
+        save_training(trainer, run, data)
+    if trainer.processes.first:
+        draw_perplexity(run)
 
 
 def _is_finite(model: LanguageModel) -> bool:

@@ -26,6 +26,11 @@ class Examples(NamedTuple):
     targets: Tensor
     counted: Tensor | None
 
+    def of_rows(self, rows: slice) -> Examples:
+        """Those of some rows of the batch."""
+        counted = None if self.counted is None else self.counted[:, rows]
+        return Examples(self.inputs[:, rows], self.targets[:, rows], counted)
+
     def select(self, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, V] and targets [N] of the tokens that count."""
         if self.counted is None:  # a mask of all would cost a copy forwards and one backwards

@@ -22,9 +22,10 @@ from zoo.checkpoint import write_atomically
 from zoo.config import Settings, first_problem
 from zoo.dataset import Dataset
 from zoo.errors import RunError
+from zoo.events import Metrics
 from zoo.records import METRICS, PROGRESS
 from zoo.run import SAMPLES, Run
-from zoo.trainer import Metrics, Place, Trainer
+from zoo.trainer import Place, Snapshot, Trainer
 
 TRAINING = "training.safetensors"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -33,24 +34,35 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 class Saved(Settings):
     """What stands beside the tensors of `training.safetensors`: enough, with them, to go on.
 
-    `text` is the SHA-256 of the tokens that are trained on; `sizes` are those of the files that
-    training appends to, in bytes.
+    `metrics` is the last line of them and `best` that of the best weights; `text` is the SHA-256 of
+    the tokens that are trained on; `sizes` are those of the files that training appends to, in
+    bytes.
     """
 
     format: int = Field(1, ge=1, le=1)
     place: Place
     metrics: dict[str, Any] | None
+    best: dict[str, Any] | None
     text: str
     sizes: dict[str, int]
 
 
 def save_training(trainer: Trainer, run: Run, data: Dataset) -> None:
+    """Saves where the training stands. All processes come here at the same event, and the first
+    writes."""
+    snapshot = trainer.snapshot()
+    if trainer.processes.first:
+        write_training(snapshot, trainer, run, data)
+
+
+def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset) -> None:
     """Writes everything that the rest of the training depends on: one file, whole or not at all.
-    The weights and `progress.json` are then written from it, for those who read only them."""
-    tensors, place, metrics = trainer.snapshot()
+    The weights that are kept, and `progress.json`, are then written for those who read only
+    them."""
     saved = Saved(
-        place=place,
-        metrics=None if metrics is None else asdict(metrics),
+        place=snapshot.place,
+        metrics=None if snapshot.last is None else asdict(snapshot.last),
+        best=None if snapshot.best is None else asdict(snapshot.best),
         text=_fingerprint(data),
         sizes={
             name: (run.path / name).stat().st_size if (run.path / name).exists() else 0
@@ -58,11 +70,11 @@ def save_training(trainer: Trainer, run: Run, data: Dataset) -> None:
         },
     )
     content = save(
-        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        {name: tensor.contiguous().clone() for name, tensor in snapshot.tensors.items()},
         {"zoo": saved.model_dump_json()},
     )
     write_atomically(run.path / TRAINING, content)
-    run.save()
+    run.save(trainer.kept_weights())
     progress = saved.place.model_dump(exclude={"epoch_random"})
     write_atomically(run.path / PROGRESS, json.dumps(progress, indent=2).encode())
 
@@ -85,10 +97,10 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> Place:
         raise RunError(
             f"{run.path} was trained on another text than {run.config.data.corpus} is now."
         )
-    metrics = None if saved.metrics is None else Metrics(**saved.metrics)
-    trainer.restore(tensors, saved.place, metrics)
+    last, best = (None if line is None else Metrics(**line) for line in (saved.metrics, saved.best))
+    trainer.restore(Snapshot(tensors, saved.place, last, best))
     for name, size in saved.sizes.items():
-        if (run.path / name).exists():
+        if trainer.processes.first and (run.path / name).exists():
             os.truncate(run.path / name, size)
     return saved.place
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from zoo.checkpoint import load_model, move_contents, new_folder, save_weights, write_atomically
 from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
@@ -47,11 +49,11 @@ class Run:
             " " if space_is_known else self.tokenizer.decode([1])
         )
 
-    def save(self) -> None:
-        """Writes what is enough to use the model."""
+    def save(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Writes what is enough to use the model, with the weights that it has, or others."""
         write_atomically(self.path / CONFIG, self.config.model_dump_json(indent=2).encode())
         write_atomically(self.path / TOKENIZER, self.tokenizer.model_dump_json(indent=2).encode())
-        save_weights(self.model, self.path / WEIGHTS)
+        save_weights(weights or self.model.state_dict(), self.path / WEIGHTS)
 
 
 def save(model: LanguageModel, tokenizer: Tokenizer, path: str | Path, prompt: str = "") -> Run:

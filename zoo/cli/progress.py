@@ -13,8 +13,8 @@ from zoo.cli.console import note
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from zoo.events import Event, Metrics
     from zoo.experiment import Started
-    from zoo.trainer import Event, Metrics
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -22,9 +22,9 @@ SECONDS_BETWEEN_LINES = 10.0
 def show(events: Iterator[Started | Event]) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
     stands."""
+    from zoo.events import Finished, Progress, Report, Sample
     from zoo.experiment import Started
     from zoo.resuming import resume_command
-    from zoo.trainer import Finished, Progress, Report, Sample
 
     started: Started | None = None
     bar: Bar | None = None

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from zoo.config import CHOSEN
 from zoo.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +31,9 @@ def settings_options(fields: Mapping[str, FieldInfo]) -> Callable[[F], F]:
 def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     annotation = _without_none(field.annotation)
     help_text = field.description or ""
-    if not field.is_required() and field.default_factory is None and field.default is not None:
+    if field.json_schema_extra == CHOSEN:
+        help_text += "  [default: chosen for text and time]"
+    elif not field.is_required() and field.default_factory is None and field.default is not None:
         help_text += f"  [default: {field.default}]"
     if annotation is bool:
         flag = f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}"

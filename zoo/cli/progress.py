@@ -21,14 +21,20 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def show(events: Iterator[Started | Event]) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
-    stands."""
+    stands. Of several processes the first speaks."""
     from zoo.events import Finished, Progress, Report, Sample
     from zoo.experiment import Started
+    from zoo.processes import is_first_process
     from zoo.resuming import resume_command
 
+    if not is_first_process():
+        for _ in events:
+            pass
+        return
     started: Started | None = None
     bar: Bar | None = None
     metrics: Metrics | None = None
+    early = False
     last_line = time.monotonic()
     try:
         for event in events:
@@ -57,7 +63,7 @@ def show(events: Iterator[Started | Event]) -> None:
                 else:
                     bar.console.print(text, markup=False, highlight=False)
             elif isinstance(event, Finished):
-                metrics = event.metrics
+                metrics, early = event.metrics, event.early
     except KeyboardInterrupt:
         _stop(bar)
         if started is not None:
@@ -67,6 +73,8 @@ def show(events: Iterator[Started | Event]) -> None:
         _stop(bar)
     assert started is not None
     path = started.run.path
+    if early:
+        note("stopped before the budget was spent: the held-out text is no longer read better")
     if metrics is not None:
         note(_figures(metrics))
     elif started.resumed is not None:
@@ -103,18 +111,27 @@ def _introduction(started: Started) -> str:
     run, training = started.run, started.run.config.training
     model = run.config.model
     options = "".join(f", {key}={value}" for key, value in model.options.items())
-    count, unit = (training.epochs, "epoch") if training.epochs else (training.minutes, "minute")
-    budget = f"{count:g} {unit}{'' if count == 1 else 's'}"
+    entrance = "one-hot" if model.embedding is None else f"embedding of {model.embedding}"
+    budgets = ((training.epochs, "epoch"), (training.minutes, "minute"))
+    budget = " or ".join(
+        f"{count:g} {unit}{'' if count == 1 else 's'}" for count, unit in budgets if count
+    )
+    stop = (
+        ""
+        if training.patience is None
+        else (f", or {training.patience} lines of metrics without a better one")
+    )
     resumed = ""
     if started.resumed is not None:
         resumed = f"\ngoing on at epoch {started.resumed.epoch}, step {started.resumed.step}"
     return (
-        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, "
-        f"{run.model.parameter_count():,} parameters, on {started.device}\n"
+        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {entrance}, dropout "
+        f"{model.dropout:g}, {run.model.parameter_count():,} parameters, on {started.device}\n"
         f"{run.config.data.corpus}: {started.train_tokens:,} tokens ({run.config.data.tokenizer}, "
         f"{run.tokenizer.vocab_size} kinds), {started.held_out_tokens:,} held out\n"
-        f"{budget}, {training.batches} windows of {training.steps} steps × {training.batch_size} "
-        f"rows, {training.optimizer} at {training.learning_rate:g}, seed {training.seed}{resumed}"
+        f"{budget}{stop}, {training.batches} windows of {training.steps} steps × "
+        f"{training.batch_size} rows, {training.optimizer} at {training.learning_rate:g} "
+        f"({training.schedule}), {training.precision}, seed {training.seed}{resumed}"
     )
 
 

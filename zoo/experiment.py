@@ -13,7 +13,7 @@ import torch
 
 from zoo.batches import windows_per_epoch
 from zoo.checkpoint import filled_at_once
-from zoo.config import ModelConfig, RunConfig
+from zoo.config import DEFAULT_VOCAB, ModelConfig, RunConfig
 from zoo.dataset import Dataset, read_dataset
 from zoo.device import choose_device
 from zoo.generator import encode_prompt
@@ -23,6 +23,7 @@ from zoo.records import METRICS
 from zoo.registry import Registry, load_registry
 from zoo.resuming import interruptible, restore_training, save_training
 from zoo.run import SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.tokenizers import BPETokenizer
 from zoo.trainer import Event, Place, Report, Sample, Stopped, Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -114,7 +115,9 @@ def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
     training_ = config.training.model_copy(
         update={"prompt": config.training.prompt or data.corpus.prompt}
     )
-    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind})
+    learned = isinstance(data.tokenizer, BPETokenizer)
+    vocab = config.data.vocab or (DEFAULT_VOCAB if learned else None)
+    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind, "vocab": vocab})
     return config.model_copy(update={"training": training_, "data": data_})
 
 

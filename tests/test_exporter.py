@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +79,23 @@ def test_the_file_describes_itself(fox_run: zoo.Run, fox_file: Path) -> None:
 
 
 def test_running_a_file_imports_neither_torch_nor_onnx(fox_file: Path) -> None:
+    runs_light(["generate", str(fox_file), "--length", "5"], without={"tokenizers"})
+
+
+def test_running_a_file_of_subwords_imports_neither(trained: Callable[..., zoo.Run]) -> None:
+    run = trained(tokenizer="bpe", vocab=270, embedding=8, hidden=8, epochs=1)
+    file = str(zoo.export(run).path)
+    runs_light(["generate", file, "--length", "5"])
+    runs_light(["score", file, run.config.data.corpus])
+
+
+def runs_light(arguments: list[str], without: Collection[str] = ()) -> None:
+    """A command ends well in a process of its own, with nothing imported that training needs."""
+    heavy = {"torch", "onnx", "onnxscript", "onnx_ir", *without}
     code = (
         "import sys, zoo.cli\n"
-        f"code = zoo.cli.run(['generate', {str(fox_file)!r}, '--length', '5'])\n"
-        "heavy = {'torch', 'onnx', 'onnxscript', 'onnx_ir'} & set(sys.modules)\n"
+        f"code = zoo.cli.run({arguments!r})\n"
+        f"heavy = {heavy!r} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.errors import TokenizerError
-from zoo.tokenizers import ByteTokenizer, CharTokenizer, LettersTokenizer, read_tokenizer
+from zoo.tokenizers import (
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    LettersTokenizer,
+    read_tokenizer,
+)
 
 
 def test_char_orders_by_frequency_then_appearance() -> None:
@@ -35,8 +41,9 @@ def test_byte_shows_a_character_when_its_last_byte_has_come() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_char_and_byte_give_any_text_back(text: str) -> None:
-    for tokenizer in (CharTokenizer.from_text(text), ByteTokenizer.from_text(text)):
+def test_all_but_letters_give_any_text_back(text: str) -> None:
+    for kind in (CharTokenizer, ByteTokenizer, BPETokenizer):
+        tokenizer = kind.from_text(text)
         ids = tokenizer.encode(text)
         assert ids.min() >= 0
         assert ids.max() < tokenizer.vocab_size
@@ -44,7 +51,7 @@ def test_char_and_byte_give_any_text_back(text: str) -> None:
         assert tokenizer.unknown(text) == ""
 
 
-@pytest.mark.parametrize("kind", [CharTokenizer, LettersTokenizer, ByteTokenizer])
+@pytest.mark.parametrize("kind", [CharTokenizer, LettersTokenizer, ByteTokenizer, BPETokenizer])
 def test_tokenizers_survive_json(kind: type[CharTokenizer]) -> None:
     tokenizer = kind.from_text("some text")
     assert read_tokenizer(tokenizer.model_dump_json()) == tokenizer

@@ -29,6 +29,7 @@ DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings
 # chosen for the text, the time and the machine where neither a flag nor a recipe gives it
 CHOSEN: dict[str, JsonValue] = {"chosen": True}
 DEFAULT_LENGTH = 200  # tokens to generate
+DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
 
 class Settings(BaseModel):
@@ -49,8 +50,15 @@ class DataConfig(Settings):
     """The text and how it is read."""
 
     corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
-    tokenizer: Literal["letters", "char", "byte"] | None = Field(
+    tokenizer: Literal["letters", "char", "byte", "bpe"] | None = Field(
         None, description="How text becomes tokens; without it, what suits the corpus."
+    )
+    vocab: int | None = Field(
+        None,
+        ge=257,
+        le=MAX_VOCAB,
+        description=f"Tokens that bpe learns, or fewer from a small text; {DEFAULT_VOCAB} if it is "
+        "not given. The other tokenizers have as many as they need.",
     )
     max_tokens: int | None = Field(
         None, ge=2, le=2**40, description="Use only this many tokens, from the beginning."

@@ -14,7 +14,7 @@ import torch
 from zoo.batches import windows_per_epoch
 from zoo.checkpoint import filled_at_once
 from zoo.choosing import choose_settings
-from zoo.config import RunConfig
+from zoo.config import DEFAULT_VOCAB, RunConfig
 from zoo.dataset import Dataset, read_dataset
 from zoo.errors import ZooError, one_line
 from zoo.events import Event, Report, Sample, Stopped
@@ -32,6 +32,7 @@ from zoo.resuming import (
     write_training,
 )
 from zoo.run import SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.tokenizers import BPETokenizer
 from zoo.trainer import Place, Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -132,7 +133,9 @@ def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
     training_ = config.training.model_copy(
         update={"prompt": config.training.prompt or data.corpus.prompt}
     )
-    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind})
+    learned = isinstance(data.tokenizer, BPETokenizer)
+    vocab = config.data.vocab or (DEFAULT_VOCAB if learned else None)
+    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind, "vocab": vocab})
     return config.model_copy(update={"training": training_, "data": data_})
 
 
@@ -159,7 +162,7 @@ def resume_events(path: str | Path, registry: Registry | None = None) -> Iterato
     registry = registry or load_registry()
     run = load(path, registry)
     config = run.config
-    data = read_dataset(config.data, registry)
+    data = read_dataset(config.data, registry, run.tokenizer)
     processes = join_processes(config.training.device)
     processes.check_rows(config.training.batch_size)
     device = processes.device(config.training.device)
@@ -198,13 +201,13 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
                     last_save = trainer.seconds
                 yield event
         except Exception as error:
-            if new and last_save == began:  # it came to nothing: as if it had not been begun
-                (run.path / WEIGHTS).unlink()
             if count > 1 and isinstance(error, RuntimeError):
                 raise ZooError(
                     f"a process of this training was lost ({one_line(error)}); start it again on "
                     f"all machines with: {resume_command(run.path)}"
                 ) from None
+            if first and new and last_save == began:  # it came to nothing: as if it had not begun
+                (run.path / WEIGHTS).unlink()
             raise
         except GeneratorExit:  # between two steps, as every event is
             _save_end(trainer, run, data)

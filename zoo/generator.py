@@ -110,12 +110,24 @@ def stream(
     if not isinstance(source, Source):
         source = open_source(source, provider, registry)
     sampling = Sampling.checked(temperature=temperature, top_k=top_k, top_p=top_p)
+    return source.tokenizer.stream(continue_prompt(source, prompt, length, sampling, seed, stop))
+
+
+def continue_prompt(
+    source: Source,
+    prompt: str | None,
+    length: int,
+    sampling: Sampling,
+    seed: int = 0,
+    stop: Sequence[str | int] = (),
+) -> Iterator[int]:
+    """The tokens whose text `stream` gives."""
     position = Position(source.writer(), seed)
     stops = Stops(stop, source.tokenizer)
     ids = encode_prompt(source.tokenizer, source.prompt if prompt is None else prompt)
     check_length(length)
     position.feed(ids)
-    return source.tokenizer.stream(position.write(length, sampling, stops))
+    return position.write(length, sampling, stops)
 
 
 def generate(

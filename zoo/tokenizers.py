@@ -7,19 +7,25 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from zoo.config import Settings, first_problem
+from zoo.config import DEFAULT_VOCAB, MAX_VOCAB, Settings, first_problem
 from zoo.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from zoo.bpe import Encoder
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_CODE_POINTS = 0x110000
+BYTES = 256
+MAX_TOKEN_BYTES = 128  # of a subword: merges that double could otherwise make one of any length
 
 
 class CharTokenizer(Settings):
@@ -108,7 +114,7 @@ class ByteTokenizer(Settings):
 
     @property
     def vocab_size(self) -> int:
-        return 256
+        return BYTES
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64)
@@ -119,22 +125,107 @@ class ByteTokenizer(Settings):
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of each character as soon as its last byte has come; bytes that are no UTF-8
         become U+FFFD."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for token in ids:
-            if text := decoder.decode(bytes([token])):
-                yield text
-        if rest := decoder.decode(b"", final=True):
-            yield rest
+        return _stream_utf8(bytes([token]) for token in ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.stream(ids))
 
 
-Tokenizer: TypeAlias = CharTokenizer | LettersTokenizer | ByteTokenizer
+def _spelling() -> str:
+    """A printable character for each byte, as byte-level BPE has it everywhere: that of the same
+    number in Latin-1, or where that cannot be seen, the next from U+0100 on."""
+    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    unseen = [byte for byte in range(BYTES) if byte not in seen]
+    return "".join(chr(b if b in seen else 0x100 + unseen.index(b)) for b in range(BYTES))
+
+
+SPELLING = _spelling()
+_BYTE_OF = {character: byte for byte, character in enumerate(SPELLING)}
+
+
+class BPETokenizer(Settings):
+    """Subwords by byte pair encoding: nothing is unknown, and every text comes back as it was.
+
+    Tokens 0 to 255 are the bytes of UTF-8. Each of `merges` names two tokens before it, "left
+    right", and makes the next token of them; a word of the text is its bytes, in which the earliest
+    merge that applies is done first. Bytes are spelled by `SPELLING`, so a space is "Ġ".
+
+    The tokens of a text's beginning need not be those that the whole text begins with: a prompt
+    that ends within a word is continued from its own last token.
+    """
+
+    kind: Literal["bpe"] = "bpe"
+    merges: tuple[Annotated[str, Field(max_length=MAX_TOKEN_BYTES + 1)], ...] = Field(
+        max_length=MAX_VOCAB - BYTES
+    )
+
+    @field_validator("merges")
+    @classmethod
+    def _sound(cls, merges: tuple[str, ...]) -> tuple[str, ...]:
+        known = set(SPELLING)
+        for number, merge in enumerate(merges):
+            left, _, right = merge.partition(" ")
+            if left not in known or right not in known:
+                raise ValueError(f"number {number} is not of two tokens that come before it")
+            if left + right in known:
+                raise ValueError(f"number {number} makes a token that is there already")
+            known.add(left + right)
+        return merges
+
+    @classmethod
+    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> BPETokenizer:
+        """The tokenizer that learns from `text`: of `vocab` tokens, or fewer where no pair of
+        tokens comes twice any more."""
+        from zoo.bpe import learn_merges
+
+        pairs = learn_merges(_without_surrogates(text), vocab, MAX_TOKEN_BYTES)
+        return cls(merges=tuple(" ".join(pair) for pair in pairs))
+
+    @classmethod
+    def normalize(cls, text: str) -> str:
+        return text
+
+    @property
+    def vocab_size(self) -> int:
+        return BYTES + len(self.merges)
+
+    @cached_property
+    def tokens(self) -> list[bytes]:
+        """The bytes that each token stands for."""
+        return [bytes(_BYTE_OF[character] for character in token) for token in self._spelled()]
+
+    def encode(self, text: str) -> Ids:
+        return self._encoder.encode(_without_surrogates(text))
+
+    def unknown(self, text: str) -> str:
+        return ""
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of each token, but for the bytes of a character that is not whole yet; bytes
+        that are no UTF-8 become U+FFFD."""
+        return _stream_utf8(self.tokens[token] for token in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.stream(ids))
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        from zoo.bpe import Encoder
+
+        vocabulary = {token: number for number, token in enumerate(self._spelled())}
+        pairs = [merge.partition(" ") for merge in self.merges]
+        return Encoder(vocabulary, [(left, right) for left, _, right in pairs])
+
+    def _spelled(self) -> list[str]:
+        return [*SPELLING, *(merge.replace(" ", "") for merge in self.merges)]
+
+
+Tokenizer: TypeAlias = CharTokenizer | LettersTokenizer | ByteTokenizer | BPETokenizer
 TOKENIZERS: dict[str, type[Tokenizer]] = {
     "letters": LettersTokenizer,
     "char": CharTokenizer,
     "byte": ByteTokenizer,
+    "bpe": BPETokenizer,
 }
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[Tokenizer, Field(discriminator="kind")])
 
@@ -150,3 +241,17 @@ def read_tokenizer(description: str | bytes) -> Tokenizer:
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _stream_utf8(parts: Iterable[bytes]) -> Iterator[str]:
+    """The characters of UTF-8 that comes in parts, each as soon as it is whole."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for part in parts:
+        if text := decoder.decode(part):
+            yield text
+    if rest := decoder.decode(b"", final=True):
+        yield rest

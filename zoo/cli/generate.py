@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,17 +57,30 @@ def command(
     print_stream(open_source(source, provider), prompt, length, seed=seed, stop=stop, **given)
 
 
-def print_stream(source: Source, prompt: str | None, length: int, **settings: Any) -> None:
+def print_stream(
+    source: Source,
+    prompt: str | None,
+    length: int,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    **settings: Any,
+) -> None:
     """Prints the prompt and, piece by piece, its continuation; then the speed, as a note."""
-    from zoo.generator import stream
+    from zoo.generator import continue_prompt
 
-    pieces = stream(source, prompt, length, **settings)
+    tokens = continue_prompt(source, prompt, length, Sampling.checked(**settings), seed, stop)
+    count = 0
+
+    def counted() -> Iterator[int]:  # a piece of text may be a part of a token, or several
+        nonlocal count
+        for token in tokens:
+            count += 1
+            yield token
+
     print(source.prompt if prompt is None else prompt, end="", flush=True)
-    began, text = time.perf_counter(), ""
-    for piece in pieces:
+    began = time.perf_counter()
+    for piece in source.tokenizer.stream(counted()):
         print(piece, end="", flush=True)
-        text += piece
     print(flush=True)
     seconds = time.perf_counter() - began
-    tokens = len(source.tokenizer.encode(text))
-    note(f"{source.runs_on}: {tokens} tokens, {tokens / seconds:,.0f} per second")
+    note(f"{source.runs_on}: {count} tokens, {count / seconds:,.0f} per second")

@@ -16,7 +16,7 @@ from zoo.checkpoint import filled_at_once
 from zoo.choosing import choose_settings
 from zoo.config import DEFAULT_VOCAB, RunConfig
 from zoo.dataset import Dataset, read_dataset
-from zoo.errors import ZooError, one_line
+from zoo.errors import ZooError
 from zoo.events import Event, Report, Sample, Stopped
 from zoo.generator import encode_prompt
 from zoo.model import LanguageModel
@@ -27,7 +27,6 @@ from zoo.registry import Registry, load_registry
 from zoo.resuming import (
     interruptible,
     restore_training,
-    resume_command,
     save_training,
     write_training,
 )
@@ -203,8 +202,8 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
         except Exception as error:
             if count > 1 and isinstance(error, RuntimeError):
                 raise ZooError(
-                    f"a process of this training was lost ({one_line(error)}); start it again on "
-                    f"all machines with: {resume_command(run.path)}"
+                    f"another process of this training has ended, and it cannot go on without; "
+                    f"start all of them again with --resume --out {run.path}."
                 ) from None
             if first and new and last_save == began:  # it came to nothing: as if it had not begun
                 (run.path / WEIGHTS).unlink()

@@ -25,7 +25,7 @@ from zoo.errors import ZooError, one_line
 from zoo.evaluation import evaluate, perplexity, sample
 from zoo.events import Event, Finished, Metrics, Progress, Report, Sample, Stopped
 from zoo.model import LanguageModel
-from zoo.objectives import choose_objective
+from zoo.objectives import Examples, choose_objective
 from zoo.optimization import learning_rate, make_optimizer
 from zoo.processes import ALONE, Processes
 from zoo.state import detach, named_leaves, unflatten
@@ -193,10 +193,7 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits_TBV, self._state = self._forward(examples.inputs, state)
         logits, targets = examples.select(logits_TBV)
-        loss = F.cross_entropy(logits.float(), targets)
-        if whole.counted is not None and self.processes.count > 1:
-            # each process's mean counts by how many tokens it is over
-            loss = loss * (len(targets) * self.processes.count / whole.counted.sum())
+        loss = self._loss(logits.float(), targets, whole)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(config, self._fraction_done(steps_ahead=0.5))
         self._optimizer.zero_grad()
@@ -210,6 +207,15 @@ class Trainer:
             step=self._place.step + 1,
             tokens=self._place.tokens + tokens,
         )
+
+    def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
+        """The mean cross-entropy; of several processes, this one's part of it, such that the mean
+        over the processes is that over all tokens (a process may have none of them)."""
+        if self.processes.count == 1:
+            return F.cross_entropy(logits, targets)
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        count = whole.targets.numel() if whole.counted is None else whole.counted.sum()
+        return total * (self.processes.count / count)
 
     def _move(self, **changes: Any) -> None:
         self._place = self._place.model_copy(update=changes)
@@ -385,9 +391,9 @@ class Trainer:
     def _restore_random(self, random: Mapping[str, Tensor], place: Place) -> None:
         rank = self.processes.rank
         if len(random["cpu"]) == self.processes.count:
-            torch.set_rng_state(random["cpu"][rank])
+            torch.set_rng_state(random["cpu"][rank].clone())  # torch reads it from its beginning
             if self._device.type == "cuda" and "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"][rank], self._device)
+                torch.cuda.set_rng_state(random["cuda"][rank].clone(), self._device)
         else:  # dropout goes on with other numbers where there are more or fewer processes
             torch.manual_seed(self._config.seed + place.step * self.processes.count + rank)
         self._masks.set_state(random["masks"])

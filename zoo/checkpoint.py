@@ -22,12 +22,17 @@ from zoo.model import LanguageModel
 from zoo.registry import Registry
 
 
+def temporary_prefix(name: str) -> str:
+    """How the names of the temporary files begin that are written for the file `name`."""
+    return f".{name}."
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a temporary file beside `path`, flushes it to the disk, and renames it. RunError where
     that fails; the file that was there before is as it was."""
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name))
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()

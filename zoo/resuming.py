@@ -18,13 +18,13 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from zoo.checkpoint import write_atomically
+from zoo.checkpoint import temporary_prefix, write_atomically
 from zoo.config import Settings, first_problem
 from zoo.dataset import Dataset
 from zoo.errors import RunError
 from zoo.events import Metrics
 from zoo.records import METRICS, PROGRESS
-from zoo.run import SAMPLES, Run
+from zoo.run import FILES, SAMPLES, Run
 from zoo.trainer import Place, Snapshot, Trainer
 
 TRAINING = "training.safetensors"
@@ -99,10 +99,19 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> Place:
         )
     last, best = (None if line is None else Metrics(**line) for line in (saved.metrics, saved.best))
     trainer.restore(Snapshot(tensors, saved.place, last, best))
+    if trainer.processes.first:
+        _remove_unfinished(run.path)
     for name, size in saved.sizes.items():
         if trainer.processes.first and (run.path / name).exists():
             os.truncate(run.path / name, size)
     return saved.place
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed in the middle of a save had written of it."""
+    for name in (TRAINING, PROGRESS, *FILES):
+        for path in folder.glob(f"{temporary_prefix(name)}*"):
+            path.unlink()
 
 
 def _fingerprint(data: Dataset) -> str:

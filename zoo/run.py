@@ -25,6 +25,7 @@ from zoo.tokenizers import Tokenizer, read_tokenizer
 TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 ELSEWHERE = "(trained elsewhere)"
 PLOT, SAMPLES = "perplexity.png", "samples.txt"
+FILES = CONFIG, TOKENIZER, WEIGHTS, PLOT  # those that are written whole
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from zoo.run import Run, load, save
     from zoo.scoring import Score, score
     from zoo.session import Session
+    from zoo.sweeping import sweep, sweep_events
+    from zoo.tensorboard import write_tensorboard
     from zoo.torch_cell import TorchCell
     from zoo.verification import verify
 
@@ -66,9 +68,12 @@ _LAZY = {
     "score": "zoo.scoring",
     "single_layer": "zoo.adoption",
     "stream": "zoo.generator",
+    "sweep": "zoo.sweeping",
+    "sweep_events": "zoo.sweeping",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
     "verify": "zoo.verification",
+    "write_tensorboard": "zoo.tensorboard",
 }
 
 __all__ = [
@@ -114,9 +119,12 @@ __all__ = [
     "score",
     "single_layer",
     "stream",
+    "sweep",
+    "sweep_events",
     "train",
     "train_events",
     "verify",
+    "write_tensorboard",
 ]
 
 

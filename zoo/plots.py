@@ -1,4 +1,4 @@
-"""The pictures: curves of runs, and the speeds of a benchmark."""
+"""The pictures: curves of runs, the speeds of a benchmark, the cells of a sweep."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from zoo.checkpoint import write_atomically
@@ -15,9 +16,12 @@ from zoo.run import PLOT, Run
 
 if TYPE_CHECKING:
     from zoo.benchmark import Row
+    from zoo.sweeping import Row as SweepRow
 
 HEADINGS = ("writing", "reading")
 CPU_COLOURS, CUDA_COLOUR = ("#9ecae1", "#3182bd"), "#e6550d"
+FEW_POINTS = 40  # of a curve: each is marked
+SMALL: dict[str, Any] = {"size": 7, "va": "center", "color": "0.3"}
 
 
 def draw_perplexity(run: Run) -> None:
@@ -33,13 +37,20 @@ def draw_perplexity(run: Run) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     tokens = [line["tokens"] / 1e6 for line in lines]
-    axes.plot(tokens, [line["train_perplexity"] for line in lines], label="training")
+    marker = "." if len(lines) <= FEW_POINTS else ""
+    training = [line["train_perplexity"] for line in lines]
+    axes.plot(tokens, training, marker=marker, label="training")
     held_out: list[Any] = [line["held_out_perplexity"] for line in lines]
     if any(value is not None for value in held_out):
-        axes.plot(tokens, held_out, label="held out")
+        axes.plot(tokens, held_out, marker=marker, label="held out")
+        best = min(held_out)
+        bits = lines[held_out.index(best)]["held_out_bits_per_char"]
+        label = f"best, {best:.3g} ({bits:.3f} bits per character)"
+        place = tokens[held_out.index(best)], best
+        axes.plot(*place, "o", color="tab:orange", fillstyle="none", markersize=9, label=label)
     axes.set(xlabel="million tokens", ylabel="perplexity", yscale="log", title=run.path.name)
     for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
     axes.grid(which="both", alpha=0.25)
     axes.legend()
     picture = BytesIO()
@@ -137,3 +148,56 @@ def draw_comparison(records: Sequence[Record], path: Path) -> None:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_atomically(path, picture.getvalue())
+
+
+def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
+    """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
+    text where there is one, and speed on the right; a dot for the mean of a cell's runs, and a line
+    for each run. Cells that see the future stand apart, as their bits are others."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    causal = {row.cell: row.causal for row in rows}
+    held_out = any(row.held_out_bits_per_char is not None for row in rows)
+    bits_name = "held_out_bits_per_char" if held_out else "train_bits_per_char"
+    bits = {cell: _values(rows, cell, bits_name) for cell in causal}
+    speeds = {cell: _values(rows, cell, "tokens_per_second") for cell in causal}
+    order = sorted(
+        causal, key=lambda cell: (not causal[cell], fmean(bits[cell]) if bits[cell] else math.inf)
+    )
+    figure = Figure(figsize=(10, 1.3 + 0.21 * len(order)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    panels_values = (bits, "{:.3f}", "#3182bd"), (speeds, "{:,.0f}", "#e6550d")
+    for axes, (values, form, colour) in zip(panels, panels_values, strict=True):
+        for y, cell in enumerate(order):
+            if not values[cell]:
+                axes.text(0.01, y, "no figure", transform=axes.get_yaxis_transform(), **SMALL)
+                continue
+            mean, filled = fmean(values[cell]), colour if causal[cell] else "white"
+            axes.plot(values[cell], [y] * len(values[cell]), "|", color=colour, markersize=9)
+            axes.plot(mean, y, "o", color=colour, markerfacecolor=filled, markersize=5)
+            place = max(values[cell]), y
+            axes.annotate(form.format(mean), place, (6, 0), textcoords="offset points", **SMALL)
+        axes.margins(x=0.12)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", which="both", labelsize=8, labeltop=len(order) > 30)
+    left, right = panels
+    left.set_yticks(range(len(order)), order, size=8)
+    left.set_ylim(len(order) - 0.4, -0.6)
+    label = f"bits per character, {'held-out text' if held_out else 'training'}"
+    hollow = "" if all(causal.values()) else "\n(hollow: of the masked tokens)"
+    left.set_xlabel(label + hollow)
+    right.set_xlabel("tokens per second in training")
+    if any(speeds.values()):
+        right.set_xscale("log")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, picture.getvalue())
+
+
+def _values(rows: Sequence[SweepRow], cell: str, figure: str) -> list[float]:
+    found = (getattr(row, figure) for row in rows if row.cell == cell)
+    return [value for value in found if value is not None]

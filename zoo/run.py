@@ -145,7 +145,7 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
             except BaseException:
                 if not (path / WEIGHTS).exists():
                     for item in path.iterdir():
-                        item.unlink()
+                        shutil.rmtree(item) if item.is_dir() else item.unlink()
                 raise
     finally:
         if replaced is not None:

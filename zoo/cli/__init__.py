@@ -19,6 +19,7 @@ VERBS = (
     "plugins",
     "corpora",
     "train",
+    "sweep",
     "runs",
     "compare",
     "generate",

@@ -13,6 +13,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """Minutes and seconds: "1:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Rows with the same keys: as JSON, as a table on a terminal, as aligned plain columns else."""
     if as_json:

@@ -1,4 +1,4 @@
-"""Training as a person sees it: a live bar on a terminal, plain lines elsewhere. All of it goes to
+"""Training as a person sees it: a live view on a terminal, plain lines elsewhere. All of it goes to
 standard error."""
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zoo.cli.console import note
+from zoo.cli.console import duration, note
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
+    from zoo.cli.live import LiveView
     from zoo.events import Event, Metrics
     from zoo.experiment import Started
 
@@ -22,7 +21,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def show(events: Iterator[Started | Event]) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
     stands. Of several processes the first speaks."""
-    from zoo.events import Finished, Progress, Report, Sample
+    from zoo.events import Finished, Report, Sample
     from zoo.experiment import Started
     from zoo.processes import is_first_process
     from zoo.resuming import resume_command
@@ -32,7 +31,7 @@ def show(events: Iterator[Started | Event]) -> None:
             pass
         return
     started: Started | None = None
-    bar: Bar | None = None
+    view: LiveView | None = None
     metrics: Metrics | None = None
     early = False
     last_line = time.monotonic()
@@ -41,36 +40,29 @@ def show(events: Iterator[Started | Event]) -> None:
             if isinstance(event, Started):
                 started = event
                 note(_introduction(event))
-                bar = _bar() if sys.stderr.isatty() else None
-            elif isinstance(event, Progress) and bar is not None:
-                bar.update(
-                    bar.task_ids[0],
-                    completed=event.fraction,
-                    epoch=event.epoch,
-                    perplexity=f"{event.perplexity:.3g}",
-                    speed=f"{event.tokens_per_second:,.0f}",
-                    left=_duration(event.seconds_left),
-                )
-            elif isinstance(event, Report):
+                view = open_view()
+            if view is not None:
+                view.follow(event)
+            if isinstance(event, Report):
                 metrics = event.metrics
-                if bar is None and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
+                if view is None and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
                     last_line = time.monotonic()
                     note(_figures(metrics))
             elif isinstance(event, Sample):
                 text = f"epoch {event.epoch}: {event.text!r}"
-                if bar is None:
+                if view is None:
                     note(text)
                 else:
-                    bar.console.print(text, markup=False, highlight=False)
+                    view.console.print(text, markup=False, highlight=False)
             elif isinstance(event, Finished):
                 metrics, early = event.metrics, event.early
     except KeyboardInterrupt:
-        _stop(bar)
+        close_view(view)
         if started is not None:
             note(f"interrupted; go on with: {resume_command(started.run.path)}")
         raise
     finally:
-        _stop(bar)
+        close_view(view)
     assert started is not None
     path = started.run.path
     if early:
@@ -83,28 +75,22 @@ def show(events: Iterator[Started | Event]) -> None:
     note(f"the run is in {path}; next: {following}")
 
 
-def _bar() -> Bar:
+def open_view() -> LiveView | None:
+    """A live view that has begun, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return None
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
 
-    bar = Progress(
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("epoch {task.fields[epoch]}"),
-        TextColumn("perplexity {task.fields[perplexity]}"),
-        TextColumn("{task.fields[speed]} tokens/s"),
-        TextColumn("{task.fields[left]} left"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    bar.add_task("", total=1.0, epoch=1, perplexity="…", speed="…", left="…")
-    bar.start()
-    return bar
+    from zoo.cli.live import LiveView
+
+    view = LiveView(Console(stderr=True))
+    view.start()
+    return view
 
 
-def _stop(bar: Bar | None) -> None:
-    if bar is not None:
-        bar.stop()
+def close_view(view: LiveView | None) -> None:
+    if view is not None:
+        view.stop()
 
 
 def _introduction(started: Started) -> str:
@@ -144,10 +130,5 @@ def _figures(metrics: Metrics) -> str:
     )
     return (
         f"epoch {metrics.epoch}: perplexity {metrics.train_perplexity:.3g}{held_out}, "
-        f"{metrics.tokens_per_second:,.0f} tokens/s, {_duration(metrics.seconds)}"
+        f"{metrics.tokens_per_second:,.0f} tokens/s, {duration(metrics.seconds)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"

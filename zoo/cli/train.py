@@ -31,6 +31,7 @@ def _recipe_help() -> str:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; else one under runs/.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the --out folder, as it was.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, too.")
 def command(
     corpus: str | None,
     pairs: tuple[str, ...],
@@ -38,6 +39,7 @@ def command(
     out: Path | None,
     overwrite: bool,
     resume: bool,
+    tensorboard: bool,
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS: a name from `zoo corpora`, a text file, or - for standard input.
@@ -53,11 +55,14 @@ def command(
             raise click.UsageError("--resume takes every setting from the run; give only --out.")
         if out is None:
             raise click.UsageError("--resume needs the run's folder; give it as --out.")
-        with closing(resume_events(out)) as events:  # type: ignore[type-var]
-            show(events)
-        return
-    if pairs:
-        settings["options"] = parse_pairs(pairs)
-    events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)
+        events = resume_events(out)
+    else:
+        if pairs:
+            settings["options"] = parse_pairs(pairs)
+        events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)
+    if tensorboard:
+        from zoo.tensorboard import write_tensorboard
+
+        events = write_tensorboard(events)
     with closing(events):  # type: ignore[type-var]
         show(events)

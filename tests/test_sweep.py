@@ -1,0 +1,313 @@
+"""Sweeps: what is trained, what is written, and how one goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from zoo.cell import Cell
+from zoo.cli import run
+from zoo.config import ModelConfig
+from zoo.events import Report
+from zoo.registry import CellSpec, ModelCard, Registry
+from zoo.sweeping import Row, Turn, choose_cells, largest_hidden, read_rows, sweep_events
+
+SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "1500"]
+SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}
+COLUMNS = [
+    "cell", "seed", "causal", "hidden", "layers", "parameters", "tokens", "seconds",
+    "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char", "run", "error",
+]  # fmt: skip
+CARD = ModelCard("A test", "nobody", 2024, "none", ("h = x",), ())
+
+
+class Picky(Cell):
+    """Takes only even hidden sizes, as a cell with heads would; and cannot be trained."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        if hidden_size % 2:
+            raise zoo.UsageError("hidden must be even")
+        self.weight = torch.nn.Parameter(torch.zeros(input_size, hidden_size))
+
+    def init_state(self, batch_size: int) -> Any:
+        raise RuntimeError("out of luck\nin many lines")
+
+
+def with_picky() -> Registry:
+    class Plugin:
+        @zoo.hookimpl
+        def zoo_cells(self) -> list[CellSpec]:
+            return [CellSpec("picky", f"{__name__}:Picky", CARD)]
+
+    return zoo.load_registry(Plugin())
+
+
+def table(folder: str) -> list[dict[str, str]]:
+    with Path(folder, "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_from_the_command_line(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", str(text_file), "--cells", "rnn,gru*", "--seeds", "2", "--hidden", "8",
+               *SMALL]  # fmt: skip
+    assert run([*command, "--json"]) == 0
+    out, err = capsys.readouterr()
+    names = [(cell, str(seed)) for cell in ("gru", "gru-scratch", "rnn") for seed in (0, 1)]
+    found = table("runs/sweep-fox")
+    assert list(found[0]) == COLUMNS
+    assert [(row["cell"], row["seed"]) for row in found] == names
+    assert "rnn, seed 1 (6 of 6): training, 5" in err
+    assert Path("runs/sweep-fox/sweep.png").read_bytes().startswith(b"\x89PNG")
+    for row, told in zip(found, json.loads(out), strict=True):
+        model = zoo.load(Path("runs/sweep-fox", row["run"]))
+        lines = model.metrics()
+        assert {name: "" if told[name] is None else str(told[name]) for name in told} == row
+        assert (model.config.model.cell, str(model.config.training.seed)) in names
+        assert row["parameters"] == str(model.model.parameter_count())
+        assert row["tokens"] == str(lines[-1]["tokens"])
+        assert float(row["seconds"]) == lines[-1]["seconds"]
+        speeds = [line["tokens_per_second"] for line in lines]
+        assert float(row["tokens_per_second"]) == median(speeds)
+        held_out = [line["held_out_bits_per_char"] for line in lines]
+        assert float(row["held_out_bits_per_char"]) == min(held_out)
+        assert float(row["train_bits_per_char"]) == lines[-1]["train_bits_per_char"]
+        assert (row["layers"], row["hidden"], row["error"]) == ("1", "8", "")
+    alone = zoo.train(str(text_file), cell="gru", seed=1, hidden=8, **SETTINGS)
+    swept = zoo.load("runs/sweep-fox/gru-seed1").model.state_dict()
+    assert all(torch.equal(swept[name], leaf) for name, leaf in alone.model.state_dict().items())
+
+
+def test_the_same_command_trains_nothing_again_and_another_cell_is_added(text_file: Path) -> None:
+    def events(cells: str, seeds: int = 1) -> list[object]:
+        return list(sweep_events(str(text_file), cells=cells, seeds=seeds, out="s", hidden=8,
+                                 **SETTINGS))  # fmt: skip
+
+    first = events("lstm")
+    assert [type(e) for e in first if isinstance(e, Turn | Report | Row)] == [Turn, Report, Row]
+    before = Path("s/sweep.csv").read_bytes()
+    assert [type(event) for event in events("lstm")] == [Turn, Row]
+    assert Path("s/sweep.csv").read_bytes() == before
+    assert [type(e) for e in events("gru") if isinstance(e, Report)] == [Report]
+    events("lstm", seeds=2)
+    assert [(row["cell"], row["seed"]) for row in table("s")] == [
+        ("gru", "0"), ("lstm", "0"), ("lstm", "1"),
+    ]  # fmt: skip
+    assert read_rows(Path("s/sweep.csv"))[1] == first[-1]
+
+
+def test_a_run_that_was_stopped_is_gone_on_with(text_file: Path) -> None:
+    settings = {**SETTINGS, "epochs": 3, "hidden": 8, "cells": "gru", "seeds": 1, "out": "s"}
+    events = sweep_events(str(text_file), **settings)
+    next(event for event in events if isinstance(event, Report))
+    events.close()
+    assert not Path("s/sweep.csv").exists()
+    (row,) = zoo.sweep(str(text_file), **settings)
+    whole = zoo.train(str(text_file), cell="gru", out="whole", **{**SETTINGS, "epochs": 3,
+                                                                  "hidden": 8})  # fmt: skip
+    found = zoo.load("s/gru-seed0")
+    assert [line["epoch"] for line in found.metrics()] == [1, 2, 3]
+    for name, leaf in whole.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], leaf)
+    assert row.held_out_bits_per_char == min(
+        line["held_out_bits_per_char"] for line in whole.metrics()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_stops_it_cleanly(text_file: Path) -> None:
+    command = [sys.executable, "-m", "zoo", "sweep", str(text_file), "--cells", "gru,lstm",
+               "--hidden", "8", "--epochs", "100000", "--out", "s"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = Path("s/gru-seed0/metrics.jsonl")
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and not (metrics.exists() and metrics.read_bytes()):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.rstrip().endswith("interrupted; the same command goes on")
+    assert "Traceback" not in err
+    assert json.loads(Path("s/gru-seed0/progress.json").read_text())["step"] > 0
+
+
+def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zoo.sweeping.load_registry", with_picky)
+    command = ["sweep", str(text_file), "--cells", "picky,rnn", "--seeds", "1", "--hidden", "8",
+               "--out", "s", *SMALL]  # fmt: skip
+    assert run(command) == 1
+    out, err = capsys.readouterr()
+    assert "picky, seed 0 (1 of 2): failed: RuntimeError: out of luck\n" in err
+    assert err.endswith("1 of 2 runs failed: picky-seed0\n")
+    assert "RuntimeError: out of luck" in out
+    failed, good = table("s")
+    assert (failed["cell"], failed["error"]) == ("picky", "RuntimeError: out of luck")
+    assert {failed[name] for name in COLUMNS[3:11]} == {""}
+    assert float(good["held_out_bits_per_char"]) > 0
+    assert [path.name for path in Path("s").iterdir() if path.is_dir()] == ["rnn-seed0"]
+    # it is tried again, and its row replaced
+    monkeypatch.setattr(Picky, "init_state", lambda self, batch_size: 1 / 0)
+    assert run(command) == 1
+    assert [row["error"] for row in table("s")] == ["ZeroDivisionError: division by zero", ""]
+
+
+def test_a_budget_of_parameters(text_file: Path) -> None:
+    """A GRU of torch.nn has 3 (V H + H H + 2 H) parameters, and its head H V + V; an LSTM 4 and
+    the same head."""
+    rows = zoo.sweep(str(text_file), cells=["lstm", "gru"], seeds=1, parameters=5000, out="s",
+                     **SETTINGS)  # fmt: skip
+    vocab = zoo.load("s/gru-seed0").tokenizer.vocab_size
+
+    def count(gates: int, hidden: int) -> int:
+        return gates * (vocab * hidden + hidden**2 + 2 * hidden) + hidden * vocab + vocab
+
+    for row, gates in zip(rows, (3, 4), strict=True):
+        best = max(hidden for hidden in range(1, 100) if count(gates, hidden) <= 5000)
+        assert (row.hidden, row.parameters) == (best, count(gates, best))
+        assert zoo.load(Path("s", row.run)).config.model.hidden == best
+
+
+def test_what_is_left_open_is_chosen_once_for_all_runs(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter((0.25, 0.125))
+    monkeypatch.setattr(
+        "zoo.sweeping.choose_settings", lambda config, *_: config.model_copy(
+            update={"training": config.training.model_copy(update={"clip": 9.0,
+                    "learning_rate": next(rates)})})
+    )  # fmt: skip
+    for cells in ("gru", "lstm"):
+        zoo.sweep(str(text_file), cells=cells, seeds=1, hidden=8, out="s", **SETTINGS)
+    kept = json.loads(Path("s/sweep.json").read_text())
+    assert (kept["given"]["learning_rate"], kept["chosen"]["learning_rate"]) == (None, 0.25)
+    for cell in ("gru", "lstm"):
+        training = zoo.load(f"s/{cell}-seed0").config.training
+        assert training.learning_rate == 0.25
+        assert training.clip == 1.0  # not a setting that is chosen
+
+
+def test_several_processes_are_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.sweeping.join_processes", lambda device: object())
+    with pytest.raises(zoo.UsageError, match="a sweep trains in one process"):
+        zoo.sweep(str(text_file), cells="gru", out="s")
+    assert not Path("s").exists()
+
+
+def test_the_largest_hidden_size() -> None:
+    registry = with_picky()
+    picky = registry.cells["picky"]
+    config = ModelConfig(cell="picky")
+    # with 10 tokens: 10 H for the cell, 10 H + 10 for the head
+    for parameters, hidden in ((50, 2), (89, 2), (90, 4), (91, 4), (20_010, 1000)):
+        assert largest_hidden(parameters, config, picky, 10, registry) == hidden
+    with pytest.raises(zoo.UsageError, match="with hidden=2, its least, picky has 50 parameters"):
+        largest_hidden(49, config, picky, 10, registry)
+    assert largest_hidden(10**9, config, picky, 10, registry) == 65_536
+
+
+def test_cells_are_chosen_by_names_and_patterns() -> None:
+    registry = zoo.load_registry()
+    for cells in ("rnn-scratch, lstm,gru*", ["gru*", "lstm", "rnn-scratch", "gru"]):
+        names = [spec.name for spec in choose_cells(cells, registry)]
+        assert names == ["gru", "gru-scratch", "lstm", "rnn-scratch"]
+    with pytest.raises(zoo.UsageError, match=r"cell 'lst' is not in the zoo; did you mean 'lstm'"):
+        choose_cells("gru,lst", registry)
+
+
+def test_cells_that_see_the_future_are_told_apart(text_file: Path) -> None:
+    rows = zoo.sweep(str(text_file), cells="bidirectional,rnn", seeds=1, hidden=8, out="s",
+                     **SETTINGS)  # fmt: skip
+    assert [row.causal for row in rows] == [False, True]
+    assert [row["causal"] for row in table("s")] == ["False", "True"]
+
+
+REFUSED = [
+    (["--hidden", "9"], 1, "the runs in s have hidden=8, and not hidden=9; choose another --out"),
+    (["--parameters", "1k"], 2, "parameters and hidden exclude each other"),
+    (["--cells", "gru,grv"], 2, "cell 'grv' is not in the zoo; did you mean 'gru'"),
+    (["--cells", ","], 2, "cell '' is not in the zoo"),
+    (["--cells", "x*"], 2, "cell 'x*' is not in the zoo; `zoo cells` lists what there is."),
+    (["--seeds", "0"], 2, "0 is not in the range x>=1"),
+    (["--parameters", "many"], 2, "'many' is not a number like 200000, 200k or 1.5M"),
+    (["--option", "foo=1"], 2, "cell 'rnn' has no option 'foo'"),
+    (["--minutes", "1"], 1, "the runs in s have no minutes given, and not minutes=1.0; choose"),
+    (["--dropout", "0"], 1, "the runs in s have no dropout given, and not dropout=0.0; choose"),
+    (["--out", "{folder}"], 1, "exists and is not a sweep; choose another --out."),
+    (["--out", "{file}/below"], 1, "cannot be written: Not a directory"),
+    (["--cell", "rnn"], 2, "No such option"),
+    (["--held-out", "0.0001", "--out", "new"], 1, "the text is too short to hold out"),
+    (["--batch-size", "5000", "--out", "new"], 1, "the text is too short"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "fox.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    zoo.sweep(str(folder / "fox.txt"), cells="rnn", seeds=1, hidden=8, out=folder / "s",
+              **SETTINGS)  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED)
+def test_what_cannot_be_meant_is_said_before_anything_is_trained(
+    arguments: list[str],
+    code: int,
+    message: str,
+    swept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(swept)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("years of work")
+    places = {"folder": tmp_path / "thesis", "file": swept / "fox.txt"}
+    before = sorted(swept.rglob("*"))
+    given = [argument.format(**places) for argument in arguments]
+    command = ["sweep", str(swept / "fox.txt"), "--cells", "rnn", "--hidden", "8", *SMALL,
+               "--out", "s", *given]  # fmt: skip
+    assert run(command) == code
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("rnn, seed")]
+    assert out == ""
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert sorted(swept.rglob("*")) == before
+
+
+def test_standard_input_is_no_text_for_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sweep", "-", "--cells", "rnn"]) == 2
+    assert "a sweep reads its text for every run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("sweep.json", "[1"), ("sweep.json", "7"), ("sweep.csv", "cell,seed\nrnn,many\n"),
+     ("sweep.csv", "cell,seed\nrnn\n")],
+)  # fmt: skip
+def test_a_sweep_that_is_damaged(
+    file: str, content: str, swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept / "s", tmp_path / "s")
+    Path("s", file).write_text(content)
+    command = ["sweep", str(swept / "fox.txt"), "--cells", "rnn", "--hidden", "8", *SMALL]
+    assert run([*command, "--out", "s"]) == 1
+    err = capsys.readouterr().err
+    assert f"s/{file} is damaged" in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,55 @@
+"""The live view of a training on a terminal: a bar, and the curves below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+
+from zoo.cli.console import duration
+from zoo.cli.curves import PerplexityCurves
+from zoo.events import Event, Report
+from zoo.events import Progress as TrainingProgress
+from zoo.experiment import Started
+
+
+class LiveView(Progress):
+    """Shows what `follow` is given until it is stopped, and is then gone."""
+
+    def __init__(self, console: Console) -> None:
+        self.curves = PerplexityCurves()  # first: what is made next asks for it
+        super().__init__(
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("perplexity {task.fields[perplexity]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TextColumn("{task.fields[left]} left"),
+            console=console,
+            transient=True,
+        )
+        self.bar = self.add_task("", total=1.0, epoch=1, perplexity="…", speed="…", left="…")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield self.curves
+
+    def follow(self, event: Started | Event) -> None:
+        if isinstance(event, Started):
+            for line in event.run.metrics():  # those before it was stopped, of a run that goes on
+                self.curves.add(
+                    line["tokens"], line["train_perplexity"], line["held_out_perplexity"]
+                )
+        elif isinstance(event, TrainingProgress):
+            self.update(
+                self.bar,
+                completed=event.fraction,
+                epoch=event.epoch,
+                perplexity=f"{event.perplexity:.3g}",
+                speed=f"{event.tokens_per_second:,.0f}",
+                left=duration(event.seconds_left),
+            )
+        elif isinstance(event, Report):
+            metrics = event.metrics
+            self.curves.add(metrics.tokens, metrics.train_perplexity, metrics.held_out_perplexity)

@@ -1,0 +1,117 @@
+"""zoo sweep"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.console import duration, note, print_rows
+from zoo.cli.settings import parse_pairs, settings_options
+from zoo.cli.train import FIELDS
+
+if TYPE_CHECKING:
+    from zoo.sweeping import Row
+
+
+def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """A number of things, where k stands for thousands and M for millions."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a number like 200000, 200k or 1.5M.")
+    return round(float(found[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[found[2].lower()])
+
+
+@click.command()
+@click.argument("corpus", required=False)
+@click.option("--cells", required=True, metavar="NAMES",
+              help='Names and patterns, as "gru,lstm,*-scratch".')  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True,
+              help="Runs of each cell; their seeds count from --seed, or 0, on.")  # fmt: skip
+@click.option("--parameters", callback=_count, metavar="N",
+              help="Instead of --hidden: for each cell the largest hidden size with which the "
+              "model has at most N parameters (200000, 200k, 1.5M).")  # fmt: skip
+@settings_options({name: field for name, field in FIELDS.items() if name != "cell"})
+@click.option(
+    "--option", "pairs", multiple=True, metavar="K=V", help="Option that all the cells have."
+)
+@click.option("--recipe", metavar="NAME", help="Begin from a named experiment; not from its cell.")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="Folder of the sweep; else runs/sweep-CORPUS.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings: Any) -> int:
+    """Train many cells alike on CORPUS, each with several seeds, and compare them.
+
+    The folder of the sweep gets a run folder for each cell and seed, a table, sweep.csv, and a
+    picture, sweep.png. The same command goes on with a sweep that was stopped; with other --cells
+    or more --seeds it adds their runs. All other settings, those of `zoo train`, hold for all runs.
+
+    Exit code 1 if a run failed; the others are trained all the same.
+    """
+    from zoo.cli.progress import close_view, open_view
+    from zoo.experiment import Started
+    from zoo.sweeping import PICTURE, TABLE, Row, Turn, sweep_events
+
+    if pairs:
+        settings["options"] = parse_pairs(pairs)
+    rows: list[Row] = []
+    view = None
+    with closing(sweep_events(out=out, **settings)) as events:  # type: ignore[type-var]
+        try:
+            for event in events:
+                if isinstance(event, Turn):
+                    folder = event.folder.parent
+                    run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
+                elif isinstance(event, Row):
+                    close_view(view)
+                    view = None
+                    rows.append(event)
+                    note(f"{run}: {_outcome(event)}")
+                else:
+                    if isinstance(event, Started):
+                        parameters = event.run.model.parameter_count()
+                        again = " again" if event.resumed is not None else ""
+                        note(f"{run}: training{again}, {parameters:,} parameters")
+                        view = open_view()
+                    if view is not None:
+                        view.follow(event)
+        except KeyboardInterrupt:
+            close_view(view)
+            note("interrupted; the same command goes on")
+            raise
+        finally:
+            close_view(view)
+    exact = [row.model_dump() for row in rows]
+    print_rows(exact if as_json else [_shown(row) for row in rows], as_json)
+    note(f"all runs of the sweep are in {folder / TABLE}, and drawn in {folder / PICTURE}")
+    failed = [row.run for row in rows if row.error]
+    if failed:
+        note(f"{len(failed)} of {len(rows)} runs failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _outcome(row: Row) -> str:
+    if row.error:
+        return f"failed: {row.error}"
+    assert row.seconds is not None
+    held_out = row.held_out_bits_per_char
+    bits = "" if held_out is None else f"{held_out:.3f} bits per character held out, "
+    return f"{bits}{row.tokens_per_second:,.0f} tokens/s, {duration(row.seconds)}"
+
+
+def _shown(row: Row) -> dict[str, object]:
+    bits, speed = row.held_out_bits_per_char, row.tokens_per_second
+    return {
+        "cell": row.cell,
+        "seed": row.seed,
+        "hidden": row.hidden,
+        "parameters": None if row.parameters is None else f"{row.parameters:,}",
+        "tokens": None if row.tokens is None else f"{row.tokens:,}",
+        "tokens_per_second": None if speed is None else f"{speed:,.0f}",
+        "held_out_bits_per_char": row.error or (None if bits is None else f"{bits:.3f}"),
+    }

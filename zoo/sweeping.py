@@ -1,0 +1,382 @@
+"""Many cells trained alike: `sweep`, and the same event by event."""
+
+from __future__ import annotations
+
+import csv
+import io
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, TypeAlias
+
+import torch
+from pydantic import ValidationError
+
+from zoo.checkpoint import new_folder, write_atomically
+from zoo.choosing import choose_settings
+from zoo.config import (
+    CHOSEN,
+    ModelConfig,
+    RunConfig,
+    Settings,
+    first_problem,
+    read_settings,
+    setting_fields,
+    setting_owners,
+)
+from zoo.corpora import STANDARD_INPUT
+from zoo.dataset import read_dataset
+from zoo.errors import (
+    CorpusError,
+    ProviderError,
+    RunError,
+    UnknownNameError,
+    UsageError,
+    ZooError,
+    one_line,
+)
+from zoo.events import Event
+from zoo.experiment import Started, resume_events, train_events
+from zoo.model import LanguageModel
+from zoo.plots import draw_sweep
+from zoo.processes import ALONE, join_processes
+from zoo.records import CONFIG, read_record
+from zoo.registry import CellSpec, Registry, load_registry
+from zoo.run import TOKENIZER
+from zoo.tokenizers import read_tokenizer
+
+TABLE, PICTURE, ALIKE = "sweep.csv", "sweep.png", "sweep.json"
+MOST_HIDDEN = 65_536
+
+
+class Row(Settings):
+    """A run of a sweep: a line of `sweep.csv`.
+
+    `tokens` and `seconds` are those of the training, seconds with the measuring on the held-out
+    part; `tokens_per_second`, without, is the median of the lines of metrics. The bits per
+    character are the lowest of the held-out part, and the last of the training; for a cell that is
+    not `causal` they are about the masked tokens, and compare only with those of others like it.
+    `run` is the run's folder, within that of the sweep. Of a run that failed, `error` says how, and
+    there are no figures.
+    """
+
+    cell: str
+    seed: int
+    causal: bool
+    hidden: int | None = None
+    layers: int | None = None
+    parameters: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    held_out_bits_per_char: float | None = None
+    train_bits_per_char: float | None = None
+    run: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A run, number `number` of `total`, is begun, or gone on with, or found to have ended."""
+
+    number: int
+    total: int
+    cell: str
+    seed: int
+    folder: Path
+
+
+SweepEvent: TypeAlias = Turn | Started | Event | Row
+
+
+def sweep(
+    corpus: str | None = None,
+    *,
+    cells: str | Sequence[str],
+    seeds: int = 3,
+    parameters: int | None = None,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> list[Row]:
+    """Trains each of the `cells` on `corpus` with each of the seeds, and gives back a row for each
+    run. The folder `out` has a run folder for each, the table `sweep.csv` and the picture
+    `sweep.png`; both are up to date whenever a run has ended.
+
+    `cells` are names and patterns (`["gru", "*-scratch"]`, or "gru,*-scratch"). There are as many
+    seeds as `seeds` says, from the setting `seed` on. The other `settings` are those of
+    `zoo.train`, and hold for all runs; what they leave open is chosen once, for all. With
+    `parameters`, each cell has the largest hidden size with which its model has at most so many
+    parameters. Without `out` the folder is `runs/sweep-CORPUS`.
+
+    In a folder that holds a sweep of the same settings, runs that have ended are only read, one
+    that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
+    stop the others: its row has the error. What concerns all runs is raised, before anything is
+    trained: UsageError for cells that are not there and settings that cannot be meant, CorpusError
+    for a text that cannot be read, RunError for a folder that holds something else.
+    """
+    events = sweep_events(
+        corpus, cells=cells, seeds=seeds, parameters=parameters, recipe=recipe, out=out,
+        registry=registry, **settings,
+    )  # fmt: skip
+    return [event for event in events if isinstance(event, Row)]
+
+
+def sweep_events(
+    corpus: str | None = None,
+    *,
+    cells: str | Sequence[str],
+    seeds: int = 3,
+    parameters: int | None = None,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Iterator[SweepEvent]:
+    """`sweep`, event by event: for each run a Turn, then the events of its training, if it has not
+    ended before, then its Row."""
+    registry = registry or load_registry()
+    specs = choose_cells(cells, registry)
+    if "cell" in settings:
+        raise UsageError("a sweep has cells, and no cell.")
+    if parameters is not None and settings.get("hidden") is not None:
+        raise UsageError("parameters and hidden exclude each other; give one.")
+    if seeds < 1 or (parameters is not None and parameters < 1):
+        raise UsageError("seeds and parameters must be at least 1.")
+    settings["corpus"] = corpus
+    config = RunConfig.build(settings, recipe)
+    if config.data.corpus == STANDARD_INPUT:
+        raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
+    for spec in specs:
+        spec.parse_options(config.model.options)
+    path = Path(out) if out is not None else _default_folder(config)
+    given = _given(config, parameters)
+    alike, rows = _sweep_before(path, given)
+    data = read_dataset(config.data, registry)
+    if join_processes(config.training.device) is not ALONE:
+        raise UsageError("a sweep trains in one process; start it without torchrun.")
+    if alike is None:
+        device = ALONE.device(config.training.device)
+        chosen = _chosen(choose_settings(config, data, device, ALONE), given)
+        alike = _Alike(given=given, chosen=chosen)
+    shared = {**settings, **alike.chosen}
+    model = RunConfig.build(shared, recipe).model
+
+    def train(spec: CellSpec, seed: int, folder: Path) -> Iterator[Started | Event]:
+        if not (folder / CONFIG).is_file():
+            own = {**shared, "cell": spec.name, "seed": seed}
+            if parameters is not None:
+                own["hidden"] = largest_hidden(
+                    parameters, model, spec, data.tokenizer.vocab_size, registry
+                )
+            yield from train_events(recipe=recipe, out=folder, registry=registry, **own)
+        elif not read_record(folder).finished:
+            yield from resume_events(folder, registry)
+
+    first = config.training.seed
+    turns = [(spec, seed) for spec in specs for seed in range(first, first + seeds)]
+    with new_folder(path):
+        for number, (spec, seed) in enumerate(turns, 1):
+            folder = path / f"{spec.name}-seed{seed}"
+            yield Turn(number, len(turns), spec.name, seed, folder)
+            try:
+                with closing(train(spec, seed, folder)) as events:  # type: ignore[type-var]
+                    for event in events:
+                        if isinstance(event, Started):
+                            _write_alike(path, alike)
+                        yield event
+                row = _read_row(folder, spec, registry)
+            except (CorpusError, ProviderError):  # the other runs would meet the same
+                raise
+            except Exception as error:
+                name = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
+                row = Row(
+                    cell=spec.name,
+                    seed=seed,
+                    causal=spec.causal,
+                    run=folder.name,
+                    error=name + one_line(error),
+                )
+            if rows.get((spec.name, seed)) != row or not (path / PICTURE).exists():
+                rows[spec.name, seed] = row
+                _write_alike(path, alike)
+                in_order = [rows[key] for key in sorted(rows)]
+                write_rows(in_order, path / TABLE)
+                draw_sweep(in_order, path / PICTURE)
+            yield row
+
+
+def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
+    """The registered cells that the names and patterns mean, each once, in order of name.
+    UnknownNameError for one that means none."""
+    patterns = cells.split(",") if isinstance(cells, str) else cells
+    chosen = set()
+    for pattern in (pattern.strip() for pattern in patterns):
+        found = [name for name in registry.cells if fnmatchcase(name, pattern)]
+        if not found:
+            raise UnknownNameError("cell", pattern, registry.cells, "`zoo cells`")
+        chosen.update(found)
+    return [registry.cells[name] for name in registry.cells if name in chosen]
+
+
+def largest_hidden(
+    parameters: int, config: ModelConfig, spec: CellSpec, vocab_size: int, registry: Registry
+) -> int:
+    """The largest hidden size with which the model that `config` describes, with this cell, has at
+    most so many parameters. Sizes that the cell refuses (by UsageError or ValueError) are passed
+    over. UsageError if there is none."""
+    counts, refused = {0: 0}, dict[int, Exception]()
+
+    def taken(size: int) -> int:
+        """The largest size up to `size` that the cell takes; 0 if it takes none."""
+        while size not in counts:
+            if size not in refused:
+                try:
+                    model = _with_cell(config, spec, size)
+                    counts[size] = count_parameters(model, vocab_size, registry)
+                    break
+                except (UsageError, ValueError) as error:
+                    refused[size] = error
+            size -= 1
+        return size
+
+    above = 1
+    while counts[taken(above)] <= parameters and above < MOST_HIDDEN:
+        above *= 2
+    sizes = range(1, above + 1)
+    size = taken(bisect_right(sizes, parameters, key=lambda size: counts[taken(size)]))
+    if size == 0 and len(counts) == 1:
+        raise refused[above]
+    if size == 0:
+        least = min(counts.keys() - {0})
+        raise UsageError(
+            f"with hidden={least}, its least, {spec.name} has {counts[least]:,} parameters, and "
+            f"not {parameters:,}."
+        )
+    return size
+
+
+def _with_cell(config: ModelConfig, spec: CellSpec, hidden: int) -> ModelConfig:
+    changes = {"cell": spec.name, "hidden": hidden, "mask_token": not spec.causal}
+    return ModelConfig.checked(**{**config.model_dump(), **changes})
+
+
+def count_parameters(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+    """The number of parameters of the model that `config` describes; nothing is allocated."""
+    with torch.device("meta"):
+        return LanguageModel(config, vocab_size, registry).parameter_count()
+
+
+def _default_folder(config: RunConfig) -> Path:
+    return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
+
+
+class _Alike(Settings):
+    """What is alike in all runs of a sweep: the content of `sweep.json`. The settings that were
+    given, None for those that were left open, and what was chosen for them."""
+
+    format: Literal[1] = 1
+    given: dict[str, Any]
+    chosen: dict[str, Any]
+
+
+def _given(config: RunConfig, parameters: int | None) -> dict[str, Any]:
+    given: dict[str, Any] = {"recipe": config.recipe, "parameters": parameters}
+    for name, section in setting_owners().items():
+        settings = getattr(config, section)
+        fixed = name in settings.model_fields_set or config.recipe is not None
+        given[name] = getattr(settings, name) if fixed or name not in _choosable() else None
+    del given["cell"], given["seed"]
+    return given
+
+
+def _choosable() -> list[str]:
+    return [name for name, field in setting_fields().items() if field.json_schema_extra == CHOSEN]
+
+
+def _chosen(config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """What the config has for the settings that were left open; with a number of parameters, each
+    cell has a hidden size of its own."""
+    owners = setting_owners()
+    left_open = [name for name in _choosable() if given[name] is None]
+    if given["parameters"] is not None:
+        left_open.remove("hidden")
+    return {name: getattr(getattr(config, owners[name]), name) for name in left_open}
+
+
+def _write_alike(path: Path, alike: _Alike) -> None:
+    if not (path / ALIKE).exists():
+        write_atomically(path / ALIKE, alike.model_dump_json(indent=2).encode())
+
+
+def _sweep_before(
+    path: Path, given: dict[str, Any]
+) -> tuple[_Alike | None, dict[tuple[str, int], Row]]:
+    """The sweep that the folder holds, and its rows by cell and seed. RunError if it holds other
+    things, or a sweep of other settings."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return None, {}
+    if not (path / ALIKE).is_file():
+        raise RunError(f"{path} exists and is not a sweep; choose another --out.")
+    before = read_settings(_Alike, path / ALIKE)
+    for name, value in given.items():
+        if (other := before.given.get(name)) != value:
+            raise RunError(
+                f"the runs in {path} have {_told(name, other)}, and not {_told(name, value)}; "
+                f"choose another --out."
+            )
+    return before, {(row.cell, row.seed): row for row in read_rows(path / TABLE)}
+
+
+def _told(name: str, value: Any) -> str:
+    return f"no {name} given" if value is None else f"{name}={value}"
+
+
+def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
+    """The row of a run that has ended."""
+    record = read_record(folder)
+    tokenizer = read_tokenizer((folder / TOKENIZER).read_bytes())
+    model, last = record.config.model, record.metrics[-1]
+    return Row(
+        cell=spec.name,
+        seed=record.config.training.seed,
+        causal=spec.causal,
+        hidden=model.hidden,
+        layers=model.layers,
+        parameters=count_parameters(model, tokenizer.vocab_size, registry),
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
+        held_out_bits_per_char=record.best("held_out_bits_per_char"),
+        train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
+        run=folder.name,
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a `sweep.csv`; none where it is missing. RunError if it is damaged."""
+    if not path.is_file():
+        return []
+    lines = csv.DictReader(io.StringIO(path.read_text("utf-8", errors="replace")))
+    try:
+        return [
+            Row.model_validate({key: value for key, value in line.items() if value})
+            for line in lines
+        ]
+    except (ValidationError, csv.Error) as error:
+        said = first_problem(error) if isinstance(error, ValidationError) else error
+        raise RunError(f"{path} is damaged: {said}") from None
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> None:
+    """Writes a `sweep.csv`; a figure that is None is an empty field."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, list(Row.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    write_atomically(path, content.getvalue().encode())

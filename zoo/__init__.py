@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from zoo.experiment import resume, resume_events, train, train_events
     from zoo.exporter import export, export_all
     from zoo.filling import fill
-    from zoo.fused import Recurrence, product_over_steps, run_fused
+    from zoo.fused import (
+        Recurrence,
+        product_over_steps,
+        run_fused,
+        sigmoid_gradient,
+        tanh_gradient,
+    )
     from zoo.generator import Source, generate, generate_batch, open_source, stream
     from zoo.model import LanguageModel
     from zoo.run import Run, load, save
@@ -66,10 +72,12 @@ _LAZY = {
     "run_fused": "zoo.fused",
     "save": "zoo.run",
     "score": "zoo.scoring",
+    "sigmoid_gradient": "zoo.fused",
     "single_layer": "zoo.adoption",
     "stream": "zoo.generator",
     "sweep": "zoo.sweeping",
     "sweep_events": "zoo.sweeping",
+    "tanh_gradient": "zoo.fused",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
     "verify": "zoo.verification",
@@ -117,10 +125,12 @@ __all__ = [
     "run_fused",
     "save",
     "score",
+    "sigmoid_gradient",
     "single_layer",
     "stream",
     "sweep",
     "sweep_events",
+    "tanh_gradient",
     "train",
     "train_events",
     "verify",

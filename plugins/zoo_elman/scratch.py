@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, Recurrence, product_over_steps, run_fused
+from zoo import Cell, Recurrence, product_over_steps, run_fused, tanh_gradient
 
 
 class RNNState(NamedTuple):
@@ -62,24 +62,29 @@ class TanhRecurrence(Recurrence):
 
     @staticmethod
     def forward(
-        z_BK: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        h = torch.addmm(z_BK, state[0], weights[0]).tanh_()
-        return (h,), (h,)
-
-    @staticmethod
-    def prepare(saved_T: tuple[Tensor, ...], before_T: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (1 - saved_T[0].square(),)
+        z_BK: Tensor,
+        before: tuple[Tensor, ...],
+        weights: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+    ) -> None:
+        torch.addmm(z_BK, before[0], weights[0], out=after[0]).tanh_()
 
     @staticmethod
     def backward(
-        gradients: tuple[Tensor, ...], prepared: tuple[Tensor, ...], transposed: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        delta = gradients[0] * prepared[0]
-        return delta, (delta @ transposed[0],)
+        gradients: tuple[Tensor, ...],
+        outside_BH: Tensor,
+        before: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+        transposed: tuple[Tensor, ...],
+        gradient_BK: Tensor,
+    ) -> tuple[Tensor, ...]:
+        tanh_gradient(gradients[0], after[0], into=gradient_BK)
+        return (torch.addmm(outside_BH, gradient_BK, transposed[0]),)
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor, prepared_T: tuple[Tensor, ...], gradient_TBK: Tensor
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         return (product_over_steps(before_TBH, gradient_TBK),)

@@ -7,7 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Recurrence, Registry, TorchCell, product_over_steps, run_fused
+from zoo import (
+    Adopted,
+    Cell,
+    Recurrence,
+    Registry,
+    TorchCell,
+    product_over_steps,
+    run_fused,
+    sigmoid_gradient,
+    tanh_gradient,
+)
 from zoo_gated.weights import gate_weights
 
 
@@ -86,47 +96,54 @@ class GRURecurrence(Recurrence):
     ȧ_r = p h_{t-1} r(1 - r),   ḣ_{t-1} = ḣ u + p r + [ȧ_r ȧ_u] W_ruᵀ
     """
 
-    @staticmethod
-    def forward(
-        z_BK: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        (h,) = state
-        H = h.shape[-1]
-        gates = torch.addmm(z_BK[:, : 2 * H], h, weights[0]).sigmoid_()
-        r, u = gates.chunk(2, -1)
-        reset = r * h
-        n = torch.addmm(z_BK[:, 2 * H :], reset, weights[1]).tanh_()
-        return (torch.lerp(n, h, u),), (gates, n, reset)
+    kept = (2, 1, 1)  # r and u, n, and r h
 
     @staticmethod
-    def prepare(saved_T: tuple[Tensor, ...], before_T: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        gates_TBK, n_TBH, reset_TBH = saved_T
-        r, u = gates_TBK.chunk(2, -1)
-        h = before_T[0]
-        by_n = (1 - u) * (1 - n_TBH.square())
-        by_u = (h - n_TBH) * u * (1 - u)
-        return by_n, by_u, reset_TBH * (1 - r), r, u, reset_TBH
+    def forward(
+        z_BK: Tensor,
+        before: tuple[Tensor, ...],
+        weights: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+    ) -> None:
+        (h,), (gates, n, reset) = before, kept
+        H = h.shape[-1]
+        torch.addmm(z_BK[:, : 2 * H], h, weights[0], out=gates).sigmoid_()
+        r, u = gates.chunk(2, -1)
+        torch.mul(r, h, out=reset)
+        torch.addmm(z_BK[:, 2 * H :], reset, weights[1], out=n).tanh_()
+        torch.lerp(n, h, u, out=after[0])
 
     @staticmethod
     def backward(
-        gradients: tuple[Tensor, ...], prepared: tuple[Tensor, ...], transposed: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        by_n, by_u, by_r, r, u, _ = prepared
-        (grad_h,) = gradients
-        candidate = grad_h * by_n
-        through = candidate @ transposed[1]
-        gates = torch.cat((through * by_r, grad_h * by_u), -1)
-        before = torch.addmm(grad_h * u, gates, transposed[0]).addcmul_(through, r)
-        return torch.cat((gates, candidate), -1), (before,)
+        gradients: tuple[Tensor, ...],
+        outside_BH: Tensor,
+        before: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+        transposed: tuple[Tensor, ...],
+        gradient_BK: Tensor,
+    ) -> tuple[Tensor, ...]:
+        (grad_h,), (h,), (gates, n, _) = gradients, before, kept
+        r, u = gates.chunk(2, -1)
+        by_r, by_u, by_n = gradient_BK.chunk(3, -1)
+        kept_grad = grad_h * u
+        tanh_gradient(grad_h - kept_grad, n, into=by_n)
+        through = by_n @ transposed[1]
+        sigmoid_gradient(through * h, r, into=by_r)
+        sigmoid_gradient(grad_h * (h - n), u, into=by_u)
+        gates_grad = gradient_BK[:, : 2 * h.shape[-1]]
+        before_grad = torch.addmm(kept_grad.add_(outside_BH), gates_grad, transposed[0])
+        return (before_grad.addcmul_(through, r),)
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor, prepared_T: tuple[Tensor, ...], gradient_TBK: Tensor
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         H = before_TBH.shape[-1]
         return (
             product_over_steps(before_TBH, gradient_TBK[..., : 2 * H]),
-            product_over_steps(prepared_T[-1], gradient_TBK[..., 2 * H :]),
+            product_over_steps(kept_T[-1], gradient_TBK[..., 2 * H :]),
         )
 
 

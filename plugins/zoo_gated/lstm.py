@@ -7,7 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Recurrence, Registry, TorchCell, product_over_steps, run_fused
+from zoo import (
+    Adopted,
+    Cell,
+    Recurrence,
+    Registry,
+    TorchCell,
+    product_over_steps,
+    run_fused,
+    sigmoid_gradient,
+    tanh_gradient,
+)
 from zoo_gated.weights import gate_weights
 
 
@@ -70,62 +80,67 @@ class LSTMScratch(Cell):
     def forward(self, x_TBI: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
         if state is None:
             state = self.init_state(x_TBI.shape[1])
-        inputs = torch.cat((self.W_xi, self.W_xf, self.W_xo, self.W_xc), 1)
-        biases = torch.cat((self.b_i, self.b_f, self.b_o, self.b_c))
-        weights = torch.cat((self.W_hi, self.W_hf, self.W_ho, self.W_hc), 1)
+        inputs = torch.cat((self.W_xc, self.W_xi, self.W_xf, self.W_xo), 1)
+        biases = torch.cat((self.b_c, self.b_i, self.b_f, self.b_o))
+        weights = torch.cat((self.W_hc, self.W_hi, self.W_hf, self.W_ho), 1)
         z_TBK = x_TBI @ inputs + biases
         h_TBH, last = run_fused(LSTMRecurrence, z_TBK, state, (weights,))
         return h_TBH, LSTMState(*last)
 
 
 class LSTMRecurrence(Recurrence):
-    """From z [B, 4·H] (i, f, o, and the candidate g) and h W, with ȧ the gradient at a gate's sum:
+    """From z [B, 4·H] (the candidate g, then i, f, o) and h W, with ȧ the gradient at a gate's sum:
 
     ċ_t = ċ + ḣ_t o (1 - tanh² c_t),   ȧ_i = ċ_t g i(1 - i),   ȧ_f = ċ_t c_{t-1} f(1 - f),
     ȧ_o = ḣ_t tanh(c_t) o(1 - o),   ȧ_g = ċ_t i (1 - g²),   ḣ_{t-1} = ȧ Wᵀ,   ċ_{t-1} = ċ_t f
     """
 
     states = 2
+    kept = (4, 1)  # the gates, and tanh(c)
 
     @staticmethod
     def forward(
-        z_BK: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        h, c = state
+        z_BK: Tensor,
+        before: tuple[Tensor, ...],
+        weights: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+    ) -> None:
+        (h, c), (gates, bent) = after, kept
+        torch.addmm(z_BK, before[0], weights[0], out=gates)
         H = h.shape[-1]
-        gates = torch.addmm(z_BK, h, weights[0])
-        gates[:, : 3 * H].sigmoid_()
-        gates[:, 3 * H :].tanh_()
-        i, f, o, g = gates.chunk(4, -1)
-        c = torch.addcmul(f * c, i, g)
-        bent = torch.tanh(c)
-        return (o * bent, c), (gates, bent)
-
-    @staticmethod
-    def prepare(saved_T: tuple[Tensor, ...], before_T: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        gates_TBK, bent_TBH = saved_T
-        H = bent_TBH.shape[-1]
-        i, f, o, g = gates_TBK.chunk(4, -1)
-        slopes = gates_TBK[..., : 3 * H] * (1 - gates_TBK[..., : 3 * H])
-        # what ċ_t is multiplied with, for i, f and g; what ḣ_t is, for o; and the way from ḣ to ċ
-        by_c = torch.cat((slopes[..., :H] * g, slopes[..., H : 2 * H] * before_T[1]), -1)
-        by_h = slopes[..., 2 * H :] * bent_TBH
-        return by_c, by_h, i * (1 - g.square()), o * (1 - bent_TBH.square()), f
+        gates[:, :H].tanh_()
+        gates[:, H:].sigmoid_()
+        g, i, f, o = gates.chunk(4, -1)
+        torch.mul(f, before[1], out=c).addcmul_(i, g)
+        torch.tanh(c, out=bent)
+        torch.mul(o, bent, out=h)
 
     @staticmethod
     def backward(
-        gradients: tuple[Tensor, ...], prepared: tuple[Tensor, ...], transposed: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        by_c, by_h, by_g, h_to_c, f = prepared
-        grad_h, grad_c = gradients
-        grad_c = torch.addcmul(grad_c, grad_h, h_to_c)
-        both = torch.cat((grad_c, grad_c), -1)
-        gates = torch.cat((both * by_c, grad_h * by_h, grad_c * by_g), -1)
-        return gates, (gates @ transposed[0], grad_c * f)
+        gradients: tuple[Tensor, ...],
+        outside_BH: Tensor,
+        before: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        kept: tuple[Tensor, ...],
+        transposed: tuple[Tensor, ...],
+        gradient_BK: Tensor,
+    ) -> tuple[Tensor, ...]:
+        (grad_h, grad_c), (gates, bent) = gradients, kept
+        g, i, f, o = gates.chunk(4, -1)
+        by_g, by_i, by_f, by_o = gradient_BK.chunk(4, -1)
+        through_h = torch.empty_like(grad_h)
+        tanh_gradient(grad_h * o, bent, into=through_h)
+        grad_c = through_h.add_(grad_c)
+        tanh_gradient(grad_c * i, g, into=by_g)
+        sigmoid_gradient(grad_c * g, i, into=by_i)
+        sigmoid_gradient(grad_c * before[1], f, into=by_f)
+        sigmoid_gradient(grad_h * bent, o, into=by_o)
+        return torch.addmm(outside_BH, gradient_BK, transposed[0]), grad_c.mul_(f)
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor, prepared_T: tuple[Tensor, ...], gradient_TBK: Tensor
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         return (product_over_steps(before_TBH, gradient_TBK),)
 

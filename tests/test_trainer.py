@@ -18,13 +18,21 @@ from zoo.config import RunConfig, TrainConfig
 from zoo.dataset import read_dataset
 from zoo.errors import ZooError
 from zoo.evaluation import evaluate
-from zoo.events import Finished, Report, Sample
+from zoo.events import Finished, Progress, Report, Sample
 from zoo.model import LanguageModel
-from zoo.trainer import training
+from zoo.optimization import learning_rate, make_optimizer
+from zoo.trainer import Trainer, training
 
 
 def small(text_file: Path, **settings: object) -> tuple[LanguageModel, object, TrainConfig]:
-    given = {"hidden": 12, "batch_size": 4, "steps": 10, "epochs": 2, "corpus": str(text_file)}
+    given = {
+        "cell": "rnn",
+        "hidden": 12,
+        "batch_size": 4,
+        "steps": 10,
+        "epochs": 2,
+        "corpus": str(text_file),
+    }
     config = RunConfig.build({**given, **settings})
     data = read_dataset(config.data)
     torch.manual_seed(0)
@@ -176,3 +184,120 @@ def test_stopping_early_keeps_what_was_learned(text_file: Path) -> None:
     run = zoo.load("r")
     assert len(run.metrics()) == 1
     assert zoo.generate(run.path, "the", length=5).startswith("the")
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    """Half a cosine from 1 to 0, under a line that reaches 1 at a tenth."""
+    config = TrainConfig(learning_rate=2.0, warmup=0.1)
+    wanted = {0.0: 0.0, 0.05: math.cos(0.05 * math.pi) + 1, 0.1: math.cos(0.1 * math.pi) + 1,
+              0.5: 1.0, 0.75: 1 - math.sqrt(0.5), 1.0: 0.0}  # fmt: skip
+    wanted[0.05] /= 2
+    for fraction, rate in wanted.items():
+        assert learning_rate(config, fraction) == pytest.approx(rate, abs=1e-12)
+    constant = TrainConfig(learning_rate=2.0, warmup=0.1, schedule="constant")
+    assert [learning_rate(constant, f) for f in (0.05, 0.1, 1.0)] == [1.0, 2.0, 2.0]
+
+
+def test_decay_leaves_vectors_alone(text_file: Path) -> None:
+    """With the gradient of a loss that does not depend on them, AdamW only decays matrices."""
+    model, _, config = small(text_file, learning_rate=0.1, weight_decay=0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(list(model.parameters()), config)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        share = 1 - 0.1 * 0.5 if p.dim() > 1 else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * share)
+
+
+def overfit(text_file: Path, **settings: object) -> tuple[LanguageModel, list[object], object]:
+    """Learns noise by heart, and reads other noise worse and worse."""
+    letters = np.random.default_rng(0).choice(list("abcdefgh"), 1200)
+    text_file.write_text("".join(letters))
+    given = {"cell": "lstm", "hidden": 64, "learning_rate": 0.01, "epochs": 60, "held_out": 0.4}
+    model, data, config = small(text_file, **{**given, **settings})
+    return model, list(training(model, data, config, "a")), data
+
+
+def test_the_best_weights_are_kept_and_overfitting_ends_the_training(text_file: Path) -> None:
+    model, events, data = overfit(text_file, patience=3)
+    figures = [e.metrics.held_out_bits_per_token for e in events if isinstance(e, Report)]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert end.early
+    best = min(figures)
+    assert figures.index(best) == len(figures) - 4  # three more were worse
+    assert end.metrics.held_out_bits_per_token == best
+    found = evaluate(model, torch.from_numpy(data.held_out)).nats_per_token / math.log(2)
+    assert found == pytest.approx(best, rel=1e-6)
+
+
+def test_the_last_weights_are_kept_when_asked_for(text_file: Path) -> None:
+    model, events, data = overfit(text_file, keep="last", epochs=20)
+    last = [e.metrics for e in events if isinstance(e, Report)][-1]
+    found = evaluate(model, torch.from_numpy(data.held_out)).nats_per_token / math.log(2)
+    assert found == pytest.approx(last.held_out_bits_per_token, rel=1e-6)
+    assert last.epoch == 20
+
+
+def test_of_two_budgets_the_first_to_end_counts(text_file: Path) -> None:
+    for budget in ({"epochs": 1, "minutes": 60}, {"epochs": 10**6, "minutes": 0.01}):
+        model, data, config = small(text_file, **budget)
+        end = list(training(model, data, config, "the"))[-1]
+        assert end.metrics.seconds < 20
+        assert end.metrics.learning_rate < 0.3 * config.learning_rate
+
+
+def test_evaluation_of_a_long_text_reads_the_beginning_of_each_row(text_file: Path) -> None:
+    model, data, _ = small(text_file, held_out=0.5)
+    tokens = torch.from_numpy(data.held_out)
+    rows, length = 15, (len(tokens) - 1) // 15
+    total = 0.0
+    for row in range(rows):
+        part = tokens[row * length : row * length + 41]
+        logits, _ = model(part[:-1, None])
+        total += float(F.cross_entropy(logits[:, 0], part[1:], reduction="sum").detach())
+    found = evaluate(model, tokens, limit=rows * 40).nats_per_token
+    assert found == pytest.approx(total / (rows * 40), rel=1e-5)
+
+
+def test_bfloat16_learns_what_float32_learns(text_file: Path) -> None:
+    """The products are rounded to 8 bits: figures differ by about that, weights stay float32."""
+    ends = []
+    for precision in ("fp32", "bf16"):
+        model, data, config = small(text_file, cell="lstm-scratch", precision=precision)
+        ends.append(list(training(model, data, config, "the"))[-1].metrics.train_bits_per_char)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert ends[0] != ends[1]
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_a_compiled_model_learns_the_same(text_file: Path) -> None:
+    ends = []
+    for compiled in (False, True):
+        model, data, config = small(text_file, cell="rnn-scratch", compile=compiled, epochs=1)
+        list(training(model, data, config, "the"))
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(text_file: Path) -> None:
+    """Ten thousand windows, half of them after the first half."""
+    model, data, config = small(
+        text_file, cell="lstm-scratch", hidden=16, batch_size=2, steps=8, epochs=40,
+        report_every=10**6, optimizer="adamw",
+    )  # fmt: skip
+    trainer = Trainer(model, data, config, "the")
+    resident, steps = [], []
+    for event in trainer.events():
+        if isinstance(event, Report | Progress):
+            steps.append(trainer.snapshot().place.step)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages)
+    assert steps[-1] > 10_000
+    settled = resident[next(i for i, step in enumerate(steps) if step > 1_000)]
+    assert resident[-1] <= 1.02 * settled

@@ -1,4 +1,4 @@
-"""Sizes that suit a text, a machine and a time: what is chosen for a run that does not say."""
+"""Sizes that suit a text, a time and a machine: what is chosen for a run that does not say."""
 
 from __future__ import annotations
 
@@ -10,36 +10,46 @@ import torch
 
 from zoo.config import CHOSEN, SECTIONS, RunConfig
 from zoo.dataset import Dataset
+from zoo.errors import UsageError
 from zoo.processes import Processes
+from zoo.registry import Registry
 
-# Each constant was found by training on python-docs and the Time Machine, 1.5 and 10 minutes long
-# on two cores; docs/reference/performance.md has the figures.
-LEARNING_RATE = 8e-3
-ROWS, STEPS = 16, 32
+# The constants were found by training on python-docs and the Time Machine for 1.5 and 10 minutes on
+# two cores; docs/reference/performance.md has what they reach.
+ROWS = 16
+STEPS = 16, 32  # for a short training, which needs many updates, and for a longer one
+LONG = 3e6  # tokens from which it is a longer one
 GPU_ROWS, GPU_STEPS = 64, 64  # a GPU takes as long for fewer
-SHARE_OF_RATE = 0.5  # of the machine's product rate that training reaches
+HIDDEN_WITHOUT_A_TIME = 256
+GATES = 4  # products of hidden × hidden that a step is reckoned to have
+SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
+DROPOUT_PER_DOUBLING, MOST_DROPOUT = 0.1, 0.5
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
+FEWEST_BETWEEN_REPORTS = 100
 PATIENCE = 5
 
 
 def choose_settings(
-    config: RunConfig, data: Dataset, device: torch.device, processes: Processes
+    config: RunConfig, data: Dataset, device: torch.device, processes: Processes, registry: Registry
 ) -> RunConfig:
     """The config in which everything that neither a flag nor a recipe gave is decided. A recipe is
-    an experiment of its own: with one, nothing is chosen."""
+    an experiment of its own: with one, nothing is chosen. UsageError for what the device cannot
+    do."""
+    if config.training.precision == "bf16" and device.type == "cpu":
+        raise UsageError("--precision bf16 is for GPUs; PyTorch's layers do not all have it here.")
     if config.recipe is not None:
         return config
     found = _choose(config, data, device, processes)
+    found["learning_rate"] = registry.cells[config.model.cell].learning_rate
     sections = {}
     for section, model in SECTIONS.items():
         settings = getattr(config, section)
-        open_ = {
-            name
+        changes = {
+            name: found[name]
             for name, field in model.model_fields.items()
             if field.json_schema_extra == CHOSEN and name not in settings.model_fields_set
         }
-        changes = {name: value for name, value in found.items() if name in open_}
         sections[section] = settings.model_copy(update=changes)
     return config.model_copy(update=sections)
 
@@ -47,67 +57,73 @@ def choose_settings(
 def _choose(
     config: RunConfig, data: Dataset, device: torch.device, processes: Processes
 ) -> dict[str, Any]:
-    """A value for every setting that can be left open, of which `config` may have given some."""
+    """A value for every setting that can be left open, given those that were not."""
     model, training = config.model, config.training
-    tokens, on_gpu = len(data.train), device.type == "cuda"
-    vocab_size = data.tokenizer.vocab_size
+    tokens, vocab_size = len(data.train), data.tokenizer.vocab_size
+    on_gpu = device.type == "cuda"
 
     def settled(section: Any, name: str, value: Any) -> Any:
         return getattr(section, name) if name in section.model_fields_set else value
 
-    # as many updates as the time allows; a text too short for a few of them has smaller ones
-    rows, steps = (GPU_ROWS, GPU_STEPS) if on_gpu else (ROWS, STEPS)
-    rows = settled(training, "batch_size", _at_most(rows, tokens // (4 * steps), processes.count))
-    steps = settled(training, "steps", max(1, min(steps, tokens // (4 * rows))))
-    rate = processes.agree(_product_rate(device))[0] * processes.count
-    hidden = settled(model, "hidden", _hidden(config, tokens, rate))
-    weights = 4 * hidden * (hidden + min(vocab_size, 256)) * model.layers
-    epochs = training.epochs or math.inf
+    hidden, readable = HIDDEN_WITHOUT_A_TIME, math.inf
     if training.minutes is not None:
-        affordable = 60 * training.minutes * rate * SHARE_OF_RATE / (6 * weights)
-        epochs = min(epochs, affordable / tokens)
+        rate = processes.agree(_product_rate(device))[0] * processes.count
+        work = 60 * training.minutes * rate * SHARE_OF_RATE
+        hidden = _hidden(work, tokens)
+    hidden = settled(model, "hidden", hidden)
+    if training.minutes is not None:
+        weights = GATES * hidden * (hidden + min(vocab_size, hidden)) * model.layers
+        readable = work / (6 * weights)
+    if training.epochs is not None:
+        readable = min(readable, training.epochs * tokens)
+    rows, steps = (GPU_ROWS, GPU_STEPS) if on_gpu else (ROWS, STEPS[readable >= LONG])
+    # a text too short for a few windows of this size has smaller ones
+    rows = settled(training, "batch_size", _multiple(rows, tokens // (4 * steps), processes.count))
+    steps = settled(training, "steps", max(1, min(steps, tokens // (4 * rows))))
     evaluated = min(len(data.held_out), training.evaluation_tokens)
     return {
-        "batch_size": rows,
-        "steps": steps,
         "hidden": hidden,
         "embedding": None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING),
-        "dropout": _dropout(epochs),
-        "learning_rate": LEARNING_RATE,
+        "dropout": _dropout(readable / tokens),
+        "batch_size": rows,
+        "steps": steps,
         "patience": PATIENCE if len(data.held_out) else None,
         "precision": "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32",
         # reading a token costs a third of learning it
-        "report_every": max(100, round(evaluated / (3 * EVALUATION_SHARE * rows * steps))),
+        "report_every": max(
+            FEWEST_BETWEEN_REPORTS, round(evaluated / (3 * EVALUATION_SHARE * rows * steps))
+        ),
     }
 
 
-def _at_most(wanted: int, possible: int, multiple: int) -> int:
-    """The largest multiple up to both, or the smallest there is."""
-    return max(multiple, min(wanted, possible) // multiple * multiple)
-
-
-def _hidden(config: RunConfig, tokens: int, rate: float) -> int:
-    """Hidden units"""
-    training = config.training
-    if training.minutes is not None:
-        return 512
-    return 256
+def _hidden(work: float, tokens: int) -> int:
+    """Hidden units, a multiple of 64, for a training of `work` floating-point operations on a text
+    of so many tokens. Weights and tokens read grow alike with the work, as Hoffmann et al. (2022)
+    found; a short text bears fewer units."""
+    by_work = 512 * math.sqrt(math.sqrt(work / 2.5e13))
+    by_text = 64 * math.cbrt(tokens / 1000)
+    return min(2048, max(64, round(min(by_work, by_text) / 64) * 64))
 
 
 def _dropout(epochs: float) -> float:
     """The share to drop when the text is read `epochs` times."""
-    return 0.0
+    doublings = math.log2(max(1.0, epochs))
+    return round(min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings), 2)
+
+
+def _multiple(wanted: int, possible: int, of: int) -> int:
+    """The largest multiple up to both, or the smallest there is."""
+    return max(of, min(wanted, possible) // of * of)
 
 
 def _product_rate(device: torch.device) -> float:
-    """Floating-point operations per second of a product of the size that a step has."""
-    left, right = torch.randn(64, 512, device=device), torch.randn(512, 2048, device=device)
-    work = 2 * left.numel() * right.shape[1]
-    left @ right
+    """Floating-point operations per second in a product like those of a step."""
+    left, right = torch.ones(32, 512, device=device), torch.ones(512, 2048, device=device)
     best = math.inf
-    for _ in range(20):
+    for _ in range(40):
         began = time.perf_counter()
         product = left @ right
-        float(product[0, 0])  # waits for a GPU
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)
-    return work / best
+    return 2 * left.numel() * product.shape[1] / best

@@ -71,7 +71,7 @@ class DataConfig(Settings):
 class ModelConfig(Settings):
     """The sizes and kinds from which a language model is built."""
 
-    cell: str = Field("rnn", description="Which cell; `zoo cells` lists them.")
+    cell: str = Field("lstm", description="Which cell; `zoo cells` lists them.")
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the cell; `zoo show CELL` lists them."
     )
@@ -90,7 +90,7 @@ class ModelConfig(Settings):
         0.0,
         ge=0,
         lt=1,
-        description="Share dropped at the entrance, between layers, at the head.",
+        description="Share dropped after an embedding, between layers, and before the head.",
         json_schema_extra=CHOSEN,
     )
     residual: bool = Field(

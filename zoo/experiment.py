@@ -91,7 +91,7 @@ def train_events(
     data = read_dataset(config.data, registry)
     processes = join_processes(config.training.device)
     device = processes.device(config.training.device)
-    config = choose_settings(_settle_corpus(config, data), data, device, processes)
+    config = choose_settings(_settle_corpus(config, data), data, device, processes, registry)
     processes.check_rows(config.training.batch_size)
     windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
     prompt = config.training.prompt or ""

@@ -196,7 +196,7 @@ class LanguageModel(nn.Module):
         """Logits [B, V] after one more token in each row, and the next state."""
         if not self.causal:
             raise NoStepError(f"cell {self.config.cell!r}")
-        x, state = self.stack.step(self.dropout(self.encoder(tokens_B)), state)
+        x, state = self.stack.step(self._entrance(tokens_B), state)
         return self.head(self.dropout(x)), state
 
     def forward(
@@ -207,8 +207,16 @@ class LanguageModel(nn.Module):
             raise UsageError(
                 "packed sequences are not supported; pad them, or run rows of one length together."
             )
-        x, state = self.stack(self.dropout(self.encoder(tokens_TB)), state)
+        x, state = self.stack(self._entrance(tokens_TB), state)
         return self.head(self.dropout(x)), state
+
+    def _entrance(self, tokens: Tensor) -> Tensor:
+        """The first layer's input [..., I]. Of a one-hot vector nothing is dropped: it would be the
+        whole token."""
+        x: Tensor = self.encoder(tokens)
+        if self.config.embedding is not None:
+            x = self.dropout(x)
+        return x
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -162,7 +162,7 @@ def sweep_events(
         raise UsageError("a sweep trains in one process; start it without torchrun.")
     if alike is None:
         device = ALONE.device(config.training.device)
-        chosen = _chosen(choose_settings(config, data, device, ALONE), given)
+        chosen = _chosen(choose_settings(config, data, device, ALONE, registry), given)
         alike = _Alike(given=given, chosen=chosen)
     shared = {**settings, **alike.chosen}
     model = RunConfig.build(shared, recipe).model

@@ -34,20 +34,22 @@ SECONDS_BETWEEN_PROGRESS = 0.2
 
 
 class Meter:
-    """Loss and speed since it was made."""
+    """Loss and speed since the time `began` (in seconds of training)."""
 
-    def __init__(self, began: float) -> None:
-        self.losses: list[Tensor] = []  # read only when asked for: nothing waits for a GPU
-        self.tokens = 0
+    def __init__(self, began: float, device: torch.device) -> None:
+        # read only when asked for: nothing waits for a GPU
+        self.nats = torch.zeros((), dtype=torch.float64, device=device)
+        self.windows = self.tokens = 0
         self.began = began
 
     def add(self, loss: Tensor, tokens: int) -> None:
         """The mean loss of a window, and its number of tokens (of all windows alike)."""
-        self.losses.append(loss.detach())
+        self.nats += loss.detach()
+        self.windows += 1
         self.tokens += tokens
 
     def nats_per_token(self) -> Tensor:
-        return torch.stack(self.losses).mean()
+        return self.nats / self.windows
 
     def tokens_per_second(self, now: float) -> float:
         return self.tokens / max(now - self.began, 1e-9)
@@ -58,8 +60,8 @@ class Place(Settings):
 
     `window` windows of epoch `epoch` have been read, `step` in all. `epoch_random` is the position
     of the random numbers that the epoch's windows are cut with, `shown` the tenths of the run that
-    a sample was shown of, `meter_tokens` the tokens since the last line of metrics, `meter_began`
-    its `seconds`, and `waited` the lines since the best one.
+    a sample was shown of, `meter_windows` and `meter_tokens` what was read since the last line of
+    metrics, `meter_began` its `seconds`, and `waited` the lines since the best one.
     """
 
     epoch: int = Field(1, ge=1)
@@ -68,6 +70,7 @@ class Place(Settings):
     tokens: int = Field(0, ge=0)
     seconds: float = Field(0.0, ge=0)
     shown: int = Field(0, ge=0)
+    meter_windows: int = Field(0, ge=0)
     meter_tokens: int = Field(0, ge=0)
     meter_began: float = Field(0.0, ge=0)
     waited: int = Field(0, ge=0)
@@ -114,14 +117,14 @@ class Trainer:
         self._rows = processes.rows(config.batch_size)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(self._parameters, config)
-        if config.compile:
-            model.compile()
-        self._forward = processes.wrap(model)
+        # every window has one shape; evaluation, whose rows have others, is not compiled
+        learner: Any = torch.compile(model, dynamic=False) if config.compile else model
+        self._forward = processes.wrap(learner)
         self._rng = np.random.default_rng(config.seed)
         self._objective = choose_objective(model)
         self._masks = torch.Generator().manual_seed(config.seed)
         self._state: Any = None
-        self._meter = Meter(0.0)
+        self._meter = Meter(0.0, self._device)
         self._last: Metrics | None = None
         self._best: Metrics | None = None
         self._best_weights: dict[str, Tensor] = {}
@@ -246,7 +249,7 @@ class Trainer:
         return patience is not None and self._place.waited >= patience
 
     def _is_report_due(self, windows: int) -> bool:
-        return len(self._meter.losses) >= windows
+        return self._meter.windows >= windows
 
     def _progress(self) -> Progress:
         done = self._fraction_done()
@@ -291,7 +294,7 @@ class Trainer:
             tokens_per_second=rate,
             learning_rate=learning_rate(config, self._fraction_done()),
         )
-        self._meter = Meter(self.seconds)
+        self._meter = Meter(self.seconds, self._device)
         if bits is not None and config.keep == "best":
             self._compare(bits)
         return Report(self._last)
@@ -351,10 +354,9 @@ class Trainer:
             random = torch.cuda.get_rng_state(self._device)
             tensors["random.cuda"] = gather(random[None].to(self._device))
         tensors["random.masks"] = self._masks.get_state()
-        if self._meter.losses:
-            losses = torch.stack(self._meter.losses)
-            tensors["losses"] = self.processes.sum(losses) / self.processes.count
-        self._move(meter_tokens=self._meter.tokens, meter_began=self._meter.began)
+        tensors["nats"] = self.processes.sum(self._meter.nats) / self.processes.count
+        meter = self._meter
+        self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
         detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         return Snapshot(detached, self._place, self._last, self._best)
 
@@ -382,10 +384,9 @@ class Trainer:
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
         self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
-        self._meter = Meter(place.meter_began)
-        if "losses" in parts:
-            self._meter.losses = list(parts["losses"][""].to(self._device).unbind())
-        self._meter.tokens = place.meter_tokens
+        self._meter = Meter(place.meter_began, self._device)
+        self._meter.nats += parts["nats"][""].to(self._device)
+        self._meter.windows, self._meter.tokens = place.meter_windows, place.meter_tokens
         self._place, self._last, self._best = place, snapshot.last, snapshot.best
 
     def _restore_random(self, random: Mapping[str, Tensor], place: Place) -> None:

@@ -23,6 +23,7 @@ def zoo_cells() -> Iterable[CellSpec]:
     return [
         CellSpec(
             name="gru-scratch",
+            learning_rate=4e-3,
             factory="zoo_gated.gru:GRUScratch",
             card=ModelCard(
                 title="Gated recurrent unit, from its equations",
@@ -44,6 +45,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="gru",
+            learning_rate=4e-3,
             factory="zoo_gated.gru:GRU",
             adopt="zoo_gated.gru:adopt",
             card=ModelCard(
@@ -62,6 +64,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="lstm-scratch",
+            learning_rate=8e-3,
             factory="zoo_gated.lstm:LSTMScratch",
             card=ModelCard(
                 title="Long short-term memory, from its equations",
@@ -82,6 +85,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="lstm",
+            learning_rate=8e-3,
             factory="zoo_gated.lstm:LSTM",
             adopt="zoo_gated.lstm:adopt",
             card=ModelCard(

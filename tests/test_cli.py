@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo.cli import VERBS, run
 
-SMALL = ["--hidden", "8", "--epochs", "1", "--batch-size", "4", "--steps", "8"]
+SMALL = ["--cell", "rnn", "--hidden", "8", "--epochs", "1", "--batch-size", "4", "--steps", "8"]
 
 
 def lines(text: str) -> list[str]:
@@ -144,15 +144,16 @@ WRONG_USAGE = [
     (["train", "{text}", "--hidden", "0"], 2, "model.hidden: must be greater than or equal to 1"),
     (["train", "{text}", "--hidden", "many"], 2, "'many' is not a valid integer"),
     (["train", "{text}", "--hiden", "8"], 2, "No such option"),
-    (["train", "{text}", "--epochs", "1", "--minutes", "1"], 2, "exclude each other"),
+    (["train", "{text}", "--epochs", "0"], 2, "epochs"),
     (["train", "{text}", "--option", "std"], 2, "not of the form name=value"),
-    (["train", "{text}", "--option", "std=1"], 2, "cell 'rnn' has no option 'std'"),
+    (["train", "{text}", "--option", "std=1"], 2, "cell 'lstm' has no option 'std'"),
     (["train", "{text}", "--device", "tpu"], 2, "'tpu' is not one of"),
     (["train", "{empty}"], 1, "empty.txt is empty"),
     (["train", "{binary}"], 1, "binary.txt is not UTF-8 text (byte 0)"),
     (["train", "{short}"], 1, "the text is too short"),
     (["train", "{folder}"], 1, "cannot be read: Is a directory"),
-    (["train", "{text}", "--batch-size", "5000"], 1, "5000 rows of 35 steps need 175036"),
+    (["train", "{text}", "--batch-size", "5000", "--steps", "35"], 1,
+     "5000 rows of 35 steps need 175036"),
     (["generate", "nowhere"], 1, "nowhere does not exist"),
     (["generate", "{text}"], 1, "neither a run folder nor a file that a runtime here opens"),
     (["generate", "{folder}"], 1, "is not a run folder"),

@@ -195,7 +195,7 @@ class Squeezes(Right):
 
 class Explodes(Right):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
-        h = z + 1.05 * state.h + 0.001 * torch.tanh(state.h @ self.U)
+        h = z + 1.02 * state.h + 0.001 * torch.tanh(state.h @ self.U)
         return h, State(h)
 
 

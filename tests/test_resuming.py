@@ -254,7 +254,8 @@ def test_a_hundred_kills(text_file: Path) -> None:
 TINY_DISK = """
 mount -t tmpfs -o size={size} tmpfs {folder} || exit 77
 {prepare}
-exec {python} -m zoo train {text} --hidden 64 --steps 10 --batch-size 4 --epochs 2 --out {out}
+exec {python} -m zoo train {text} --cell rnn --hidden 64 --steps 10 --batch-size 4 --epochs 2 \\
+    --out {out}
 """
 
 

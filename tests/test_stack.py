@@ -46,7 +46,7 @@ def test_residual_connections_add_the_input_where_sizes_are_equal() -> None:
 
 def test_dropout_acts_in_training_only_and_in_three_places() -> None:
     torch.manual_seed(2)
-    model = LanguageModel(ModelConfig(cell="rnn", hidden=6, layers=2, dropout=0.5), 10)
+    model = LanguageModel(ModelConfig(cell="rnn", hidden=6, layers=2, dropout=0.5, embedding=4), 10)
     tokens = torch.randint(0, 10, (7, 2))
     model.eval()
     assert torch.equal(model(tokens)[0], model(tokens)[0])
@@ -57,6 +57,15 @@ def test_dropout_acts_in_training_only_and_in_three_places() -> None:
     assert not torch.equal(model(tokens)[0], model(tokens)[0])
     assert calls == [model.dropout, model.stack.dropout, model.dropout] * 2
     assert (model.dropout.p, model.stack.dropout.p) == (0.5, 0.5)
+
+
+def test_of_a_one_hot_vector_nothing_is_dropped() -> None:
+    model = LanguageModel(ModelConfig(cell="rnn", hidden=6, dropout=0.9), 10).train()
+    seen = []
+    model.stack.cells[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    tokens = torch.randint(0, 10, (7, 2))
+    model(tokens)
+    assert torch.equal(seen[0], torch.nn.functional.one_hot(tokens, 10).float())
 
 
 def test_training_with_dropout_residuals_and_an_embedding(trained: object) -> None:

@@ -266,7 +266,7 @@ def test_bfloat16_learns_what_float32_learns(text_file: Path) -> None:
     """The products are rounded to 8 bits: figures differ by about that, weights stay float32."""
     ends = []
     for precision in ("fp32", "bf16"):
-        model, data, config = small(text_file, cell="lstm-scratch", precision=precision)
+        model, data, config = small(text_file, cell="lstm", precision=precision)
         ends.append(list(training(model, data, config, "the"))[-1].metrics.train_bits_per_char)
         assert all(p.dtype == torch.float32 for p in model.parameters())
     assert ends[0] != ends[1]

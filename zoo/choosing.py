@@ -10,7 +10,6 @@ import torch
 
 from zoo.config import CHOSEN, SECTIONS, RunConfig
 from zoo.dataset import Dataset
-from zoo.errors import UsageError
 from zoo.processes import Processes
 from zoo.registry import Registry
 
@@ -34,10 +33,7 @@ def choose_settings(
     config: RunConfig, data: Dataset, device: torch.device, processes: Processes, registry: Registry
 ) -> RunConfig:
     """The config in which everything that neither a flag nor a recipe gave is decided. A recipe is
-    an experiment of its own: with one, nothing is chosen. UsageError for what the device cannot
-    do."""
-    if config.training.precision == "bf16" and device.type == "cpu":
-        raise UsageError("--precision bf16 is for GPUs; PyTorch's layers do not all have it here.")
+    an experiment of its own: with one, nothing is chosen."""
     if config.recipe is not None:
         return config
     found = _choose(config, data, device, processes)

@@ -122,7 +122,7 @@ class CellSpec(Spec):
     card: ModelCard
     causal: bool = True
     adopt: str = ""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, Option]:

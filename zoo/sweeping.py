@@ -300,13 +300,12 @@ def _choosable() -> list[str]:
 
 
 def _chosen(config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """What the config has for the settings that were left open; with a number of parameters, each
-    cell has a hidden size of its own."""
+    """What the config has for the settings that were left open. Each cell has a learning rate of
+    its own, and with a number of parameters a hidden size."""
     owners = setting_owners()
-    left_open = [name for name in _choosable() if given[name] is None]
-    if given["parameters"] is not None:
-        left_open.remove("hidden")
-    return {name: getattr(getattr(config, owners[name]), name) for name in left_open}
+    own = {"learning_rate"} | ({"hidden"} if given["parameters"] is not None else set())
+    shared = [name for name in _choosable() if given[name] is None and name not in own]
+    return {name: getattr(getattr(config, owners[name]), name) for name in shared}
 
 
 def _write_alike(path: Path, alike: _Alike) -> None:

@@ -46,7 +46,10 @@ class TorchCell(Cell):
         if state is None:
             state = self.init_state(x_TBI.shape[1])
         leaves = tuple(leaf.unsqueeze(0) for leaf in state)
-        y_TBH, end = self.rnn(x_TBI, leaves if len(leaves) > 1 else leaves[0])
+        if x_TBI.is_cpu:  # not every CPU has these layers in the lower precision of autocast
+            x_TBI = x_TBI.to(leaves[0].dtype)
+        with torch.autocast("cpu", enabled=False):
+            y_TBH, end = self.rnn(x_TBI, leaves if len(leaves) > 1 else leaves[0])
         ends = end if isinstance(end, tuple) else (end,)
         # under autocast torch.nn hands the state back in the lower precision
         kept = (leaf.squeeze(0).to(old.dtype) for leaf, old in zip(ends, state, strict=True))

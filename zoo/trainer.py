@@ -196,7 +196,8 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits_TBV, self._state = self._forward(examples.inputs, state)
         logits, targets = examples.select(logits_TBV)
-        loss = self._loss(logits.float(), targets, whole)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        loss = self._loss(logits.to(exact), targets, whole)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(config, self._fraction_done(steps_ahead=0.5))
         self._optimizer.zero_grad()

@@ -29,7 +29,7 @@ def test_in_a_stack_of_three(check: Callable[[], object]) -> None:
     check()
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("layers", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wrapped", CAUSAL)
 def test_in_both_directions(wrapped: str, layers: int) -> None:
     verdicts = list(check_cell("bidirectional", layers=layers, options={"cell": wrapped}))

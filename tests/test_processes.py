@@ -69,6 +69,7 @@ def test_two_processes_train_as_one(cell: str, text_file: Path) -> None:
     assert Path("one/samples.txt").read_text() == Path("two/samples.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_job_and_the_run_goes_on(text_file: Path) -> None:
     sizes = ["--hidden", "12", "--steps", "10", "--batch-size", "6", "--minutes", "0.5"]
     process = subprocess.Popen(

@@ -185,20 +185,22 @@ def test_a_budget_of_parameters(text_file: Path) -> None:
 def test_what_is_left_open_is_chosen_once_for_all_runs(
     text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = iter((0.25, 0.125))
+    rows = iter((2, 3))
     monkeypatch.setattr(
         "zoo.sweeping.choose_settings", lambda config, *_: config.model_copy(
             update={"training": config.training.model_copy(update={"clip": 9.0,
-                    "learning_rate": next(rates)})})
+                    "learning_rate": 0.5, "report_every": next(rows)})})
     )  # fmt: skip
     for cells in ("gru", "lstm"):
         zoo.sweep(str(text_file), cells=cells, seeds=1, hidden=8, out="s", **SETTINGS)
     kept = json.loads(Path("s/sweep.json").read_text())
-    assert (kept["given"]["learning_rate"], kept["chosen"]["learning_rate"]) == (None, 0.25)
+    assert (kept["given"]["report_every"], kept["chosen"]["report_every"]) == (None, 2)
     for cell in ("gru", "lstm"):
         training = zoo.load(f"s/{cell}-seed0").config.training
-        assert training.learning_rate == 0.25
+        assert training.report_every == 2
         assert training.clip == 1.0  # not a setting that is chosen
+        # each cell's own, whatever was chosen for another
+        assert training.learning_rate == zoo.get_cell(cell).learning_rate
 
 
 def test_several_processes_are_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

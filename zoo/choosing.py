@@ -23,7 +23,7 @@ HIDDEN_WITHOUT_A_TIME = 256
 GATES = 4  # products of hidden × hidden that a step is reckoned to have
 SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
-DROPOUT_PER_DOUBLING, MOST_DROPOUT = 0.1, 0.5
+FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.1, 0.5
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
 FEWEST_BETWEEN_REPORTS = 100
 PATIENCE = 5
@@ -96,14 +96,14 @@ def _hidden(work: float, tokens: int) -> int:
     """Hidden units, a multiple of 64, for a training of `work` floating-point operations on a text
     of so many tokens. Weights and tokens read grow alike with the work, as Hoffmann et al. (2022)
     found; a short text bears fewer units."""
-    by_work = 512 * math.sqrt(math.sqrt(work / 2.5e13))
+    by_work = 512 * math.sqrt(math.sqrt(work / 1.4e13))
     by_text = 64 * math.cbrt(tokens / 1000)
     return min(2048, max(64, round(min(by_work, by_text) / 64) * 64))
 
 
 def _dropout(epochs: float) -> float:
     """The share to drop when the text is read `epochs` times."""
-    doublings = math.log2(max(1.0, epochs))
+    doublings = math.log2(max(1.0, epochs / FREE_EPOCHS))
     return round(min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings), 2)
 
 

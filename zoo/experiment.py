@@ -88,9 +88,9 @@ def train_events(
     if out is not None:
         refuse_taken(Path(out), overwrite)
     config = _settle_cell(config, registry)  # a fault here is said before a long download
-    data = read_dataset(config.data, registry)
     processes = join_processes(config.training.device)
     device = processes.device(config.training.device)
+    data = read_dataset(config.data, registry)
     config = choose_settings(_settle_corpus(config, data), data, device, processes, registry)
     processes.check_rows(config.training.batch_size)
     windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
@@ -201,9 +201,10 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
                 yield event
         except Exception as error:
             if count > 1 and isinstance(error, RuntimeError):
+                where = f" --out {run.path}" if first else ""
                 raise ZooError(
                     f"another process of this training has ended, and it cannot go on without; "
-                    f"start all of them again with --resume --out {run.path}."
+                    f"start all of them again with --resume{where}."
                 ) from None
             if first and new and last_save == began:  # it came to nothing: as if it had not begun
                 (run.path / WEIGHTS).unlink()

@@ -1,0 +1,100 @@
+"""What is chosen for a run that does not say, worked out by hand for a machine of known speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.choosing import choose_settings
+from zoo.config import RunConfig
+from zoo.corpora import Corpus
+from zoo.dataset import Dataset
+from zoo.processes import ALONE
+from zoo.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+
+SIXTY_FIVE = CharTokenizer(characters="".join(map(chr, range(65, 65 + 64))))
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand million operations per second."""
+    monkeypatch.setattr("zoo.choosing._product_rate", lambda device: 1e11)
+
+
+def choose(
+    train: int, held_out: int, tokenizer: Tokenizer = SIXTY_FIVE, recipe: str | None = None,
+    **settings: object,
+) -> RunConfig:  # fmt: skip
+    tokens = np.zeros(train + held_out, np.int64)
+    data = Dataset(Corpus("t", "", "char", ""), tokenizer, tokens[:train], tokens[train:])
+    config = RunConfig.build(settings, recipe)
+    return choose_settings(config, data, torch.device("cpu"), ALONE, zoo.load_registry())
+
+
+def test_ten_minutes_on_a_million_characters() -> None:
+    """Half of 6e13 operations can be used; 512 (3e13 / 1.4e13)^¼ = 619 units, and ten times 64
+    at most for such a text. A step of 640 units costs 6 · 4 · 640 · (640 + 65) operations, so 2.8
+    million tokens can be read, the text not quite three times: log2(2.77 / 2) · 0.1 is dropped."""
+    config = choose(1_000_000, 110_000, minutes=10)
+    assert config.model.hidden == 640
+    assert config.model.dropout == 0.05
+    assert config.model.embedding is None
+    assert (config.training.batch_size, config.training.steps) == (16, 16)
+    assert config.training.learning_rate == 8e-3  # that of the cell lstm
+    assert config.training.patience == 5
+    # 110,000 tokens take a third of their learning, and that is a twentieth of 733,333
+    assert config.training.report_every == round(733_333 / 256)
+
+
+def test_a_short_text_has_fewer_units_and_drops_more() -> None:
+    """64 · 8^⅓ = 128 units; 3e13 / (24 · 128 · 193) = 50.6 million tokens: 6325 times the text."""
+    config = choose(8_000, 800, minutes=10)
+    assert config.model.hidden == 128
+    assert config.model.dropout == 0.5
+    assert config.training.steps == 32
+
+
+def test_a_text_of_a_few_lines_has_smaller_windows() -> None:
+    """At least four windows: 300 / (4 · 32) = 2 rows, of 300 / (4 · 2) = 37 steps at most."""
+    config = choose(300, 0, minutes=1)
+    assert (config.training.batch_size, config.training.steps) == (2, 32)
+    assert config.training.patience is None  # nothing is held out
+
+
+def test_epochs_do_not_ask_the_machine() -> None:
+    config = choose(1_000_000, 0, epochs=4, cell="gru")
+    assert config.model.hidden == 256
+    assert config.model.dropout == 0.1  # one doubling beyond twice
+    assert config.training.learning_rate == 4e-3
+    assert config.training.steps == 32
+
+
+def test_a_wide_vocabulary_gets_an_embedding() -> None:
+    wide = CharTokenizer(characters="".join(map(chr, range(0x4E00, 0x4E00 + 600))))
+    assert choose(100_000, 0, wide, hidden=300, epochs=1).model.embedding == 256
+    assert choose(100_000, 0, wide, hidden=100, epochs=1).model.embedding == 100
+    assert choose(100_000, 0, ByteTokenizer(), hidden=100, epochs=1).model.embedding is None
+
+
+def test_what_is_given_stays() -> None:
+    given = {"hidden": 33, "dropout": 0.0, "batch_size": 7, "steps": 9, "learning_rate": 0.5,
+             "report_every": 3, "patience": 2, "embedding": 11, "precision": "fp32"}  # fmt: skip
+    config = choose(1_000_000, 1000, minutes=10, **given)
+    for name, value in given.items():
+        section = config.model if hasattr(config.model, name) else config.training
+        assert getattr(section, name) == value
+
+
+def test_with_a_recipe_nothing_is_chosen() -> None:
+    recipe = "d2l-scratch"
+    assert choose(10_000, 0, recipe=recipe) == RunConfig.build({}, recipe)
+
+
+def test_the_choice_is_written_down(text_file: Path) -> None:
+    run = zoo.train(str(text_file), epochs=1, out="r")
+    assert zoo.load("r").config == run.config
+    assert '"hidden": 256' in Path("r/config.json").read_text()

@@ -23,10 +23,11 @@ HIDDEN_WITHOUT_A_TIME = 256
 GATES = 4  # products of hidden × hidden that a step is reckoned to have
 SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
-FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.1, 0.5
+FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.16, 0.5
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
 FEWEST_BETWEEN_REPORTS = 100
-PATIENCE = 5
+# the falling rate mends much by itself: only a long time without a better line is overfitting
+FEWEST_TO_WAIT, SHARE_TO_WAIT = 5, 0.4
 
 
 def choose_settings(
@@ -76,19 +77,20 @@ def _choose(
     # a text too short for a few windows of this size has smaller ones
     rows = settled(training, "batch_size", _multiple(rows, tokens // (4 * steps), processes.count))
     steps = settled(training, "steps", max(1, min(steps, tokens // (4 * rows))))
+    # reading a token costs a third of learning it
     evaluated = min(len(data.held_out), training.evaluation_tokens)
+    between = max(FEWEST_BETWEEN_REPORTS, round(evaluated / (3 * EVALUATION_SHARE * rows * steps)))
+    reports = readable / min(tokens, between * rows * steps)
+    waited = max(FEWEST_TO_WAIT, round(SHARE_TO_WAIT * reports))
     return {
         "hidden": hidden,
         "embedding": None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING),
         "dropout": _dropout(readable / tokens),
         "batch_size": rows,
         "steps": steps,
-        "patience": PATIENCE if len(data.held_out) else None,
+        "patience": waited if len(data.held_out) else None,
         "precision": "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32",
-        # reading a token costs a third of learning it
-        "report_every": max(
-            FEWEST_BETWEEN_REPORTS, round(evaluated / (3 * EVALUATION_SHARE * rows * steps))
-        ),
+        "report_every": between,
     }
 
 

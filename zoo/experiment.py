@@ -19,6 +19,7 @@ from zoo.dataset import Dataset, read_dataset
 from zoo.errors import ZooError
 from zoo.events import Event, Report, Sample, Stopped
 from zoo.generator import encode_prompt
+from zoo.memory import keep_freed_memory
 from zoo.model import LanguageModel
 from zoo.plots import draw_perplexity
 from zoo.processes import join_processes
@@ -185,6 +186,7 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
     of a `new` run the folder has no weights. Of several processes the first writes; when one is
     lost, the others raise ZooError.
     """
+    keep_freed_memory()
     first, count = trainer.processes.first, trainer.processes.count
     began = last_save = trainer.seconds
     stopped = False

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.config import ModelConfig
+from zoo.memory import keep_freed_memory
 from zoo.model import LanguageModel
 from zoo.state import detach
 
@@ -138,6 +139,7 @@ def product() -> float:
 
 
 def main() -> None:
+    keep_freed_memory()  # as zoo.train does; the plain loops have it too
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for cell, other, bound in (

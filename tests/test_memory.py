@@ -1,0 +1,32 @@
+"""Freed memory is kept for the next step."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# each tensor is larger than all before it, which glibc by itself gives pages of its own every time
+PROGRAM = """
+import resource, sys, torch
+from zoo.memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.set_num_threads(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for mebibytes in range(5, 25):
+    torch.ones(mebibytes << 18)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
+def test_kept_memory_is_used_again_without_new_pages() -> None:
+    def faults(*arguments: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    pages = sum(range(5, 25)) * 256
+    assert faults("give back") > pages / 2
+    assert faults("keep") < pages / 2  # the heap has to grow to the largest tensor once

@@ -28,5 +28,6 @@ def test_kept_memory_is_used_again_without_new_pages() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     pages = sum(range(5, 25)) * 256
+    # the heap still has to grow; read once: 74,296 of these 74,240 pages, and 18,672 when kept
     assert faults("give back") > pages / 2
-    assert faults("keep") < pages / 2  # the heap has to grow to the largest tensor once
+    assert faults("keep") < pages / 2

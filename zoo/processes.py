@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from typing import Any
 
@@ -73,6 +75,7 @@ class Together(Processes):
         self._accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=handlers)
         self.rank = self._accelerator.process_index
         self.count = self._accelerator.num_processes
+        atexit.register(_part)
 
     def device(self, name: str) -> torch.device:
         device: torch.device = self._accelerator.device
@@ -95,6 +98,14 @@ class Together(Processes):
     def gather(self, rows: Tensor) -> Tensor:
         gathered: Tensor = self._accelerator.gather(rows.contiguous())
         return gathered
+
+
+def _part() -> None:
+    """Ends the threads of the process group, which may still be letting go of tensors: one that
+    does so while the interpreter ends aborts the process (pytorch pull request 179291)."""
+    gc.collect()  # the wrapped model, whose references to the group run in a circle
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def join_processes(device: str) -> Processes:

@@ -1,0 +1,138 @@
+"""Scans over time, against the loop that they stand for, and against float64."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.convolution import convolve, convolve_step
+from zoo.linear import linear_scan
+from zoo.matrix import matrix_scan, matrix_step
+
+
+def step_by_step(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
+    h, found = start, []
+    for a, b in zip(a_T.expand(b_T.shape), b_T, strict=True):
+        h = a * h + b
+        found.append(h)
+    return torch.stack(found)
+
+
+def draw(steps: int, kind: torch.dtype, shape: tuple[int, ...] = (3, 4)) -> list[Tensor]:
+    torch.manual_seed(steps)
+    a = torch.rand(steps, *shape, dtype=kind)
+    b, start = torch.randn(steps, *shape, dtype=kind), torch.randn(*shape, dtype=kind)
+    return [a, b, start]
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 16, 35, 120])
+def test_the_scan_is_the_loop(steps: int, kind: torch.dtype) -> None:
+    a, b, start = draw(steps, kind)
+    torch.testing.assert_close(
+        linear_scan(a, b, start), step_by_step(a, b, start), rtol=1e-12, atol=1e-12
+    )
+    constant = a[0, 0]  # one decay for each unit, at all times
+    torch.testing.assert_close(
+        linear_scan(constant, b, start),
+        step_by_step(constant.expand(b.shape), b, start),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 11])
+def test_gradients_of_the_scan(steps: int, kind: torch.dtype) -> None:
+    values = [value.requires_grad_() for value in draw(steps, kind, (2, 3))]
+    assert torch.autograd.gradcheck(linear_scan, values)
+    constant = values[0].detach()[0, 0].requires_grad_()
+    assert torch.autograd.gradcheck(linear_scan, [constant, *values[1:]])
+
+
+@pytest.mark.parametrize("slowest", [0.9, 0.999, 1.0])
+def test_float32_is_within_two_millionths_of_float64(slowest: float) -> None:
+    """Outputs and all gradients, relative to the largest; the loop itself is no better."""
+    torch.manual_seed(0)
+    a = slowest * torch.sigmoid(3 * torch.randn(1024, 4, 64, dtype=torch.float64))
+    b = (1 - a) * torch.randn(1024, 4, 64, dtype=torch.float64)
+    start = torch.randn(4, 64, dtype=torch.float64)
+    outside = torch.randn(1024, 4, 64, dtype=torch.float64)
+    results = []
+    for way, kind in product((linear_scan, step_by_step), (torch.float64, torch.float32)):
+        values = [v.to(kind).detach().clone().requires_grad_() for v in (a, b, start)]
+        h = way(*values)
+        (h * outside.to(kind)).sum().backward()
+        results.append([h.detach(), *(v.grad for v in values)])
+    exact, single, loop_exact, loop = results
+    for wanted, found, plain_exact, plain in zip(exact, single, loop_exact, loop, strict=True):
+        size = wanted.abs().max()
+        assert (wanted - plain_exact).abs().max() < 1e-12 * size
+        assert (found - wanted).abs().max() < 2e-6 * size
+        assert (found - wanted).abs().max() < 2 * (plain - wanted).abs().max() + 1e-7 * size
+
+
+def test_a_scan_keeps_the_dtype_of_the_state() -> None:
+    a, b, start = draw(9, torch.float32)
+    assert linear_scan(a.bfloat16(), b.bfloat16(), start).dtype == torch.float32
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["plain", "delta"])
+@pytest.mark.parametrize("decay", [None, 1, 4], ids=["kept", "by-head", "by-key"])
+@pytest.mark.parametrize("steps", [1, 5, 16, 33, 70])
+def test_the_chunked_form_is_the_recurrence(steps: int, decay: int | None, delta: bool) -> None:
+    torch.manual_seed(steps)
+    like = {"dtype": torch.float64}
+    q, k, a, b = (torch.randn(steps, 2, 3, 4, **like) / 2 for _ in range(4))
+    v = torch.randn(steps, 2, 3, 5, **like)
+    log_w = None if decay is None else -torch.rand(steps, 2, 3, decay, **like) * 4
+    state = start = torch.randn(2, 3, 4, 5, **like)
+    rest = (a, b) if delta else ()
+    found = []
+    for t in range(steps):
+        w = None if log_w is None else log_w[t]
+        o, state = matrix_step(q[t], k[t], v[t], w, state, *(x[t] for x in rest))
+        found.append(o)
+    o_T, end = matrix_scan(q, k, v, log_w, start, *rest)
+    torch.testing.assert_close(o_T, torch.stack(found), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(end, state, rtol=1e-9, atol=1e-11)
+
+
+def test_a_step_is_the_recurrence_written_as_matrices() -> None:
+    torch.manual_seed(0)
+    q, k, a, b = torch.randn(4, 1, 1, 3, dtype=torch.float64).unbind(0)
+    v, S = torch.randn(1, 1, 2, dtype=torch.float64), torch.randn(1, 1, 3, 2, dtype=torch.float64)
+    log_w = -torch.rand(1, 1, 3, dtype=torch.float64)
+    transition = torch.diag(log_w[0, 0].exp()) + torch.outer(b[0, 0], a[0, 0])
+    wanted = transition @ S[0, 0] + torch.outer(k[0, 0], v[0, 0])
+    o, state = matrix_step(q, k, v, log_w, S, a, b)
+    torch.testing.assert_close(state[0, 0], wanted)
+    torch.testing.assert_close(o[0, 0], wanted.T @ q[0, 0])
+
+
+def test_strong_decays_do_not_overflow() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(40, 1, 2, 4) for _ in range(3))
+    log_w = (-200 * torch.rand(40, 1, 2, 4)).requires_grad_()
+    o, end = matrix_scan(q, k, v, log_w, torch.zeros(1, 2, 4, 4))
+    (o.sum() + end.sum()).backward()
+    assert torch.isfinite(o).all()
+    assert torch.isfinite(log_w.grad).all()
+
+
+def test_a_convolution_is_torch_nns() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv1d(5, 5, 4, groups=5, padding=3)
+    x, weight = torch.randn(11, 2, 5), layer.weight.squeeze(1).T
+    wanted = layer(x.permute(1, 2, 0))[..., :11].permute(2, 0, 1)
+    y, window = convolve(x, torch.zeros(2, 3, 5), weight, layer.bias)
+    torch.testing.assert_close(y, wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(window, x[-3:].transpose(0, 1))
+    carried = torch.zeros(2, 3, 5)
+    for x_t, wanted_t in zip(x, wanted, strict=True):
+        y_t, carried = convolve_step(x_t, carried, weight, layer.bias)
+        torch.testing.assert_close(y_t, wanted_t, rtol=0, atol=1e-6)
+    torch.testing.assert_close(carried, window)

@@ -6,6 +6,7 @@ the settings from their pydantic models. The build fails when something public i
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -17,11 +18,15 @@ from zoo.cli import VERBS, cli
 from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from catalogue import catalogue, write_pictures  # noqa: E402
 
 project = "Recurrent zoo"
 author = "the recurrent zoo's authors"
 html_title = "Recurrent zoo"
 html_theme = "furo"
+html_static_path = ["_static"]
 html_copy_source = False
 html_show_copyright = False
 
@@ -130,6 +135,7 @@ def other_names() -> str:
 
 
 GENERATED = {
+    "<!-- cells -->": catalogue,
     "<!-- command line -->": command_line,
     "<!-- settings -->": settings,
     "<!-- other names -->": other_names,
@@ -196,3 +202,5 @@ def setup(app):
     app.connect("autodoc-process-signature", name_aliases)
     app.connect("missing-reference", resolve_public_name)
     app.connect("env-check-consistency", require_all_public)
+    app.connect("build-finished", write_pictures)
+    app.add_css_file("equations.css")

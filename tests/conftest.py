@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,36 @@ import zoo
 from zoo.corpora import TIME_MACHINE_SHA256, cache_folder
 
 SENTENCE = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. "
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives a test that is marked `every_cell` or `one_of_each_plugin` the causal cells as `name`.
+    Of every cell, those that are not the first of their plugin are slow."""
+    every = metafunc.definition.get_closest_marker("every_cell")
+    if not (every or metafunc.definition.get_closest_marker("one_of_each_plugin")):
+        return
+    cells = zoo.load_registry().cells
+    first = {"lstm"}  # the default
+    for plugin in set(cells.origins().values()):
+        own = [name for name, origin in cells.origins().items() if origin == plugin]
+        first.update([name for name in own if cells[name].causal][:1])
+    names: list[object] = sorted(first)
+    if every:
+        others = [name for name in cells if cells[name].causal and name not in first]
+        names += [pytest.param(name, marks=pytest.mark.slow) for name in others]
+    metafunc.parametrize("name", names)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_registry_of_operators() -> Iterator[None]:
+    """torch.onnx collects its translations of operators anew at each export, which is a third of
+    the time that an export of a small model takes. They are the same each time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    collect = vars(ONNXRegistry)["from_torchlib"]
+    ONNXRegistry.from_torchlib = staticmethod(lru_cache(ONNXRegistry.from_torchlib))
+    yield
+    ONNXRegistry.from_torchlib = collect
 
 
 @pytest.fixture(autouse=True, scope="session")

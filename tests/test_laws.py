@@ -14,30 +14,47 @@ from torch import Tensor, nn
 import zoo
 from zoo import CellSpec, ModelCard, StateField, hookimpl
 from zoo.testing import LAWS, Subject, check_cell, parametrize_with_laws
-from zoo.testing.laws import LawBroken, forward_is_repeated_step
+from zoo.testing.laws import (
+    CAUSAL_LAWS,
+    LawBroken,
+    forward_is_repeated_step,
+    the_exported_graphs_are_the_model,
+)
 
-CAUSAL = [spec.name for spec in zoo.list_cells() if spec.causal]
+CELLS = [spec.name for spec in zoo.list_cells()]
+IN_PYTORCH = [law for law in LAWS if law is not the_exported_graphs_are_the_model]
 
 
-@parametrize_with_laws(*CAUSAL)
+@parametrize_with_laws(*CELLS, laws=IN_PYTORCH)
 def test_alone(check: Callable[[], object]) -> None:
     check()
 
 
-@parametrize_with_laws(*CAUSAL, layers=3)
+@parametrize_with_laws(*CELLS, layers=3, laws=IN_PYTORCH)
 def test_in_a_stack_of_three(check: Callable[[], object]) -> None:
     check()
 
 
-@pytest.mark.parametrize("layers", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("wrapped", CAUSAL)
-def test_in_both_directions(wrapped: str, layers: int) -> None:
-    verdicts = list(check_cell("bidirectional", layers=layers, options={"cell": wrapped}))
+@pytest.mark.every_cell
+def test_exported(name: str) -> None:
+    (verdict,) = check_cell(name, laws=[the_exported_graphs_are_the_model])
+    assert verdict.passed, verdict.finding
+    assert verdict.exempt == ""
+
+
+@pytest.mark.every_cell
+def test_in_both_directions(name: str) -> None:
+    laws = [law for law in IN_PYTORCH if law not in CAUSAL_LAWS]
+    verdicts = list(check_cell("bidirectional", options={"cell": name}, laws=laws))
+    assert [verdict for verdict in verdicts if not verdict.passed] == []
+
+
+@pytest.mark.parametrize("name", ["gru", pytest.param("rnn-scratch", marks=pytest.mark.slow)])
+def test_a_stack_in_both_directions(name: str) -> None:
+    verdicts = list(check_cell("bidirectional", layers=3, options={"cell": name}))
     assert [verdict for verdict in verdicts if not verdict.passed] == []
     exempt = {verdict.law for verdict in verdicts if verdict.exempt}
-    assert exempt == {
-        "forward_is_repeated_step", "chunks_equal_the_whole", "the_past_does_not_know_the_future",
-    }  # fmt: skip
+    assert exempt == {law.__name__ for law in CAUSAL_LAWS}
 
 
 SCRATCH = [spec.name for spec in zoo.list_cells("*-scratch")]

@@ -28,8 +28,9 @@ def test_top_level_names(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     assert {name.partition("/")[0] for name in names} == {
-        "zoo", "zoo_elman", "zoo_gated", "zoo_bidirectional", "zoo_onnx", "zoo_ort",
-        "recurrent_zoo-0.1.0.dist-info",
+        "zoo", "zoo_bidirectional", "zoo_classic", "zoo_delta", "zoo_elman", "zoo_gated",
+        "zoo_linear", "zoo_ncps", "zoo_ssm", "zoo_torchrecurrent", "zoo_xlstm", "zoo_onnx",
+        "zoo_ort", "recurrent_zoo-0.1.0.dist-info",
     }  # fmt: skip
     assert "zoo/recipes/d2l-scratch.toml" in names
     assert "zoo/scaffold/cell.py.txt" in names

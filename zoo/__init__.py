@@ -24,6 +24,7 @@ from zoo.registry import (
 if TYPE_CHECKING:
     from zoo.adoption import Adopted, adopt_layer, single_layer
     from zoo.cell import Cell
+    from zoo.convolution import convolve, convolve_step
     from zoo.engine import Engine, Scorer, Stepper
     from zoo.experiment import resume, resume_events, train, train_events
     from zoo.exporter import export, export_all
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         tanh_gradient,
     )
     from zoo.generator import Source, generate, generate_batch, open_source, stream
+    from zoo.linear import Complex, LinearCell, linear_scan
+    from zoo.matrix import matrix_scan, matrix_step
     from zoo.model import LanguageModel
     from zoo.run import Run, load, save
     from zoo.scoring import Score, score
@@ -48,8 +51,10 @@ if TYPE_CHECKING:
 _LAZY = {
     "Adopted": "zoo.adoption",
     "Cell": "zoo.cell",
+    "Complex": "zoo.linear",
     "Engine": "zoo.engine",
     "LanguageModel": "zoo.model",
+    "LinearCell": "zoo.linear",
     "Recurrence": "zoo.fused",
     "Run": "zoo.run",
     "Score": "zoo.scoring",
@@ -59,12 +64,17 @@ _LAZY = {
     "Stepper": "zoo.engine",
     "TorchCell": "zoo.torch_cell",
     "adopt_layer": "zoo.adoption",
+    "convolve": "zoo.convolution",
+    "convolve_step": "zoo.convolution",
     "export": "zoo.exporter",
     "export_all": "zoo.exporter",
     "fill": "zoo.filling",
     "generate": "zoo.generator",
     "generate_batch": "zoo.generator",
+    "linear_scan": "zoo.linear",
     "load": "zoo.run",
+    "matrix_scan": "zoo.matrix",
+    "matrix_step": "zoo.matrix",
     "open_source": "zoo.generator",
     "product_over_steps": "zoo.fused",
     "resume": "zoo.experiment",
@@ -88,10 +98,12 @@ __all__ = [
     "Adopted",
     "Cell",
     "CellSpec",
+    "Complex",
     "CorpusSpec",
     "Engine",
     "ExporterSpec",
     "LanguageModel",
+    "LinearCell",
     "ModelCard",
     "Recurrence",
     "Registry",
@@ -108,6 +120,8 @@ __all__ = [
     "ZooError",
     "ZooWarning",
     "adopt_layer",
+    "convolve",
+    "convolve_step",
     "export",
     "export_all",
     "fill",
@@ -115,9 +129,12 @@ __all__ = [
     "generate_batch",
     "get_cell",
     "hookimpl",
+    "linear_scan",
     "list_cells",
     "load",
     "load_registry",
+    "matrix_scan",
+    "matrix_step",
     "open_source",
     "product_over_steps",
     "resume",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import isqrt
 from typing import Any, NamedTuple, TypeAlias
 
@@ -125,7 +126,7 @@ def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = Fal
         in_turn.reverse()
     h[:, order[0]] = b[:, order[0]]
     decay[:, order[0]] = a[:, order[0]]
-    for before, now in zip(order, order[1:], strict=False):
+    for before, now in pairwise(order):
         torch.addcmul(b[:, now], a[:, now], h[:, before], out=h[:, now])
         torch.mul(decay[:, before], a[:, now], out=decay[:, now])
     carried = h.new_empty(pieces, *h.shape[2:])

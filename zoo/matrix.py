@@ -4,8 +4,9 @@ For each head, with a state S [K, V], keys and queries of K features and values 
 
     S_t = diag(w_t) S_{t-1} + b_t (a_tᵀ S_{t-1}) + k_t v_tᵀ,   o_t = S_tᵀ q_t
 
-Without a and b it is linear attention with decay; a = k and b = -β k make it the delta rule. Shapes:
-[T, B, N, K] for N heads; the decay is given as log w, of size K, or 1 where a head decays as one.
+Without a and b it is linear attention with decay; a = k and b = -β k make it the delta rule. Shapes
+are [T, B, N, K] for N heads; the decay is given as log w, of size K, or 1 where a head decays as
+one.
 """
 
 from __future__ import annotations

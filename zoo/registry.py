@@ -51,6 +51,8 @@ class ModelCard:
 
     `equations` are lines of plain text, in the paper's own symbols. `parallel` says whether
     training can run over all time steps at once. `licence` is that of the implementation.
+    `checked_against` names what the tests hold the cell to that is not of its own author: another
+    implementation, given the same weights, or an example worked by hand.
     """
 
     title: str
@@ -61,6 +63,7 @@ class ModelCard:
     state: tuple[StateField, ...]
     parallel: bool = False
     licence: str = "Apache-2.0"
+    checked_against: str = ""
     notes: str = ""
 
 

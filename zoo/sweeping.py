@@ -41,16 +41,19 @@ from zoo.errors import (
 )
 from zoo.events import Event
 from zoo.experiment import Started, resume_events, train_events
+from zoo.measuring import ExportedFigures, measure_exported
 from zoo.model import LanguageModel
 from zoo.plots import draw_sweep
 from zoo.processes import ALONE, join_processes
 from zoo.records import CONFIG, read_record
 from zoo.registry import CellSpec, Registry, load_registry
 from zoo.run import TOKENIZER
+from zoo.state import flatten
 from zoo.tokenizers import read_tokenizer
 
 TABLE, PICTURE, ALIKE = "sweep.csv", "sweep.png", "sweep.json"
 MOST_HIDDEN = 65_536
+MEASURED = tuple(ExportedFigures.__annotations__)
 
 
 class Row(Settings):
@@ -60,8 +63,10 @@ class Row(Settings):
     part; `tokens_per_second`, without, is the median of the lines of metrics. The bits per
     character are the lowest of the held-out part, and the last of the training; for a cell that is
     not `causal` they are about the masked tokens, and compare only with those of others like it.
-    `run` is the run's folder, within that of the sweep. Of a run that failed, `error` says how, and
-    there are no figures.
+    `state_bytes` are those of one stream. The figures of the exported model (see
+    `zoo.measuring.ExportedFigures`) are there for a cell's first run, where they were asked for.
+    `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
+    failed, `error` says how, and there are no figures.
     """
 
     cell: str
@@ -75,6 +80,12 @@ class Row(Settings):
     tokens_per_second: float | None = None
     held_out_bits_per_char: float | None = None
     train_bits_per_char: float | None = None
+    generate_tokens_per_second: float | None = None
+    generate_int8_tokens_per_second: float | None = None
+    state_bytes: int | None = None
+    file_bytes: int | None = None
+    file_int8_bytes: int | None = None
+    year: int | None = None
     run: str
     error: str = ""
 
@@ -99,6 +110,7 @@ def sweep(
     cells: str | Sequence[str],
     seeds: int = 3,
     parameters: int | None = None,
+    measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -112,7 +124,8 @@ def sweep(
     seeds as `seeds` says, from the setting `seed` on. The other `settings` are those of
     `zoo.train`, and hold for all runs; what they leave open is chosen once, for all. With
     `parameters`, each cell has the largest hidden size with which its model has at most so many
-    parameters. Without `out` the folder is `runs/sweep-CORPUS`.
+    parameters. With `measure`, the first run of each causal cell is exported too, and the speed and
+    size of its files measured. Without `out` the folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
@@ -121,8 +134,8 @@ def sweep(
     for a text that cannot be read, RunError for a folder that holds something else.
     """
     events = sweep_events(
-        corpus, cells=cells, seeds=seeds, parameters=parameters, recipe=recipe, out=out,
-        registry=registry, **settings,
+        corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
+        out=out, registry=registry, **settings,
     )  # fmt: skip
     return [event for event in events if isinstance(event, Row)]
 
@@ -133,6 +146,7 @@ def sweep_events(
     cells: str | Sequence[str],
     seeds: int = 3,
     parameters: int | None = None,
+    measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -191,6 +205,10 @@ def sweep_events(
                             _write_alike(path, alike)
                         yield event
                 row = _read_row(folder, spec, registry)
+                if before := rows.get((spec.name, seed)):
+                    row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
+                if measure and spec.causal and seed == first and row.file_bytes is None:
+                    row = row.model_copy(update={**measure_exported(folder, registry)})
             except (CorpusError, ProviderError):  # the other runs would meet the same
                 raise
             except Exception as error:
@@ -272,6 +290,12 @@ def count_parameters(config: ModelConfig, vocab_size: int, registry: Registry) -
         return LanguageModel(config, vocab_size, registry).parameter_count()
 
 
+def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+    with torch.device("meta"):
+        state = LanguageModel(config, vocab_size, registry).init_state(1)
+    return sum(leaf.numel() * leaf.element_size() for leaf in flatten(state))
+
+
 def _default_folder(config: RunConfig) -> Path:
     return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
 
@@ -348,6 +372,8 @@ def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
         hidden=model.hidden,
         layers=model.layers,
         parameters=count_parameters(model, tokenizer.vocab_size, registry),
+        state_bytes=_state_bytes(model, tokenizer.vocab_size, registry),
+        year=spec.card.year,
         tokens=last["tokens"],
         seconds=last["seconds"],
         tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),

@@ -87,7 +87,7 @@ def find_ways(
     moved there. Of exported files only steps are tried on CUDA."""
     found = []
     for name, precision, reads, open_engine in _engines(model, files, place, compiled, registry):
-        make: Callable[..., Callable[[], int]] = _reading if reads else _writing
+        make: Callable[..., Callable[[], int]] = _reading if reads else writing
         size = WEIGHT_BYTES[precision]
         try:
             engine = open_engine()
@@ -128,7 +128,7 @@ def _open_file(path: Path, place: Place, registry: Registry) -> Any:
     return find_runtime(path, registry).open(path, place.provider, place.threads).engine
 
 
-def _writing(engine: Engine, batch: int) -> Callable[[], int]:
+def writing(engine: Engine, batch: int) -> Callable[[], int]:
     """Writes a chunk of tokens at each call, one text in each row."""
     rng = np.random.default_rng(0)
     chunks = cycle(rng.random((CHUNKS, engine.chunk, batch), dtype=np.float32))

@@ -28,6 +28,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     StateField("forward", (), "the state of the cell that reads forwards"),
                     StateField("backward", (), "the state of the cell that reads backwards"),
                 ),
+                checked_against="torch.nn.GRU and torch.nn.LSTM with bidirectional=True",
                 notes="Its outputs see the whole sequence, so it has no step: it is trained to "
                 "fill gaps, and `zoo fill` uses it. The option `cell` names the cell; every other "
                 "option is the cell's own. Each direction has `hidden` units.",

@@ -20,6 +20,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                 paper="Finding structure in time, Cognitive Science 14(2), 179-211",
                 equations=("h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)", "y_t = h_t"),
                 state=STATE,
+                checked_against="torch.nn.RNN, with its weights",
                 notes="Weights begin as N(0, 0.01²) and biases as zero, as in the textbook "
                 "Dive into Deep Learning, section 9.5.",
             ),
@@ -38,6 +39,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = h_t",
                 ),
                 state=STATE,
+                checked_against="torch.nn.RNN, whose kernels it uses for whole sequences",
                 notes="Whole sequences run in torch.nn.RNN; a step is written out over the same "
                 "parameters.",
             ),

@@ -38,6 +38,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "H_t = Z_t ⊙ H_{t-1} + (1 - Z_t) ⊙ H̃_t",
                 ),
                 state=(HIDDEN,),
+                checked_against="ONNX's GRU operator (before) and torch.nn.GRU (after), given its weights",
                 notes="The textbook Dive into Deep Learning (section 10.2) resets the state before "
                 "its product with W_hh, as the paper does; torch.nn.GRU and cuDNN reset the "
                 "product. Both are right, and they are different functions of equal weights.",
@@ -60,6 +61,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}",
                 ),
                 state=(HIDDEN,),
+                checked_against="torch.nn.GRU, whose kernels it uses for whole sequences",
             ),
         ),
         CellSpec(
@@ -80,6 +82,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "H_t = O_t ⊙ tanh(C_t)",
                 ),
                 state=(HIDDEN, MEMORY),
+                checked_against="torch.nn.LSTM, with its weights",
                 notes="As in section 10.1 of Dive into Deep Learning.",
             ),
         ),
@@ -102,6 +105,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "h_t = o_t ⊙ tanh(c_t)",
                 ),
                 state=(HIDDEN, MEMORY),
+                checked_against="torch.nn.LSTM, whose kernels it uses for whole sequences",
             ),
         ),
     ]

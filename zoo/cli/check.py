@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.settings import parse_pairs
 from zoo.errors import UnknownNameError
 from zoo.registry import list_cells, load_registry
+
+if TYPE_CHECKING:
+    from zoo.testing import Verdict
 
 
 @click.command()
@@ -49,19 +53,18 @@ def command(cell: str, layers: int, pairs: tuple[str, ...], as_json: bool, markd
         rows = [{"cell": name, **asdict(verdict)} for name in names for verdict in found[name]]
         print(json.dumps(rows, indent=2))
     if markdown:
-        print("| law |" + "".join(f" `{name}` |" for name in names))
-        print("|---|" + "---|" * len(names))
-        for column in zip(*found.values(), strict=True):
-            cells = (
-                "exempt"
-                if v.exempt
-                else f"kept {figure(v.figure)}".strip()
-                if v.passed
-                else "BROKEN"
-                for v in column
-            )
-            print(f"| {column[0].law.replace('_', ' ')} |" + "".join(f" {c} |" for c in cells))
+        laws = [verdict.law.replace("_", " ") for verdict in found[names[0]]]
+        print(f"| cell | {' | '.join(laws)} |")
+        print("|---|" + "---|" * len(laws))
+        for name, verdicts in found.items():
+            print(f"| `{name}` | {' | '.join(map(_in_table, verdicts))} |")
     return 0 if all(verdict.passed for verdicts in found.values() for verdict in verdicts) else 1
+
+
+def _in_table(verdict: Verdict) -> str:
+    if verdict.exempt:
+        return "exempt"
+    return f"kept {figure(verdict.figure)}".strip() if verdict.passed else "BROKEN"
 
 
 def figure(value: float | None) -> str:

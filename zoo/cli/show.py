@@ -6,14 +6,26 @@ import click
 
 from zoo.registry import load_registry
 
+REFERENCE = 256  # inputs and hidden units that the costs are also given for, in numbers
+COSTS = {
+    "parameters": "parameters",
+    "state_bytes": "bytes of state per stream",
+    "operations": "operations per token",
+}
+
 
 @click.command()
 @click.argument("cell")
 def command(cell: str) -> None:
-    """Show a cell's card: its equations, state and options."""
+    """Show a cell's card: its equations, state, costs and options."""
+    from zoo.facts import cost_at, cost_formulas
+
     registry = load_registry()
     spec = registry.cells[cell]
     card = spec.card
+    formulas = cost_formulas(spec, registry)
+    width = max(len(formulas[name]) for name in COSTS)
+    example = cost_at(spec, REFERENCE, REFERENCE, registry)
     lines = [
         f"{spec.name}: {card.title}",
         f"{card.authors} ({card.year}). {card.paper}.",
@@ -25,6 +37,11 @@ def command(cell: str) -> None:
             f"    {field.name}  [{', '.join(('batch', *field.shape))}]  {field.meaning}"
             for field in card.state
         ),
+        f"costs, and with {REFERENCE} inputs and hidden units",
+        *(
+            f"    {meaning:<25}  {formulas[name]:<{width}}  {getattr(example, name):,}"
+            for name, meaning in COSTS.items()
+        ),
         "options",
         *(
             f"    {option.name}={option.default}  ({option.type_name})  {option.help}"
@@ -35,6 +52,8 @@ def command(cell: str) -> None:
         f"trains in parallel over time: {'yes' if card.parallel else 'no'}",
         f"from: {registry.cells.origin(cell)}; licence: {card.licence}",
     ]
+    if card.checked_against:
+        lines += ["", f"Checked against {card.checked_against}."]
     if card.notes:
         lines += ["", card.notes]
     print("\n".join(lines))

@@ -13,9 +13,9 @@ In a plugin's test file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from zoo.config import OptionValue
 from zoo.errors import one_line
@@ -31,6 +31,8 @@ __all__ = [
     "check_cell",
     "parametrize_with_laws",
 ]
+
+Law: TypeAlias = Callable[[Subject], Measured]
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def check_cell(
     layers: int = 1,
     options: Mapping[str, OptionValue] | None = None,
     registry: Registry | None = None,
+    laws: Sequence[Law] = LAWS,
 ) -> Iterator[Verdict]:
-    """Holds the registered cell to every law, one after the other. UsageError for options that it
-    does not have."""
+    """Holds the registered cell to every law, or to some `laws`, one after the other. UsageError
+    for options that it does not have."""
     registry = registry or load_registry()
     registry.cells[name].parse_options(options or {})
     subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
-    for law in LAWS:
+    for law in laws:
         if reason := exemption(law, subject):
             yield Verdict(law.__name__, True, exempt=reason)
             continue
@@ -71,7 +74,7 @@ def check_cell(
             yield Verdict(law.__name__, False, finding=found)
 
 
-def exemption(law: Callable[[Subject], Measured], subject: Subject) -> str:
+def exemption(law: Law, subject: Subject) -> str:
     """Why the law does not apply: the cell sees the future, or its spec says so; else empty."""
     if law in CAUSAL_LAWS and not subject.spec.causal:
         return "the cell sees the future and has no step"
@@ -83,16 +86,17 @@ def parametrize_with_laws(
     layers: int = 1,
     options: Mapping[str, OptionValue] | None = None,
     registry: Registry | None = None,
+    laws: Sequence[Law] = LAWS,
 ) -> Callable[[Any], Any]:
-    """A pytest decorator: the test runs once for each law and cell, and its argument `check` is the
-    law to call. A law that the cell is exempt from is skipped with the reason."""
+    """A pytest decorator: the test runs once for each of the `laws` and cells, and its argument
+    `check` is the law to call. A law that the cell is exempt from is skipped with the reason."""
     import pytest
 
     registry = registry or load_registry()
     cases = []
     for name in names:
         subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
-        for law in LAWS:
+        for law in laws:
             reason = exemption(law, subject)
             marks = [pytest.mark.skip(reason=reason)] if reason else []
             cases.append(
@@ -101,5 +105,5 @@ def parametrize_with_laws(
     return pytest.mark.parametrize("check", cases)
 
 
-def _bind(law: Callable[[Subject], Measured], subject: Subject) -> Callable[[], Measured]:
+def _bind(law: Law, subject: Subject) -> Callable[[], Measured]:
     return lambda: law(subject)

@@ -1,0 +1,135 @@
+"""The page of all cells, made from their cards when the documentation is built."""
+
+import html
+import re
+import unicodedata
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+import zoo
+from zoo.cli.show import COSTS, REFERENCE
+from zoo.facts import cost_at, cost_formulas
+
+FOLDER = "_equations"
+SIZE, LINE = 11, 0.27  # points, and inches from line to line
+ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
+TOKEN = re.compile(
+    r"(?P<script>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<run>\([^()]*\)|-?[A-Za-z0-9\u0370-\u03ff]+))"
+    r"|(?P<letter>[^\W\d_])(?P<accent>[\u0302-\u0308])"
+    r"|(?P<word>[A-Za-z]{2,})"
+    r"|(?P<other>.)"
+)
+
+
+def to_mathtext(line: str) -> str:
+    """A line of a card as Matplotlib's mathematics. What stands apart by three spaces or more is
+    another equation, or, without a sign of equality, a remark in upright letters."""
+    parts = [
+        _mathematics(part) if not place or "=" in part else f"\\mathrm{{{_plain(part)}}}"
+        for place, part in enumerate(re.split(r"   +", line.strip()))
+    ]
+    return "$" + r"\qquad ".join(parts) + "$"
+
+
+def _mathematics(text: str) -> str:
+    """Subscripts, superscripts and accents as TeX has them, words of several letters upright; all
+    other signs stand for themselves."""
+    found = []
+    for token in TOKEN.finditer(unicodedata.normalize("NFD", text)):
+        if script := token["script"]:
+            found.append(f"{script}{{{_mathematics(token['group'] or token['run'])}}}")
+        elif accent := token["accent"]:
+            found.append(f"\\{ACCENTS[accent]}{{{token['letter']}}}")
+        elif word := token["word"]:
+            found.append(f"\\mathrm{{{word}}}")
+        else:
+            found.append(_plain(token["other"]))
+    return "".join(found)
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
+    return re.sub(r"([%$#&{}_^ ])", r"\\\1", text).replace("√", r"\sqrt{\,}").replace("ᵀ", "^{T}")
+
+
+def draw_equations(lines: tuple[str, ...], path: Path) -> None:
+    """Raises ValueError for a line that is no mathematics."""
+    figure = Figure(figsize=(7, LINE * (len(lines) + 0.3)))
+    for number, line in enumerate(lines):
+        y = 1 - (number + 0.7) / (len(lines) + 0.3)
+        figure.text(0.005, y, to_mathtext(line), size=SIZE, math_fontfamily="dejavuserif")
+    figure.savefig(path, transparent=False, bbox_inches="tight", pad_inches=0.06)
+
+
+def catalogue() -> str:
+    """Every registered cell in Markdown, by year."""
+    registry = zoo.load_registry()
+    specs = sorted(zoo.list_cells(registry=registry), key=lambda spec: (spec.card.year, spec.name))
+    lines = [
+        "| cell | year | what it is | parallel over time | plugin |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in specs:
+        parallel = "yes" if spec.card.parallel else ""
+        plugin = registry.cells.origin(spec.name).name
+        lines.append(
+            f"| [`{spec.name}`](#{spec.name}) | {spec.card.year} | {_markdown(spec.card.title)} "
+            f"| {parallel} | {plugin} |"
+        )
+    return "\n\n".join(["\n".join(lines), *(_entry(spec, registry) for spec in specs)])
+
+
+def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
+    card = spec.card
+    formulas = cost_formulas(spec, registry)
+    example = cost_at(spec, REFERENCE, REFERENCE, registry)
+    alternative = html.escape("\n".join(card.equations), quote=True).replace("\n", "&#10;")
+    parts = [
+        f"({spec.name})=\n## {spec.name}",
+        f"**{_markdown(card.title)}.** {_markdown(card.authors)} ({card.year}). "
+        f"{_markdown(card.paper)}.",
+        f'<img class="equations" src="../{FOLDER}/{spec.name}.svg" alt="{alternative}">',
+        "| state | shape | |\n|---|---|---|\n"
+        + "\n".join(
+            f"| `{field.name}` | `[{', '.join(('batch', *field.shape))}]` "
+            f"| {_markdown(field.meaning)} |"
+            for field in card.state
+        ),
+        f"| cost of a layer | | with {REFERENCE} inputs and hidden units |\n|---|---|---|\n"
+        + "\n".join(
+            f"| {meaning} | {formulas[name]} | {getattr(example, name):,} |"
+            for name, meaning in COSTS.items()
+        ),
+    ]
+    if options := spec.options():
+        parts.append(
+            "| option | default | |\n|---|---|---|\n"
+            + "\n".join(
+                f"| `{option.name}` | `{option.default}` "
+                f"| {_markdown(option.type_name)}. {_markdown(option.help)} |"
+                for option in options.values()
+            )
+        )
+    facts = [
+        "Trains in parallel over time." if card.parallel else "",
+        "" if spec.causal else "Sees the future.",
+        f"Checked against {_markdown(card.checked_against)}." if card.checked_against else "",
+        _markdown(card.notes),
+        "" if card.licence == "Apache-2.0" else f"Licence of the implementation: {card.licence}.",
+    ]
+    return "\n\n".join([*parts, " ".join(filter(None, facts))])
+
+
+def _markdown(text: str) -> str:
+    """Text in which only backticks mean something to Markdown."""
+    return re.sub(r"([*_<\[\]|])", r"\\\1", text)
+
+
+def write_pictures(app, exception) -> None:
+    """The equations of every cell, beside the pages that show them."""
+    if exception is None and app.builder.name == "html":
+        folder = Path(app.outdir) / FOLDER
+        folder.mkdir(exist_ok=True)
+        for spec in zoo.list_cells():
+            draw_equations(spec.card.equations, folder / f"{spec.name}.svg")

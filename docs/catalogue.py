@@ -3,14 +3,18 @@
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, median
 
 from matplotlib.figure import Figure
 
 import zoo
 from zoo.cli.show import COSTS, REFERENCE
 from zoo.facts import cost_at, cost_formulas
+from zoo.sweeping import Row, read_rows
 
+HERE = Path(__file__).parent
 FOLDER = "_equations"
 SIZE, LINE = 11, 0.27  # points, and inches from line to line
 ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
@@ -119,6 +123,61 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
         "" if card.licence == "Apache-2.0" else f"Licence of the implementation: {card.licence}.",
     ]
     return "\n\n".join([*parts, " ".join(filter(None, facts))])
+
+
+def leaderboard() -> str:
+    """A table for each sweep whose rows are in the folder `leaderboard`, the best cell first."""
+    parts = []
+    for path in sorted((HERE / "leaderboard").glob("*.csv")):
+        rows = [row for row in read_rows(path) if row.causal]
+        parts += [f"## {path.stem}", f"![](../leaderboard/{path.stem}.png)", _board(rows)]
+    return "\n\n".join(parts)
+
+
+def _board(rows: Sequence[Row]) -> str:
+    lines = [
+        "| cell | year | bits per character | lowest to highest | hidden | training, tokens/s "
+        "| generating, tokens/s | in int8 | state | file | in int8 |",
+        "|---|" + "--:|" * 10,
+    ]
+    cells: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.held_out_bits_per_char is not None:
+            cells.setdefault(row.cell, []).append(row)
+    for name in sorted(cells, key=lambda name: _bits(cells[name])):
+        own = cells[name]
+        bits = [row.held_out_bits_per_char for row in own]
+        first = own[0]
+        figures = [
+            first.year,
+            f"{_bits(own):.3f}",
+            f"{min(bits):.3f} to {max(bits):.3f}",
+            first.hidden,
+            f"{median(row.tokens_per_second for row in own):,.0f}",
+            _count(first.generate_tokens_per_second),
+            _count(first.generate_int8_tokens_per_second),
+            _bytes(first.state_bytes),
+            _bytes(first.file_bytes),
+            _bytes(first.file_int8_bytes),
+        ]
+        lines.append(f"| [`{name}`](cells.md#{name}) | {' | '.join(map(str, figures))} |")
+    failed = sorted({row.cell for row in rows if row.error})
+    said = f"\n\nFailed: {', '.join(failed)}." if failed else ""
+    return "\n".join(lines) + said
+
+
+def _bits(rows: Sequence[Row]) -> float:
+    return fmean(row.held_out_bits_per_char for row in rows)
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return ""
+    return f"{value / 1e6:.2f} MB" if value >= 100_000 else f"{value / 1e3:.1f} kB"
 
 
 def _markdown(text: str) -> str:

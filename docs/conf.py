@@ -20,7 +20,7 @@ from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from catalogue import catalogue, write_pictures  # noqa: E402
+from catalogue import catalogue, leaderboard, write_pictures  # noqa: E402
 
 project = "Recurrent zoo"
 author = "the recurrent zoo's authors"
@@ -136,6 +136,7 @@ def other_names() -> str:
 
 GENERATED = {
     "<!-- cells -->": catalogue,
+    "<!-- leaderboard -->": leaderboard,
     "<!-- command line -->": command_line,
     "<!-- settings -->": settings,
     "<!-- other names -->": other_names,

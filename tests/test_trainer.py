@@ -16,7 +16,7 @@ import zoo
 from zoo.batches import BATCHES
 from zoo.config import RunConfig, TrainConfig
 from zoo.dataset import read_dataset
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.evaluation import evaluate
 from zoo.events import Finished, Progress, Report, Sample
 from zoo.model import LanguageModel
@@ -282,6 +282,12 @@ def test_a_compiled_model_learns_the_same(text_file: Path) -> None:
         list(training(model, data, config, "the"))
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.testing.assert_close(*ends, rtol=0, atol=1e-4)
+
+
+def test_a_graph_is_recorded_on_a_gpu_only(text_file: Path) -> None:
+    with pytest.raises(UsageError, match="needs a GPU; leave it out on a CPU"):
+        zoo.train(str(text_file), cuda_graph=True, device="cpu", out="run")
+    assert not Path("run").exists()
 
 
 @pytest.mark.slow

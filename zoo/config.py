@@ -166,6 +166,11 @@ class TrainConfig(Settings):
     compile: bool = Field(
         False, description="Train through torch.compile: a long start, then perhaps faster."
     )
+    cuda_graph: bool = Field(
+        False,
+        description="On a GPU, replay the forward and the backward pass as a CUDA graph: the many "
+        "small kernels of a loop over time then cost one launch.",
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of weights and batches.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
     prompt: str | None = Field(

@@ -24,6 +24,7 @@ from zoo.dataset import Dataset
 from zoo.errors import ZooError, one_line
 from zoo.evaluation import evaluate, perplexity, sample
 from zoo.events import Event, Finished, Metrics, Progress, Report, Sample, Stopped
+from zoo.graphing import record_graph
 from zoo.model import LanguageModel
 from zoo.objectives import Examples, choose_objective
 from zoo.optimization import learning_rate, make_optimizer
@@ -119,6 +120,8 @@ class Trainer:
         self._optimizer = make_optimizer(self._parameters, config)
         # every window has one shape; evaluation, whose rows have others, is not compiled
         learner: Any = torch.compile(model, dynamic=False) if config.compile else model
+        if config.cuda_graph:
+            learner = record_graph(model, config, processes)
         self._forward = processes.wrap(learner)
         self._rng = np.random.default_rng(config.seed)
         self._objective = choose_objective(model)

@@ -19,7 +19,7 @@ test: $(VENV)/.installed-for-tests
 	$(BIN)/pytest -n auto -m "not slow"
 
 test-slow: $(VENV)/.installed-for-tests
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto --dist loadgroup -m slow
 
 docs: $(VENV)/.installed-for-tests
 	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/_build/html

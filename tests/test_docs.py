@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.testing import LAWS
+from zoo.testing import LAWS, check_cell
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +26,23 @@ def test_the_matrix_of_laws_is_complete() -> None:
         cells = [row.split("|")[1].strip(" `") for row in rows]
         assert cells == [spec.name for spec in zoo.list_cells(pattern)]
         assert "BROKEN" not in table
+
+
+def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (source,) = [block for block in blocks if "class MovingAverage" in block]
+    Path("moving_average.py").write_text(source)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    card = zoo.ModelCard(title="", authors="", year=2024, paper="", equations=(), state=())
+
+    class Plugin:
+        @zoo.hookimpl
+        def zoo_cells(self) -> list[zoo.CellSpec]:
+            return [zoo.CellSpec("average", "moving_average:MovingAverage", card)]
+
+    registry = zoo.load_registry(Plugin())
+    assert [v for v in check_cell("average", registry=registry) if not v.passed] == []
 
 
 @pytest.mark.timeout(300)

@@ -79,6 +79,14 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
         assert f"\n{command}:" in makefile
 
 
+def test_the_table_of_cells_is_complete() -> None:
+    section = README.partition("\n## Cells\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([\w-]+)`", section))
+    cells = zoo.load_registry().cells
+    assert {name for name in cells if not name.startswith("tr-")} <= named
+    assert f"its {sum(name.startswith('tr-') for name in cells)} cells" in section
+
+
 def test_links_lead_somewhere() -> None:
     root = Path(__file__).parent.parent
     for target in re.findall(r"\]\(([^)#]+)\)", README):

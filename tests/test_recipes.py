@@ -48,6 +48,7 @@ def test_recipes_are_the_notes_experiments() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("recipes")  # they share what was trained
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_recipe_reaches_the_notes_perplexity(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
@@ -59,6 +60,7 @@ def test_a_recipe_reaches_the_notes_perplexity(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("recipes")
 @pytest.mark.parametrize("name", NOTE)
 def test_a_recipes_texts_are_the_same_from_onnx_runtime(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
@@ -73,6 +75,7 @@ def test_a_recipes_texts_are_the_same_from_onnx_runtime(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("recipes")
 def test_the_scratch_model_knows_the_book(
     recipe_run: Callable[[str], zoo.Run], time_machine: Path
 ) -> None:

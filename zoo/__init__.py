@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.filling import fill
     from zoo.fused import (
         Recurrence,
+        plus_product,
         product_over_steps,
         run_fused,
         sigmoid_gradient,
@@ -76,6 +77,7 @@ _LAZY = {
     "matrix_scan": "zoo.matrix",
     "matrix_step": "zoo.matrix",
     "open_source": "zoo.generator",
+    "plus_product": "zoo.fused",
     "product_over_steps": "zoo.fused",
     "resume": "zoo.experiment",
     "resume_events": "zoo.experiment",
@@ -136,6 +138,7 @@ __all__ = [
     "matrix_scan",
     "matrix_step",
     "open_source",
+    "plus_product",
     "product_over_steps",
     "resume",
     "resume_events",

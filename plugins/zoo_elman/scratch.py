@@ -11,7 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, Recurrence, product_over_steps, run_fused, tanh_gradient
+from zoo import (
+    Cell,
+    Recurrence,
+    plus_product,
+    product_over_steps,
+    run_fused,
+    tanh_gradient,
+)
 
 
 class RNNState(NamedTuple):
@@ -68,7 +75,8 @@ class TanhRecurrence(Recurrence):
         after: tuple[Tensor, ...],
         kept: tuple[Tensor, ...],
     ) -> None:
-        torch.addmm(z_BK, before[0], weights[0], out=after[0]).tanh_()
+        plus_product(z_BK, before[0], weights[0], out=z_BK)
+        torch.tanh(z_BK, out=after[0])
 
     @staticmethod
     def backward(
@@ -76,12 +84,13 @@ class TanhRecurrence(Recurrence):
         outside_BH: Tensor,
         before: tuple[Tensor, ...],
         after: tuple[Tensor, ...],
+        z_BK: Tensor,
         kept: tuple[Tensor, ...],
         transposed: tuple[Tensor, ...],
         gradient_BK: Tensor,
     ) -> tuple[Tensor, ...]:
         tanh_gradient(gradients[0], after[0], into=gradient_BK)
-        return (torch.addmm(outside_BH, gradient_BK, transposed[0]),)
+        return (plus_product(outside_BH, gradient_BK, transposed[0]),)
 
     @staticmethod
     def weight_gradients(

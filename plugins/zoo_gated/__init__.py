@@ -38,7 +38,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "H_t = Z_t ⊙ H_{t-1} + (1 - Z_t) ⊙ H̃_t",
                 ),
                 state=(HIDDEN,),
-                checked_against="ONNX's GRU operator (before) and torch.nn.GRU (after), given its weights",
+                checked_against="ONNX's GRU operator (reset=before) and torch.nn.GRU (after), "
+                "given its weights",
                 notes="The textbook Dive into Deep Learning (section 10.2) resets the state before "
                 "its product with W_hh, as the paper does; torch.nn.GRU and cuDNN reset the "
                 "product. Both are right, and they are different functions of equal weights.",

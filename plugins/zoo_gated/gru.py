@@ -13,6 +13,7 @@ from zoo import (
     Recurrence,
     Registry,
     TorchCell,
+    plus_product,
     product_over_steps,
     run_fused,
     sigmoid_gradient,
@@ -96,7 +97,7 @@ class GRURecurrence(Recurrence):
     ȧ_r = p h_{t-1} r(1 - r),   ḣ_{t-1} = ḣ u + p r + [ȧ_r ȧ_u] W_ruᵀ
     """
 
-    kept = (2, 1, 1)  # r and u, n, and r h
+    kept = (1,)  # r h; z becomes r, u and n
 
     @staticmethod
     def forward(
@@ -106,12 +107,12 @@ class GRURecurrence(Recurrence):
         after: tuple[Tensor, ...],
         kept: tuple[Tensor, ...],
     ) -> None:
-        (h,), (gates, n, reset) = before, kept
-        H = h.shape[-1]
-        torch.addmm(z_BK[:, : 2 * H], h, weights[0], out=gates).sigmoid_()
-        r, u = gates.chunk(2, -1)
+        (h,), (reset,) = before, kept
+        r, u, n = z_BK.chunk(3, -1)
+        gates = z_BK[:, : 2 * h.shape[-1]]
+        plus_product(gates, h, weights[0], out=gates).sigmoid_()
         torch.mul(r, h, out=reset)
-        torch.addmm(z_BK[:, 2 * H :], reset, weights[1], out=n).tanh_()
+        plus_product(n, reset, weights[1], out=n).tanh_()
         torch.lerp(n, h, u, out=after[0])
 
     @staticmethod
@@ -120,12 +121,13 @@ class GRURecurrence(Recurrence):
         outside_BH: Tensor,
         before: tuple[Tensor, ...],
         after: tuple[Tensor, ...],
+        z_BK: Tensor,
         kept: tuple[Tensor, ...],
         transposed: tuple[Tensor, ...],
         gradient_BK: Tensor,
     ) -> tuple[Tensor, ...]:
-        (grad_h,), (h,), (gates, n, _) = gradients, before, kept
-        r, u = gates.chunk(2, -1)
+        (grad_h,), (h,) = gradients, before
+        r, u, n = z_BK.chunk(3, -1)
         by_r, by_u, by_n = gradient_BK.chunk(3, -1)
         kept_grad = grad_h * u
         tanh_gradient(grad_h - kept_grad, n, into=by_n)
@@ -133,8 +135,8 @@ class GRURecurrence(Recurrence):
         sigmoid_gradient(through * h, r, into=by_r)
         sigmoid_gradient(grad_h * (h - n), u, into=by_u)
         gates_grad = gradient_BK[:, : 2 * h.shape[-1]]
-        before_grad = torch.addmm(kept_grad.add_(outside_BH), gates_grad, transposed[0])
-        return (before_grad.addcmul_(through, r),)
+        kept_grad.add_(outside_BH).addcmul_(through, r)
+        return (plus_product(kept_grad, gates_grad, transposed[0], out=kept_grad),)
 
     @staticmethod
     def weight_gradients(

@@ -13,6 +13,7 @@ from zoo import (
     Recurrence,
     Registry,
     TorchCell,
+    plus_product,
     product_over_steps,
     run_fused,
     sigmoid_gradient,
@@ -96,7 +97,7 @@ class LSTMRecurrence(Recurrence):
     """
 
     states = 2
-    kept = (4, 1)  # the gates, and tanh(c)
+    kept = (1,)  # tanh(c); z becomes the gates
 
     @staticmethod
     def forward(
@@ -106,8 +107,8 @@ class LSTMRecurrence(Recurrence):
         after: tuple[Tensor, ...],
         kept: tuple[Tensor, ...],
     ) -> None:
-        (h, c), (gates, bent) = after, kept
-        torch.addmm(z_BK, before[0], weights[0], out=gates)
+        (h, c), (bent,) = after, kept
+        gates = plus_product(z_BK, before[0], weights[0], out=z_BK)
         H = h.shape[-1]
         gates[:, :H].tanh_()
         gates[:, H:].sigmoid_()
@@ -122,12 +123,13 @@ class LSTMRecurrence(Recurrence):
         outside_BH: Tensor,
         before: tuple[Tensor, ...],
         after: tuple[Tensor, ...],
+        z_BK: Tensor,
         kept: tuple[Tensor, ...],
         transposed: tuple[Tensor, ...],
         gradient_BK: Tensor,
     ) -> tuple[Tensor, ...]:
-        (grad_h, grad_c), (gates, bent) = gradients, kept
-        g, i, f, o = gates.chunk(4, -1)
+        (grad_h, grad_c), (bent,) = gradients, kept
+        g, i, f, o = z_BK.chunk(4, -1)
         by_g, by_i, by_f, by_o = gradient_BK.chunk(4, -1)
         through_h = torch.empty_like(grad_h)
         tanh_gradient(grad_h * o, bent, into=through_h)
@@ -136,7 +138,7 @@ class LSTMRecurrence(Recurrence):
         sigmoid_gradient(grad_c * g, i, into=by_i)
         sigmoid_gradient(grad_c * before[1], f, into=by_f)
         sigmoid_gradient(grad_h * bent, o, into=by_o)
-        return torch.addmm(outside_BH, gradient_BK, transposed[0]), grad_c.mul_(f)
+        return plus_product(outside_BH, gradient_BK, transposed[0]), grad_c.mul_(f)
 
     @staticmethod
     def weight_gradients(

@@ -1,0 +1,64 @@
+"""The independently recurrent neural network (Li et al. 2018, arXiv:1803.04831, equation 2).
+
+    h_t = σ(W x_t + u ⊙ h_{t-1} + b)
+
+Each unit sees itself alone in the past; units meet in the layer above.
+"""
+
+from math import sqrt
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import Cell
+from zoo_classic.weights import uniform
+
+
+class IndRNNState(NamedTuple):
+    h: Tensor  # [B, H]; within (-1, 1) for tanh, not negative for relu
+
+
+class IndRNN(Cell):
+    """Input weights `W` [I, H], recurrent weights `u` [H] and a bias `b` [H].
+
+    The paper clips each |u_n| to γ^(1/T) after every update, for sequences of T steps (section
+    3.1). A language model's sequence has no end, and the limit of that bound is 1. Here the clipped
+    value is what the recurrence multiplies by: what training does to `u` needs no watching.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: Annotated[
+            Literal["relu", "tanh"], Field(description="What bends the sum.")
+        ] = "relu",
+        bound: Annotated[
+            float, Field(gt=0, le=2, description="What each recurrent weight is clipped to.")
+        ] = 1.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.bound = bound
+        self.activation = {"relu": torch.relu, "tanh": torch.tanh}[nonlinearity]
+        # the authors' Kaiming bound for input weights has a = 8 and batch normalisation after it;
+        # without the latter, that of He et al. (2015) keeps the size of the signal
+        self.W = uniform(sqrt(6 / input_size), input_size, hidden_size)
+        # between 0 and the bound, so that units begin with memories of all lengths (section 3.2)
+        self.u = nn.Parameter(torch.rand(hidden_size) * bound)
+        self.b = nn.Parameter(torch.zeros(hidden_size))
+
+    def init_state(self, batch_size: int) -> IndRNNState:
+        return IndRNNState(self.zeros(batch_size, self.hidden_size))
+
+    def state_bounds(self) -> dict[str, float]:
+        return {"h": 1.0} if self.activation is torch.tanh else {}
+
+    def project(self, x: Tensor) -> Tensor:
+        return x @ self.W + self.b
+
+    def advance(self, z: Tensor, state: IndRNNState) -> tuple[Tensor, IndRNNState]:
+        u = self.u.clamp(-self.bound, self.bound)
+        h = self.activation(z + u * state.h).to(state.h.dtype)
+        return h, IndRNNState(h)

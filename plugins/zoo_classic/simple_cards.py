@@ -1,0 +1,77 @@
+"""Cells without gates: units that keep to themselves, run by a clock, or are never trained."""
+
+from zoo import CellSpec, ModelCard, StateField
+
+SPECS = [
+    CellSpec(
+        name="indrnn",
+        factory="zoo_classic.indrnn:IndRNN",
+        card=ModelCard(
+            title="Independently recurrent neural network",
+            authors="Shuai Li, Wanqing Li, Chris Cook, Ce Zhu and Yanbo Gao",
+            year=2018,
+            paper="Independently recurrent neural network (IndRNN): building a longer and deeper "
+            "RNN, CVPR 2018, arXiv:1803.04831",
+            equations=("h_t = σ(W x_t + u ⊙ h_{t-1} + b)", "σ = ReLU, or tanh"),
+            state=(StateField("h", ("hidden",), "the hidden state"),),
+            checked_against="torchrecurrent",
+            notes="A unit reaches no other through time, so that gradients neither explode nor "
+            "vanish while |u| stays near 1. The paper clips u to γ^(1/T) after each update; here u "
+            "is clipped where it is used, to the limit of that for endless sequences, 1 (option "
+            "`bound`). Batch normalisation and residual connections are not included. Units meet "
+            "in the layer above: the paper stacks several.",
+        ),
+    ),
+    CellSpec(
+        name="clockwork-rnn",
+        learning_rate=8e-3,
+        factory="zoo_classic.clockwork:ClockworkRNN",
+        card=ModelCard(
+            title="Clockwork RNN",
+            authors="Jan Koutník, Klaus Greff, Faustino Gomez and Jürgen Schmidhuber",
+            year=2014,
+            paper="A clockwork RNN, ICML 2014, arXiv:1402.3511",
+            equations=(
+                "y_t = tanh(W_H y_{t-1} + W_I x_t + b)  in modules with t mod T_i = 0",
+                "y_t = y_{t-1}                          in the others",
+                "T_i = 2^(i-1);  W_H is block-upper-triangular: slower modules feed faster ones",
+            ),
+            state=(
+                StateField("y", ("hidden",), "the hidden state"),
+                StateField("t", (), "steps since the beginning, int64"),
+            ),
+            checked_against="the paper's equations, module by module, in NumPy",
+            notes="Units are divided among `modules` modules as evenly as they can be. All modules "
+            "run at the first step, when t is 0. All of W_H y is computed and what is not due is "
+            "thrown away: the work that the paper saves is not saved here.",
+        ),
+    ),
+    CellSpec(
+        name="echo-state",
+        learning_rate=8e-3,
+        factory="zoo_classic.echo_state:EchoStateNetwork",
+        exceptions={
+            "every_parameter_learns": "the reservoir has none that asks for a gradient; those of "
+            "inputs and states are compared in tests/test_classic.py"
+        },
+        card=ModelCard(
+            title="Echo state network",
+            authors="Herbert Jaeger",
+            year=2001,
+            paper="The “echo state” approach to analysing and training recurrent neural networks, "
+            "GMD Report 148, German National Research Center for Information Technology",
+            equations=(
+                "x̃_n = tanh(W_in u_n + W x_{n-1} + b)",
+                "x_n = (1 - a) x_{n-1} + a x̃_n",
+                "W_in, W and b are drawn once; the spectral radius of W is scaled to ρ",
+            ),
+            state=(StateField("x", ("hidden",), "the reservoir's activations"),),
+            checked_against="the equations in NumPy, and NumPy's eigenvalues of W",
+            notes="The reservoir is never trained: its weights are parameters without gradients, "
+            "saved and exported as they were drawn. What the model puts on top is trained by "
+            "gradient descent, where the report solves a linear regression. Leaky units (option "
+            "`leak`) are as in Jaeger, Lukoševičius, Popovici and Siewert (2007). There is no "
+            "feedback from the output.",
+        ),
+    ),
+]

@@ -1,0 +1,23 @@
+"""How weights begin that are drawn evenly from an interval."""
+
+from math import sqrt
+
+import torch
+from torch import nn
+
+
+def uniform(bound: float, *shape: int) -> nn.Parameter:
+    """Weights from U(-bound, bound)."""
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+def glorot(rows: int, columns: int, *, gates: int = 1) -> nn.Parameter:
+    """Weights [rows, gates · columns] of that many matrices side by side, each as Glorot and Bengio
+    (2010) have it: U(-a, a), a = √(6 / (rows + columns))."""
+    return uniform(sqrt(6 / (rows + columns)), rows, gates * columns)
+
+
+def orthogonal(size: int, *, gates: int = 1) -> nn.Parameter:
+    """Orthogonal matrices [size, size] side by side."""
+    blocks = [nn.init.orthogonal_(torch.empty(size, size)) for _ in range(gates)]
+    return nn.Parameter(torch.cat(blocks, 1))

@@ -1,0 +1,103 @@
+"""The delta rule on a matrix of keys and values, with what surrounds it in both DeltaNets.
+
+Per head (Schlag et al. 2021, arXiv:2102.11174, equations 23 to 25; Yang et al. 2024,
+arXiv:2406.06484, sections 2 and 3.4), in the order of Yang et al. 2024, arXiv:2412.06464:
+
+    S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t / √K
+
+What S finds at a key is replaced, to the share β, by the value to be kept there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from zoo import Cell, convolve, convolve_step, matrix_scan, matrix_step
+from zoo_delta.heads import by_head, drawn, l2_normalise, silu
+
+TAPS = 4  # inputs that the short convolution sees
+
+
+class DeltaState(NamedTuple):
+    S: Tensor  # [B, N, K, V], keys to values
+    window: Tensor  # [B, 3, N (2 K + V)], the projections before this one
+
+
+class UnconvolvedState(NamedTuple):
+    S: Tensor
+
+
+State: TypeAlias = DeltaState | UnconvolvedState
+
+
+class DeltaRule(Cell):
+    """The recurrence of N heads. z has fields `qkv` [..., N (2 K + V)] and `beta` [..., N], within
+    (0, 1); a subclass makes it, and says what `log_decay` is in it. h is o [..., N, V].
+
+    Weights: `W_qkv` [I, N (2 K + V)], `W_b` [I, N], `conv` [4, N (2 K + V)] or none.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        short_conv: bool,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.heads, self.key_size, self.value_size = heads, key_size, value_size
+        self.sizes = [heads * key_size, heads * key_size, heads * value_size]
+        width = sum(self.sizes)
+        self.W_qkv = nn.Parameter(torch.cat([drawn(input_size, size) for size in self.sizes], 1))
+        self.W_b = drawn(input_size, heads)
+        # as torch.nn.Conv1d begins
+        conv = (2 * torch.rand(TAPS, width) - 1) / TAPS**0.5
+        self.conv = nn.Parameter(conv) if short_conv else None
+
+    def init_state(self, batch_size: int) -> State:
+        S = self.zeros(batch_size, self.heads, self.key_size, self.value_size)
+        if self.conv is None:
+            return UnconvolvedState(S)
+        return DeltaState(S, self.zeros(batch_size, TAPS - 1, sum(self.sizes)))
+
+    def log_decay(self, z: Any) -> Tensor | None:
+        """log α [..., N, 1]; None where nothing is forgotten."""
+        return None
+
+    def advance(self, z: Any, state: State) -> tuple[Tensor, State]:
+        if isinstance(state, UnconvolvedState):
+            o, S = self._recur(matrix_step, z.qkv, z, state)
+            return o, UnconvolvedState(S)
+        assert self.conv is not None
+        qkv, window = convolve_step(z.qkv, state.window, self.conv)
+        o, S = self._recur(matrix_step, qkv, z, state)
+        return o, DeltaState(S, window)
+
+    def forward(self, x_TBI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        if state is None:
+            state = self.init_state(x_TBI.shape[1])
+        z = self.project(x_TBI)
+        if isinstance(state, UnconvolvedState):
+            o, S = self._recur(matrix_scan, z.qkv, z, state)
+            return self.readout(o, z), UnconvolvedState(S)
+        assert self.conv is not None
+        qkv, window = convolve(z.qkv, state.window, self.conv)
+        o, S = self._recur(matrix_scan, qkv, z, state)
+        return self.readout(o, z), DeltaState(S, window)
+
+    def _recur(self, run: Any, qkv: Tensor, z: Any, state: State) -> tuple[Tensor, Tensor]:
+        """Runs `matrix_step` or `matrix_scan`: outputs o and the last S."""
+        q, k, v = torch.split(silu(qkv), self.sizes, -1)
+        q = l2_normalise(by_head(q, self.heads)) * self.key_size**-0.5
+        k = l2_normalise(by_head(k, self.heads))
+        v = by_head(v, self.heads)
+        written = z.beta.unsqueeze(-1) * k
+        log_decay = self.log_decay(z)
+        removed = written if log_decay is None else log_decay.exp() * written
+        o, S = run(q, written, v, log_decay, state.S, k, -removed)
+        return o, S

@@ -1,0 +1,58 @@
+"""minGRU (Feng et al. 2024, arXiv:2410.01201, section 3.1; its positive candidate is that of
+appendix B.3.1)."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import LinearCell
+
+
+class MinGRUState(NamedTuple):
+    h: Tensor  # [B, H]
+
+
+class MinGRUGates(NamedTuple):
+    """All that the recurrence needs, from the input alone: [..., H] each."""
+
+    z: Tensor  # before its sigmoid
+    candidate: Tensor
+
+
+class MinGRU(LinearCell):
+    """Weights are stored as the equations multiply them: `W_*` [I, H], `b_*` [H]."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        candidate: Annotated[
+            Literal["linear", "positive"],
+            Field(description="h̃ as the linear layer gives it, or g of it, which is positive."),
+        ] = "linear",
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.positive = candidate == "positive"
+        shape, bound = (input_size, hidden_size), input_size**-0.5  # as torch.nn.Linear begins
+        self.W_z = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.W_h = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.b_z = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+        self.b_h = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+
+    def init_state(self, batch_size: int) -> MinGRUState:
+        return MinGRUState(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: Tensor) -> MinGRUGates:
+        candidate = x @ self.W_h + self.b_h
+        if self.positive:
+            candidate = torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
+        return MinGRUGates(x @ self.W_z + self.b_z, candidate)
+
+    def coefficients(self, z: MinGRUGates) -> tuple[MinGRUState, MinGRUState]:
+        keep, update = torch.sigmoid(-z.z), torch.sigmoid(z.z)
+        return MinGRUState(keep), MinGRUState(update * z.candidate)
+
+    def readout(self, h: MinGRUState, z: MinGRUGates) -> Tensor:
+        return h.h

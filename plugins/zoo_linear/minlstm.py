@@ -1,0 +1,66 @@
+"""minLSTM (Feng et al. 2024, arXiv:2410.01201, section 3.2; its positive candidate is that of
+appendix B.3.2)."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo import LinearCell
+
+
+class MinLSTMState(NamedTuple):
+    h: Tensor  # [B, H]
+
+
+class MinLSTMGates(NamedTuple):
+    """All that the recurrence needs, from the input alone: [..., H] each."""
+
+    ratio: Tensor  # log f - log i
+    candidate: Tensor
+
+
+class MinLSTM(LinearCell):
+    """Weights are stored as the equations multiply them: `W_*` [I, H], `b_*` [H].
+
+    Dividing both gates by their sum is f' = σ(log f - log i) and i' = σ(log i - log f), which is
+    how they are computed: f + i may be too small to divide by.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        candidate: Annotated[
+            Literal["linear", "positive"],
+            Field(description="h̃ as the linear layer gives it, or g of it, which is positive."),
+        ] = "linear",
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.positive = candidate == "positive"
+        shape, bound = (input_size, hidden_size), input_size**-0.5  # as torch.nn.Linear begins
+        self.W_f = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.W_i = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.W_h = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.b_f = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+        self.b_i = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+        self.b_h = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+
+    def init_state(self, batch_size: int) -> MinLSTMState:
+        return MinLSTMState(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: Tensor) -> MinLSTMGates:
+        forget, take = x @ self.W_f + self.b_f, x @ self.W_i + self.b_i
+        candidate = x @ self.W_h + self.b_h
+        if self.positive:
+            candidate = torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
+        return MinLSTMGates(F.softplus(-take) - F.softplus(-forget), candidate)
+
+    def coefficients(self, z: MinLSTMGates) -> tuple[MinLSTMState, MinLSTMState]:
+        forget, take = torch.sigmoid(z.ratio), torch.sigmoid(-z.ratio)
+        return MinLSTMState(forget), MinLSTMState(take * z.candidate)
+
+    def readout(self, h: MinLSTMState, z: MinLSTMGates) -> Tensor:
+        return h.h

@@ -1,0 +1,97 @@
+"""The simple recurrent unit (Lei et al., arXiv:1709.02755): as its first versions have it
+("Training RNNs as fast as CNNs", 2017), and with the peepholes of its last (EMNLP 2018)."""
+
+from math import exp, sqrt
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import Cell, LinearCell
+
+
+class SRUState(NamedTuple):
+    c: Tensor  # [B, H]
+
+
+class SRUInputs(NamedTuple):
+    """What the input gives to each sum: [..., H] each."""
+
+    candidate: Tensor
+    forget: Tensor  # before its sigmoid
+    reset: Tensor  # before its sigmoid
+    skip: Tensor
+
+
+class SRU(LinearCell):
+    """Weights are stored as the equations multiply them: `W*` [I, H], `b_*` and `v_*` [H].
+
+    The highway adds the input itself if it has the size of the hidden state, and else a product
+    with `W_x`, as the authors' code does.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        peephole: Annotated[
+            bool, Field(description="Let the gates see the state before; no longer parallel.")
+        ] = False,
+        highway_bias: Annotated[
+            float,
+            Field(ge=-10, le=10, description="First bias of r; below zero the input counts more."),
+        ] = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        # var 1/I for W, and with peepholes half of that for the gates, whose other half comes from
+        # v; α keeps the variance of the output (section 3.2 of the last version)
+        self.alpha = sqrt(1 + 2 * exp(highway_bias)) if peephole else 1.0
+        bound = sqrt(3 / input_size)
+        gate_bound = bound * sqrt(0.5) if peephole else bound
+        shape = input_size, hidden_size
+        self.W = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.W_f = nn.Parameter(torch.empty(shape).uniform_(-gate_bound, gate_bound))
+        self.W_r = nn.Parameter(torch.empty(shape).uniform_(-gate_bound, gate_bound))
+        self.b_f = nn.Parameter(torch.zeros(hidden_size))
+        self.b_r = nn.Parameter(torch.full((hidden_size,), highway_bias))
+        self.v_f = self.v_r = self.W_x = None
+        if peephole:
+            self.v_f = nn.Parameter(torch.empty(hidden_size).uniform_(-sqrt(1.5), sqrt(1.5)))
+            self.v_r = nn.Parameter(torch.empty(hidden_size).uniform_(-sqrt(1.5), sqrt(1.5)))
+        if input_size != hidden_size:
+            self.W_x = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+    def init_state(self, batch_size: int) -> SRUState:
+        return SRUState(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: Tensor) -> SRUInputs:
+        skip = x if self.W_x is None else x @ self.W_x
+        return SRUInputs(
+            x @ self.W, x @ self.W_f + self.b_f, x @ self.W_r + self.b_r, self.alpha * skip
+        )
+
+    def coefficients(self, z: SRUInputs) -> tuple[SRUState, SRUState]:
+        return (
+            SRUState(torch.sigmoid(z.forget)),
+            SRUState(torch.sigmoid(-z.forget) * z.candidate),
+        )
+
+    def advance(self, z: SRUInputs, state: SRUState) -> tuple[Any, SRUState]:
+        if self.v_f is None or self.v_r is None:
+            return super().advance(z, state)
+        forget = torch.sigmoid(z.forget + self.v_f * state.c)
+        reset = torch.sigmoid(z.reset + self.v_r * state.c)
+        c = (forget * state.c + (1 - forget) * z.candidate).to(state.c.dtype)
+        return reset * c + (1 - reset) * z.skip, SRUState(c)
+
+    def forward(self, x_TBI: Tensor, state: SRUState | None = None) -> tuple[Tensor, SRUState]:
+        if self.v_f is None:
+            return super().forward(x_TBI, state)
+        return Cell.forward(self, x_TBI, state)
+
+    def readout(self, h: Any, z: SRUInputs) -> Tensor:
+        if isinstance(h, Tensor):
+            return h
+        reset = torch.sigmoid(z.reset)
+        return reset * torch.tanh(h.c) + (1 - reset) * z.skip

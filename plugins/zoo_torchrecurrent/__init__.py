@@ -1,0 +1,19 @@
+"""Every cell of the package torchrecurrent (https://pypi.org/project/torchrecurrent), as `tr-…`.
+
+The cells are there where torchrecurrent is installed (`pip install recurrent-zoo[torchrecurrent]`),
+and nothing of it is imported before one of them is built.
+"""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from zoo import CellSpec, hookimpl
+
+
+@hookimpl
+def zoo_cells() -> Iterable[CellSpec]:
+    if find_spec("torchrecurrent") is None:
+        return []
+    from zoo_torchrecurrent.table import ENTRIES
+
+    return [entry.spec() for entry in ENTRIES.values()]

@@ -1,0 +1,81 @@
+"""How fast one step of training is where a cell takes all time steps at once, beside its own loop
+over them: its `forward`, and the one that every cell inherits, `advance` by `advance`.
+
+1,024 steps of 8 rows, 256 inputs and hidden units, forwards and backwards, on as many threads as
+PyTorch takes. Both sides of a comparison are run in turn; what is printed are medians, and the
+largest difference between the two in any gradient, relative to that gradient's largest value.
+
+    python tests/benchmarks/scans.py [CELL ...]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.memory import keep_freed_memory
+
+STEPS, BATCH, HIDDEN, ROUNDS = 1024, 8, 256, 5
+TOKENS = STEPS * BATCH
+CELLS = ["mingru", "minlstm", "lru", "mamba2", "gla", "deltanet"]
+
+
+def trainer(
+    cell: zoo.Cell, forward: Callable[[zoo.Cell, Tensor], tuple[Tensor, object]]
+) -> Callable[[], list[Tensor]]:
+    """One step of training, up to the gradients: the inputs' and every parameter's."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(STEPS, BATCH, HIDDEN, generator=generator, requires_grad=True)
+    outside = torch.randn(STEPS, BATCH, cell.output_size, generator=generator)
+    wanted = [x, *(p for p in cell.parameters() if p.requires_grad)]
+
+    def train() -> list[Tensor]:
+        y, _ = forward(cell, x)
+        return list(torch.autograd.grad(y, wanted, outside))
+
+    return train
+
+
+def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """Between gradients, each relative to its largest value."""
+    pairs = zip(found, wanted, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+def main() -> None:
+    keep_freed_memory()  # as zoo.train does; the loop has it too
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    registry = zoo.load_registry()
+    for name in sys.argv[1:] or CELLS:
+        if name not in registry.cells:
+            print(f"{name:<13} is not in the registry")
+            continue
+        torch.manual_seed(0)
+        cell = zoo.get_cell(name, registry).build(HIDDEN, HIDDEN, registry=registry).train()
+        ways = {
+            "at once": trainer(cell, lambda cell, x: cell(x)),
+            "loop": trainer(cell, zoo.Cell.forward),
+        }
+        first = [way() for way in ways.values()]
+        rates: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way, train in ways.items():
+                began = time.perf_counter()
+                train()
+                rates[way].append(TOKENS / (time.perf_counter() - began))
+        at_once, loop = (statistics.median(found) for found in rates.values())
+        print(
+            f"{name:<13} {at_once:>9,.0f} tokens/s, its loop {loop:>9,.0f}: {at_once / loop:.2f}; "
+            f"gradients differ by {difference(*first):.1e}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

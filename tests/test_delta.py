@@ -1,0 +1,351 @@
+"""Cells whose state is a matrix: their recurrences against flash-linear-attention's plain ones, and
+the whole layers against the papers' equations, row by row and head by head in numpy."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.state import flatten, map_leaves, named_leaves
+from zoo_delta import delta_rule, gla, rwkv7
+
+T, B, INPUT, HIDDEN = 37, 3, 5, 26
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gla": ("gla", {}),
+    "gla-2-heads": ("gla", {"heads": 2, "tau": 2.0}),
+    "deltanet": ("deltanet", {}),
+    "deltanet-unconvolved": ("deltanet", {"short_conv": False, "heads": 2}),
+    "gated-deltanet": ("gated-deltanet", {}),
+    "gated-deltanet-unconvolved": ("gated-deltanet", {"short_conv": False, "heads": 2}),
+    "rwkv7": ("rwkv7", {}),
+    "rwkv7-4-heads": ("rwkv7", {"head_size": 8}),
+}
+
+
+def naive(operation: str) -> ModuleType:
+    """fla/ops/…/naive.py, which needs torch and einops alone; the package itself needs triton."""
+    package = find_spec("fla")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    path = Path(package.submodule_search_locations[0], "ops", operation, "naive.py")
+    spec = spec_from_file_location(f"naive_{operation.replace('/', '_')}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Case(NamedTuple):
+    cell: zoo.Cell
+    x: Tensor
+    start: Any
+
+
+def build(case: str, dtype: torch.dtype = torch.float64) -> Case:
+    """A cell with every weight random, so that none is at a value where it does nothing, inputs,
+    and a state that is not zero."""
+    name, options = CASES[case]
+    torch.manual_seed(3)
+    cell = zoo.get_cell(name).build(INPUT, HIDDEN, **options).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(0.4 * torch.randn_like(parameter))
+    x = torch.randn(T, B, INPUT, dtype=torch.float64)
+    start = map_leaves(torch.randn_like, cell.init_state(B))
+    return Case(cell.to(dtype), x.to(dtype), map_leaves(lambda leaf: leaf.to(dtype), start))
+
+
+class Call(NamedTuple):
+    """What a cell gave `matrix_scan`, as [B, T, N, …], and what it got."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_w: Tensor
+    start: Tensor
+    a: Tensor
+    b: Tensor
+    o: Tensor
+    end: Tensor
+
+
+def record(case: Case, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Call:
+    calls = []
+    scan = module.matrix_scan
+
+    def spy(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_w: Tensor,
+        start: Tensor,
+        a: Tensor | None = None,
+        b: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        o, end = scan(q, k, v, log_w, start, a, b)
+        given = (q, k, v, log_w, start, a, b, o, end)
+        calls.append(Call(*(_batch_first(each) for each in given)))
+        return o, end
+
+    monkeypatch.setattr(module, "matrix_scan", spy)
+    with torch.no_grad():
+        case.cell(case.x, case.start)
+    (call,) = calls
+    return call
+
+
+def _batch_first(leaf: Tensor | None) -> Any:
+    if leaf is None or len(leaf) != T:
+        return leaf
+    return leaf.transpose(0, 1)
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """Both are float32: some tens of roundings over T steps, relative to the largest."""
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
+
+
+def test_gla_is_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = build("gla", torch.float32)
+    call = record(case, gla, monkeypatch)
+    root = call.q.shape[-1] ** 0.5  # theirs divides q by it
+    o, end = naive("gla").naive_recurrent_gla(
+        call.q * root, call.k, call.v, call.log_w, call.start, output_final_state=True
+    )
+    close(call.o, o)
+    close(call.end, end)
+
+
+@pytest.mark.parametrize("name", ["deltanet", "deltanet-unconvolved"])
+def test_the_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = build(name, torch.float32)
+    call = record(case, delta_rule, monkeypatch)
+    beta = case.cell.project(case.x).beta.transpose(0, 1)
+    root = call.q.shape[-1] ** 0.5
+    q, k, v, beta = (x.transpose(1, 2) for x in (call.q * root, call.a, call.v, beta))
+    o, end = naive("delta_rule").delta_rule_recurrence(q, k, v, beta, call.start)
+    close(call.o, o.transpose(1, 2))
+    close(call.end, end)
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet", "gated-deltanet-unconvolved"])
+def test_the_gated_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = build(name, torch.float32)
+    call = record(case, delta_rule, monkeypatch)
+    z = map_leaves(lambda leaf: leaf.transpose(0, 1), case.cell.project(case.x))
+    root = call.q.shape[-1] ** 0.5
+    o, end = naive("gated_delta_rule").naive_recurrent_gated_delta_rule(
+        call.q * root,
+        call.a,
+        call.v,
+        z.beta,
+        z.log_decay,
+        initial_state=call.start,
+        output_final_state=True,
+    )
+    close(call.o, o)
+    close(call.end, end)
+
+
+@pytest.mark.parametrize("name", ["rwkv7", "rwkv7-4-heads"])
+def test_rwkv7_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fla gives its rule -κ̂ and κ̂ ⊙ a (fla/ops/rwkv7)."""
+    case = build(name, torch.float32)
+    cell, before = case.cell, torch.cat((case.start.x.unsqueeze(0), case.x[:-1]))
+    assert isinstance(cell, rwkv7.RWKV7)
+    call = record(case, rwkv7, monkeypatch)
+    mixed = map_leaves(lambda leaf: leaf.transpose(0, 1), cell._mix(case.x, before))
+    root = call.q.shape[-1] ** 0.5
+    given = (
+        mixed.r * root,
+        mixed.k,
+        mixed.v,
+        -mixed.removal,
+        mixed.removal * mixed.a,
+        mixed.log_decay,
+    )
+    by_head = (leaf.transpose(1, 2) for leaf in given)
+    o, end = naive("generalized_delta_rule/dplr").dplr_recurrence(*by_head, call.start)
+    close(call.o, o.transpose(1, 2))
+    close(call.end, end)
+
+
+Array: TypeAlias = Any  # numpy's, of float64
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def unit(x: Array, epsilon: float) -> Array:
+    return x / np.sqrt(np.sum(x**2) + epsilon)
+
+
+def rms_norm(x: Array, weight: Array) -> Array:
+    return x / np.sqrt(np.mean(x**2) + 1e-5) * weight
+
+
+Arrays: TypeAlias = dict[str, Array]
+
+
+def gla_layer(x: Array, w: Arrays, state: Arrays, cell: Any) -> Array:
+    """One row of the batch, [T, I] to [T, H]; `state` is replaced by the last one."""
+    outputs = []
+    for x_t in x:
+        q, k, v, r = x_t @ w["W_q"], x_t @ w["W_k"], x_t @ w["W_v"], x_t @ w["W_r"]
+        alpha = sigmoid(x_t @ w["W_a1"] @ w["W_a2"] + w["b_a"]) ** (1 / cell.tau)
+        parts = []
+        for n, S in enumerate(state["S"]):
+            K, V = S.shape
+            keys, values = slice(n * K, n * K + K), slice(n * V, n * V + V)
+            S[:] = np.diag(alpha[keys]) @ S + np.outer(k[keys], v[values])
+            o = q[keys] @ S / np.sqrt(K)
+            parts.append(silu(r[values]) * rms_norm(o, w["norm"]))
+        outputs.append(np.concatenate(parts) @ w["W_o"])
+    return np.array(outputs)
+
+
+def delta_layer(x: Array, w: Arrays, state: Arrays, cell: Any) -> Array:
+    outputs = []
+    N, K, V = state["S"].shape
+    for x_t in x:
+        qkv = x_t @ w["W_qkv"]
+        if "window" in state:
+            seen = np.vstack((state["window"], qkv))
+            qkv = sum(tap * then for tap, then in zip(w["conv"], seen, strict=True))
+            state["window"][:] = seen[1:]
+        qkv = silu(qkv)
+        beta = sigmoid(x_t @ w["W_b"])
+        gated = "A_log" in w
+        alpha = np.ones(N)
+        if gated:
+            dt = np.log1p(np.exp(x_t @ w["W_a"] + w["dt_bias"]))
+            alpha = np.exp(-np.exp(w["A_log"]) * dt)
+        parts = []
+        for n, S in enumerate(state["S"]):
+            q = unit(qkv[n * K :][:K], 1e-6)
+            k = unit(qkv[N * K + n * K :][:K], 1e-6)
+            v = qkv[2 * N * K + n * V :][:V]
+            kept = alpha[n] * (np.eye(K) - beta[n] * np.outer(k, k))
+            S[:] = kept @ S + beta[n] * np.outer(k, v)
+            parts.append(rms_norm(S.T @ q / np.sqrt(K), w["norm"]))
+        out = np.concatenate(parts)
+        if gated:
+            out = silu(x_t @ w["W_g"]) * out
+        outputs.append(out @ w["W_o"])
+    return np.array(outputs)
+
+
+def rwkv7_layer(x: Array, w: Arrays, state: Arrays, cell: Any) -> Array:
+    """In the paper's layout: S is [values, keys]."""
+    outputs = []
+    K = cell.head_size
+    for x_t in x:
+        lerp = [x_t + mu * (state["x"] - x_t) for mu in w["mu"]]
+        x_r, x_w, x_k, x_v, x_a, x_g = lerp
+        state["x"][:] = x_t
+        r, k, v = x_r @ w["W_r"], x_k @ w["W_k"], x_v @ w["W_v"]
+        d = np.tanh(x_w @ w["W_w1"]) @ w["W_w2"] + w["b_w"]
+        decay = np.exp(-np.exp(-0.5) * sigmoid(d))
+        a = sigmoid(x_a @ w["W_a1"] @ w["W_a2"] + w["b_a"])
+        g = sigmoid(x_g @ w["W_g1"]) @ w["W_g2"]
+        kappa, replacement = k * w["xi"], k * ((1 - w["alpha"]) + a * w["alpha"])
+        p = np.empty_like(v)
+        for n, transposed in enumerate(state["S"]):
+            head = slice(n * K, n * K + K)
+            kappa_hat = kappa[head] / np.linalg.norm(kappa[head])
+            S = transposed.T
+            S = S @ (np.diag(decay[head]) - np.outer(kappa_hat, a[head] * kappa_hat))
+            S = S + np.outer(v[head], replacement[head])
+            transposed[:] = S.T
+            o = S @ r[head]
+            normed = (o - o.mean()) / np.sqrt(o.var() + K * 1e-5)
+            bonus = np.sum(r[head] * w["rho"][head] * replacement[head]) * v[head]
+            p[head] = normed * w["norm_weight"][head] + w["norm_bias"][head] + bonus
+        outputs.append((g * p) @ w["W_o"])
+    return np.array(outputs)
+
+
+LAYERS = {
+    "gla": gla_layer,
+    "deltanet": delta_layer,
+    "gated-deltanet": delta_layer,
+    "rwkv7": rwkv7_layer,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer_is_its_equations(case: str) -> None:
+    """float64 on both sides: rounding over T steps, far below 1e-9. But rwkv7 adds 1e-12 to the
+    square of a norm, where the paper adds nothing: 1e-8 of a norm of a hundredth."""
+    close = 1e-7 if case.startswith("rwkv7") else 1e-9
+    cell, x, start = build(case)
+    weights = {name: weight.detach().numpy() for name, weight in cell.named_parameters()}
+    with torch.no_grad():
+        y, end = cell(x, start)
+        stepped = start
+        for x_t in x:
+            _, stepped = cell.step(x_t, stepped)
+    layer = LAYERS[CASES[case][0]]
+    for row in range(B):
+        state = {name: leaf[row].numpy().copy() for name, leaf in start._asdict().items()}
+        wanted = layer(x[:, row].numpy(), weights, state, cell)
+        np.testing.assert_allclose(y[:, row].numpy(), wanted, rtol=close, atol=close)
+        for name, leaf in state.items():
+            for found in (end, stepped):
+                np.testing.assert_allclose(
+                    getattr(found, name)[row].numpy(), leaf, rtol=close, atol=close
+                )
+
+
+@pytest.mark.parametrize("hidden", [1, 3, 8, 100, 130])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_card_gives_the_sizes_of_the_state(name: str, hidden: int) -> None:
+    spec = zoo.get_cell(name)
+    sizes = {"hidden": hidden, "input": INPUT, "min": min, "max": max}
+    declared = {
+        field.name: tuple(eval(size, {"__builtins__": {}}, sizes) for size in field.shape)
+        for field in spec.card.state
+    }
+    cell = spec.build(INPUT, hidden)
+    state = cell.init_state(2)
+    found = {
+        leaf_name.removeprefix("layer0."): tuple(leaf.shape[1:])
+        for leaf_name, leaf in named_leaves((state,))
+    }
+    assert declared == found
+    y, _ = cell.step(torch.randn(2, INPUT), state)
+    assert y.shape == (2, hidden)
+
+
+def test_rwkv7s_decays_are_the_papers() -> None:
+    """Within (exp(-e^{-1/2}), 1), about (0.545, 1), whatever the weights (section 4)."""
+    cell, x, start = build("rwkv7")
+    assert isinstance(cell, rwkv7.RWKV7)
+    with torch.no_grad():
+        for bias, wanted in ((50.0, 0.545239), (-50.0, 1.0)):
+            cell.b_w.fill_(bias)
+            w = cell._mix(x, start.x.expand_as(x)).log_decay.exp()
+            torch.testing.assert_close(w, torch.full_like(w, wanted), rtol=0, atol=1e-6)
+
+
+def test_the_matrix_is_kept_in_float32_under_autocast() -> None:
+    for case in CASES:
+        cell, x, start = build(case, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            _, end = cell(x, start)
+            _, stepped = cell.step(x[0], start)
+        assert {leaf.dtype for leaf in (*flatten(end), *flatten(stepped))} == {torch.float32}

@@ -18,21 +18,18 @@ SENTENCE = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Gives a test that is marked `every_cell` or `one_of_each_plugin` the causal cells as `name`.
-    Of every cell, those that are not the first of their plugin are slow."""
-    every = metafunc.definition.get_closest_marker("every_cell")
-    if not (every or metafunc.definition.get_closest_marker("one_of_each_plugin")):
+    """Gives a test that is marked `every_cell` the causal cells as `name`; those that are not the
+    first of their plugin are slow."""
+    if not metafunc.definition.get_closest_marker("every_cell"):
         return
     cells = zoo.load_registry().cells
     first = {"lstm"}  # the default
     for plugin in set(cells.origins().values()):
         own = [name for name, origin in cells.origins().items() if origin == plugin]
         first.update([name for name in own if cells[name].causal][:1])
-    names: list[object] = sorted(first)
-    if every:
-        others = [name for name in cells if cells[name].causal and name not in first]
-        names += [pytest.param(name, marks=pytest.mark.slow) for name in others]
-    metafunc.parametrize("name", names)
+    others = [name for name in cells if cells[name].causal and name not in first]
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in others]
+    metafunc.parametrize("name", [*sorted(first), *slow])
 
 
 @pytest.fixture(autouse=True, scope="session")

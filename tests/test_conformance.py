@@ -50,7 +50,7 @@ def test_from_training_to_equal_texts(name: str, trained: Callable[..., zoo.Run]
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 def test_exported_step_against_pytorch_and_the_reference_evaluator(
     name: str, layers: int, trained: Callable[..., zoo.Run]
 ) -> None:
@@ -79,7 +79,7 @@ def follow_in_the_reference_evaluator(run: zoo.Run, exported: Exported, steps: i
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", ["lstm", "retnet"])
 def test_exported_step_opens_at_every_batch_size(
     name: str, batch_size: int, trained: Callable[..., zoo.Run]
 ) -> None:

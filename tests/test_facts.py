@@ -11,7 +11,7 @@ from zoo.facts import SIZES, cost_at, cost_formulas, polynomial
 
 
 def test_an_lstm_by_hand() -> None:
-    """Four gates: products of 5 inputs and 7 units, two biases each; and for each unit 4 sums of the
+    """Four gates: products of 5 inputs and 7 units, two biases each; for each unit 4 sums of the
     input's product and bias (b_ih), 4 of the state's (b_hh), 4 of both, 5 activations (3 σ,
     2 tanh), f c, i g, their sum, and o tanh(c)."""
     cost = cost_at(zoo.get_cell("lstm"), 5, 7)

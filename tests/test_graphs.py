@@ -22,6 +22,12 @@ from zoo.proof import SAMPLINGS, compare_texts, prove_generate, prove_sequence, 
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
 
+# products with weights alone, of states with states, and a state that counts
+KINDS = ["gru-scratch", "lstm", "retnet"]
+KINDS += [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("rnn", "gru", "bidirectional", "lru", "mamba", "gated-deltanet", "slstm")
+]
 OLDEST = ["rnn-scratch", "rnn", "gru-scratch", "gru", "lstm-scratch", "lstm"]
 Train = Callable[..., zoo.Run]
 
@@ -55,7 +61,7 @@ def feeds_of(file: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(info.state_names("in"), state.values(), strict=True))
 
 
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", KINDS)
 def test_generate_in_the_reference_evaluator(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
@@ -86,7 +92,7 @@ def test_generate_in_the_reference_evaluator(
             np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
 
 
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", KINDS)
 def test_sequence_in_the_reference_evaluator(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
@@ -154,7 +160,7 @@ def test_only_the_recurrence_is_in_the_loop(exported: Callable[..., Path]) -> No
     assert [node.op_type for node in graph.node].count("MatMul") == 2
 
 
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", KINDS)
 def test_integers_take_every_product(name: str, exported: Callable[..., Path]) -> None:
     for graph in ("step", "generate", "sequence"):
         model = onnx.load(str(exported(name) / f"{graph}.int8.onnx"))
@@ -165,7 +171,7 @@ def test_integers_take_every_product(name: str, exported: Callable[..., Path]) -
             assert node.op_type not in ("MatMul", "Gemm") or not weights & {*node.input}
 
 
-@pytest.mark.one_of_each_plugin
+@pytest.mark.parametrize("name", KINDS)
 def test_rows_of_integer_files_do_not_touch_each_other(
     name: str, exported: Callable[..., Path]
 ) -> None:

@@ -252,7 +252,7 @@ def test_hgrn2_is_gated_linear_attention_of_fla() -> None:
     y, S = naive(scaled, 1 - f, i, f.log(), state.S, output_final_state=True)
     wanted = torch.from_numpy(hgrn2_out(w, y.transpose(0, 1).double().numpy()))
     for found, end in both_ways(cell, x, state):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=10 * SINGLE)  # after the norm
+        torch.testing.assert_close(found, wanted, rtol=0, atol=SINGLE)
         torch.testing.assert_close(end.S, S.double(), rtol=0, atol=SINGLE)
 
 
@@ -318,7 +318,7 @@ def test_retnet_is_the_retention_of_fla() -> None:
     y = naive(*(torch.from_numpy(part).permute(1, 2, 0, 3) for part in (*turned, v)))
     wanted = torch.from_numpy(retnet_out(w, y.permute(2, 0, 1, 3).double().numpy(), gate))
     for found, _ in both_ways(cell, x, cell.init_state(B)):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=10 * SINGLE)  # after the norm
+        torch.testing.assert_close(found, wanted, rtol=0, atol=SINGLE)
 
 
 def test_retnet_knows_late_positions_as_well_as_early_ones() -> None:

@@ -421,14 +421,15 @@ def test_nodes_of_all_subgraphs_count_together(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_inspection_is_quick() -> None:
-    """Measured: 0.4 ms and 0.35 s; the bounds leave room for a busy machine."""
+    """No longer for large weights, and no more than in proportion to the nodes: 0.4 ms and 0.35 s
+    when it was measured. Of processor time, with bounds that only another algorithm passes."""
     large = model(node("MatMul", "x w"), w=np.zeros((4, 6_250_000), np.float32))
     many = chain(20_000)
-    for proto, seconds in ((large, 0.1), (many, 2.0)):
+    for proto, seconds in ((large, 1.0), (many, 20.0)):
         content = proto.SerializeToString()
-        start = time.perf_counter()
+        start = time.process_time()
         inspect(PATH, content)
-        assert time.perf_counter() - start < seconds
+        assert time.process_time() - start < seconds
 
 
 def test_allowed_operators_are_deterministic_and_of_tensors() -> None:

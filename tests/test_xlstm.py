@@ -63,6 +63,7 @@ def test_mlstm_is_the_layer_of_transformers(native_xlstm: Any) -> None:
         use_bias=True,
         norm_reduction_force_float32=False,
         gate_soft_cap=1e12,
+        norm_eps=1e-4,
     )
     layer = native_xlstm.xLSTMLayer(config).double()
     layer.mlstm_backend._inference_fn = partial(  # the configuration refuses float64

@@ -31,6 +31,7 @@ SPECS = [
     ),
     CellSpec(
         name="mgu",
+        learning_rate=8e-3,
         factory="zoo_classic.mgu:MGU",
         card=ModelCard(
             title="Minimal gated unit",
@@ -49,6 +50,7 @@ SPECS = [
     ),
     CellSpec(
         name="ugrnn",
+        learning_rate=8e-3,
         factory="zoo_classic.ugrnn:UGRNN",
         card=ModelCard(
             title="Update gate RNN",
@@ -69,6 +71,7 @@ SPECS = [
     ),
     CellSpec(
         name="ligru",
+        learning_rate=8e-3,
         factory="zoo_classic.ligru:LiGRU",
         card=ModelCard(
             title="Light gated recurrent unit",
@@ -90,6 +93,7 @@ SPECS = [
     ),
     CellSpec(
         name="janet",
+        learning_rate=8e-3,
         factory="zoo_classic.janet:JANET",
         card=ModelCard(
             title="JANET, an LSTM with nothing but its forget gate",
@@ -105,8 +109,9 @@ SPECS = [
             state=(StateField("c", ("hidden",), "the memory cell, which is also the output"),),
             checked_against="torchrecurrent",
             notes="The forget gate's biases begin as log U(1, T_max - 1), for memories of up to "
-            "T_max steps (option `longest`): the chrono initialiser, as the paper has it. β is a "
-            "constant.",
+            "T_max steps (option `longest`): the chrono initialiser. The paper takes the length of "
+            "its sequences for T_max, hundreds of steps; the default here has text in mind, which "
+            "is learnt from a few characters first. β is a constant.",
         ),
     ),
 ]

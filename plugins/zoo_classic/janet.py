@@ -37,7 +37,7 @@ class JANET(Cell):
         longest: Annotated[
             float,
             Field(gt=2, description="Memories begin with spans of up to so many steps: T_max."),
-        ] = 100.0,
+        ] = 10.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.beta = beta

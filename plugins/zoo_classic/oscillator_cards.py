@@ -18,7 +18,7 @@ SPECS = [
             "(gradient) stable architecture for learning long time dependencies, ICLR 2021, "
             "arXiv:2010.00951",
             equations=(
-                "z_n = z_{n-1} + Δt (tanh(W y_{n-1} + 𝒲 z_{n-1} + V u_n + b) - γ y_{n-1} - ε z_n̄)",
+                "z_n = z_{n-1} + Δt (tanh(W y_{n-1} + W' z_{n-1} + V u_n + b) - γ y_{n-1} - ε z_n̄)",
                 "y_n = y_{n-1} + Δt z_n",
                 "n̄ = n - 1 (damping=explicit) or n (damping=implicit)",
             ),
@@ -71,8 +71,9 @@ SPECS = [
             checked_against="torchrecurrent",
             notes="One layer, of which the paper stacks several. Nothing damps the units, and none "
             "sees another; σ̂(c) is what each shortens its time step by. What is undamped forgets "
-            "nothing: over a text without end the past outweighs the last symbols, and the state "
-            "grows. It is made for sequences that begin afresh (batches=random in training).",
+            "nothing: over a text without end the state grows, and the past outweighs the last "
+            "symbols. It learns sequences that begin afresh (train with batches=random), and is "
+            "no model of what goes on for longer than those.",
         ),
     ),
 ]

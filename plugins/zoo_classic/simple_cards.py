@@ -50,10 +50,6 @@ SPECS = [
         name="echo-state",
         learning_rate=8e-3,
         factory="zoo_classic.echo_state:EchoStateNetwork",
-        exceptions={
-            "every_parameter_learns": "the reservoir has none that asks for a gradient; those of "
-            "inputs and states are compared in tests/test_classic.py"
-        },
         card=ModelCard(
             title="Echo state network",
             authors="Herbert Jaeger",

@@ -4,7 +4,8 @@
     g_t = σ(W_gh h_{t-1} + W_gx x_t + b_g + b_fg)
     h_t = g_t ⊙ h_{t-1} + (1 - g_t) ⊙ c_t
 
-b_fg is one number, the forget bias: with it the gate begins by keeping.
+b_fg is one number, the forget bias, which the paper searches for: above 0, the gate begins by
+keeping.
 """
 
 from math import sqrt
@@ -32,10 +33,10 @@ class UGRNN(Cell):
         hidden_size: int,
         forget_bias: Annotated[
             float, Field(ge=-10, le=10, description="Added to the gate's bias at the beginning.")
-        ] = 1.0,
+        ] = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        bound = 1 / sqrt(hidden_size)  # as torch.nn.GRU; the paper draws its scales at random
+        bound = 1 / sqrt(hidden_size)  # as torch.nn.GRU; the paper searches for its scales
         self.W_x = uniform(bound, input_size, 2 * hidden_size)
         self.W_h = uniform(bound, hidden_size, 2 * hidden_size)
         self.b = uniform(bound, 2 * hidden_size)

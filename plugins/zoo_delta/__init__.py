@@ -22,6 +22,7 @@ def zoo_cells() -> Iterable[CellSpec]:
     return [
         CellSpec(
             name="gla",
+            learning_rate=8e-3,
             factory="zoo_delta.gla:GLA",
             card=ModelCard(
                 title="Gated linear attention",
@@ -46,6 +47,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="deltanet",
+            learning_rate=8e-3,
             factory="zoo_delta.deltanet:DeltaNet",
             card=ModelCard(
                 title="DeltaNet: linear attention with the delta rule",
@@ -75,6 +77,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="gated-deltanet",
+            learning_rate=8e-3,
             factory="zoo_delta.gated_deltanet:GatedDeltaNet",
             card=ModelCard(
                 title="Gated DeltaNet",
@@ -104,6 +107,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="rwkv7",
+            learning_rate=8e-3,
             factory="zoo_delta.rwkv7:RWKV7",
             card=ModelCard(
                 title="RWKV-7 Goose, time mixing",

@@ -1,7 +1,6 @@
 """Multi-scale retention (Sun et al. 2023, arXiv:2307.08621, section 2): linear attention whose
 heads each decay at a fixed rate, with rotated queries and keys."""
 
-from math import log
 from typing import Annotated, NamedTuple
 
 import torch
@@ -103,9 +102,10 @@ class RetNet(Cell):
         """q and k at the positions `n`, [B] or [T, B]: the pair j of features, which are j and
         j + K / 2, by the angle n · 10000^(-j / (K / 2 - 1))."""
         pairs = self.key_size // 2
-        # in float64, since float32 is too coarse for the angles of late positions
+        # in float64, since float32 is too coarse for the angles of late positions, and without
+        # numbers that a float32 does not hold: torch.onnx rounds them to one
         pair = torch.arange(pairs, dtype=torch.float64, device=n.device)
-        angle = torch.exp(pair * (-log(10_000) / max(pairs - 1, 1)))
+        angle = torch.pow(10_000.0, -pair / max(pairs - 1, 1))
         phase = (n.to(torch.float64).unsqueeze(-1) * angle).unsqueeze(-2)  # [..., 1, K / 2]
         sin, cos = torch.sin(phase).to(z.q.dtype), torch.cos(phase).to(z.q.dtype)
 

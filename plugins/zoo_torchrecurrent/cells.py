@@ -13,6 +13,7 @@ import torch
 import torchrecurrent
 from pydantic import Field
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zoo import Cell
 from zoo_torchrecurrent.entry import Entry
@@ -106,12 +107,35 @@ class Wrapped(Cell):
     def state_bounds(self) -> dict[str, float]:
         return dict(self.entry.bounds)
 
+    def run_cell(self, *given: Any) -> Any:
+        """What torchrecurrent's cell returns."""
+        if not torch.compiler.is_exporting():
+            return self.cell(*given)
+        with PartsAsSlices():
+            return self.cell(*given)
+
     def advance(self, z: Tensor, state: Any) -> tuple[Tensor, Any]:
-        result = self.cell(z, state[0] if len(state) == 1 else tuple(state))
+        result = self.run_cell(z, state[0] if len(state) == 1 else tuple(state))
         output, after = result if self.entry.output_apart else (None, result)
         leaves = (after,) if isinstance(after, Tensor) else after
         new = type(state)(*(_like(a, b, z) for a, b in zip(leaves, state, strict=True)))
         return new[0] if output is None else output, new
+
+
+class PartsAsSlices(TorchFunctionMode):
+    """Takes the parts of weights and biases, which are cut along their first axis, as slices. Many
+    of torchrecurrent's cells cut their parameters in every step; the exporter computes a slice of
+    a parameter beforehand, and leaves a Split, with all that follows from it, in the graph, where
+    neither integer kernels nor tables can take the product."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.chunk and args[2:] in ((), (0,)):
+            whole, parts = args[:2]
+            size = whole.shape[0] // parts
+            return tuple(whole[part * size : (part + 1) * size] for part in range(parts))
+        return func(*args, **(kwargs or {}))
 
 
 def _like(leaf: Tensor, before: Tensor, x: Tensor) -> Tensor:
@@ -160,8 +184,8 @@ class UnICORNN(Wrapped):
         self,
         input_size: int,
         hidden_size: int,
-        dt: Positive = 0.1,
-        alpha: Annotated[float, Field(ge=0, le=10, description="Pull back to zero.")] = 0.0,
+        dt: Positive = 0.3,
+        alpha: Annotated[float, Field(ge=0, le=10, description="Pull back to zero.")] = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size, dt=dt, alpha=alpha)
 
@@ -223,7 +247,7 @@ class JANET(Wrapped):
         super().__init__(input_size, hidden_size, beta=beta)
 
     def advance(self, z: Tensor, state: Memory) -> tuple[Tensor, Memory]:
-        _, c = self.cell(z, (state.c, state.c))
+        _, c = self.run_cell(z, (state.c, state.c))
         c = c.to(state.c.dtype)
         return c, Memory(c)
 
@@ -269,7 +293,7 @@ class tauGRU(Wrapped):
         return HiddenAndPast(self.zeros(batch_size, H), self.zeros(batch_size, self.delay, H))
 
     def advance(self, z: Tensor, state: HiddenAndPast) -> tuple[Tensor, HiddenAndPast]:
-        h = self.cell(z, state.h, state.past[:, 0]).to(state.h.dtype)
+        h = self.run_cell(z, state.h, state.past[:, 0]).to(state.h.dtype)
         past = torch.cat((state.past[:, 1:], state.h.unsqueeze(1)), 1)
         return h, HiddenAndPast(h, past)
 

@@ -77,10 +77,13 @@ ENTRIES = (
         ),
         state=(H, C),
         bounds={"h": 1.0, "c": 1.0},
+        initial={"bias_init": "uniform_centered"},
         licence="MIT AND Apache-2.0",
         notes="After TensorFlow's NASCell, with one difference: there o_3 is "
-        "relu((W_3 x_t) ⊙ (U_3 h_{t-1})). torchrecurrent is MIT, and its file of this cell "
-        "Apache-2.0, as TensorFlow is.",
+        "relu((W_3 x_t) ⊙ (U_3 h_{t-1})). The input's biases begin uniform in (-0.1, 0.1): from "
+        "torchrecurrent's zeros, a layer whose ReLUs of o_1 are all closed gives zeros, and one "
+        "above it rests where its own ReLUs have no derivative. torchrecurrent is MIT, its file of "
+        "this cell Apache-2.0, as TensorFlow is.",
     ),
     Entry(
         name="tr-original-lstm",

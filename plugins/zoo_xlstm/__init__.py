@@ -43,7 +43,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                 "output projection joins the heads, as in xLSTM 7B (arXiv:2503.13427). The block "
                 "around it is not: no up-projection, convolution, skip or residual connection. C "
                 "is the transpose of the paper's. A head has a quarter of the hidden units "
-                "(another share by the option `heads`), rounded up, and at least 4.",
+                "(another share by the option `heads`), rounded up, and at least 4. "
+                "The norm's epsilon is 1e-4.",
             ),
         ),
         CellSpec(

@@ -167,6 +167,7 @@ def every_parameter_learns(subject: Subject) -> Measured:
     """Every parameter that asks for a gradient gets a finite one, and on
     a tiny size all gradients (parameters', inputs', states') agree with finite differences."""
     stack, x = subject.build(), subject.inputs(7, 3)
+    x.requires_grad_()  # there are cells in which nothing learns
     stack(x, subject.reached_state(stack, 3))[0].square().sum().backward()
     for name, parameter in stack.named_parameters():
         if parameter.requires_grad:

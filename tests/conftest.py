@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not metafunc.definition.get_closest_marker("every_cell"):
         return
     cells = zoo.load_registry().cells
-    first = {"lstm"}  # the default
+    first: set[str] = set()
     for plugin in set(cells.origins().values()):
         own = [name for name, origin in cells.origins().items() if origin == plugin]
         first.update([name for name in own if cells[name].causal][:1])

@@ -33,6 +33,7 @@ def test_the_card_names_the_state(name: str, inputs: int, hidden: int) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.every_cell
 @pytest.mark.timeout(900)
 def test_from_training_to_equal_texts(name: str, trained: Callable[..., zoo.Run]) -> None:

@@ -21,18 +21,13 @@ from zoo.testing.laws import (
     the_exported_graphs_are_the_model,
 )
 
-CELLS = [spec.name for spec in zoo.list_cells()]
 IN_PYTORCH = [law for law in LAWS if law is not the_exported_graphs_are_the_model]
 
 
-@parametrize_with_laws(*CELLS, laws=IN_PYTORCH)
-def test_alone(check: Callable[[], object]) -> None:
-    check()
-
-
+@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.every_cell
-def test_in_a_stack_of_three(name: str) -> None:
-    verdicts = list(check_cell(name, layers=3, laws=IN_PYTORCH))
+def test_every_law(name: str, layers: int) -> None:
+    verdicts = list(check_cell(name, layers=layers, laws=IN_PYTORCH))
     assert [verdict for verdict in verdicts if not verdict.passed] == []
 
 

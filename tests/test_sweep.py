@@ -28,7 +28,9 @@ SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "
 SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}
 COLUMNS = [
     "cell", "seed", "causal", "hidden", "layers", "parameters", "tokens", "seconds",
-    "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char", "run", "error",
+    "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char",
+    "generate_tokens_per_second", "generate_int8_tokens_per_second", "state_bytes", "file_bytes",
+    "file_int8_bytes", "year", "run", "error",
 ]  # fmt: skip
 CARD = ModelCard("A test", "nobody", 2024, "none", ("h = x",), ())
 

@@ -104,11 +104,11 @@ def _term(factor: Fraction, name: str) -> str:
     return f"{factor.numerator}·{name}"
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the elements that elementwise operations and reductions give."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(

@@ -93,11 +93,12 @@ def plus_product(
     """
     if not left_BK.is_cpu or right_KN.shape[1] % 2:
         return torch.addmm(addend_BN, left_BK, right_KN, out=out)
-    columns = right_KN.unflatten(1, (2, -1)).transpose(0, 1)
+    columns = torch.unflatten(right_KN, 1, (2, -1)).transpose(0, 1)
     halves = torch.bmm(left_BK.expand(2, *left_BK.shape), columns).transpose(0, 1)
     if out is None:
-        return (addend_BN.unflatten(1, (2, -1)) + halves).flatten(1)
-    torch.add(addend_BN.unflatten(1, (2, -1)), halves, out=out.unflatten(1, (2, -1)))
+        return (torch.unflatten(addend_BN, 1, (2, -1)) + halves).flatten(1)
+    addend = torch.unflatten(addend_BN, 1, (2, -1))
+    torch.add(addend, halves, out=torch.unflatten(out, 1, (2, -1)))
     return out
 
 

@@ -115,7 +115,7 @@ def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = Fal
     def cut(x_T: Tensor) -> Tensor:
         if len(x_T) == 1 and T > 1:
             return x_T.unsqueeze(0).expand(1, steps, *x_T.shape[1:])
-        return x_T[whole].unflatten(0, (pieces, steps))
+        return torch.unflatten(x_T[whole], 0, (pieces, steps))
 
     a, b, h = cut(a_T), cut(b_T), cut(h_T)
     decay = a.new_empty(a.shape)  # from the beginning of the piece

@@ -64,7 +64,7 @@ def matrix_scan(
         def cut(x_T: Tensor) -> Tensor:
             """[T, B, N, D] to [chunks, B, N, C, D]; what is added at the end changes nothing."""
             padded = F.pad(x_T.to(exact), (0, 0) * 3 + (0, count * size - T))
-            return padded.unflatten(0, (count, size)).permute(0, 2, 3, 1, 4)
+            return torch.unflatten(padded, 0, (count, size)).permute(0, 2, 3, 1, 4)
 
         q, k, v, log_w = cut(q_TBNK), cut(k_TBNK), cut(v_TBNV), cut(log_w)
         until = log_w.cumsum(-2)  # log of the decay from the beginning of the chunk

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from zoo.artifact import GENERATE
 from zoo.exporter import export
@@ -35,7 +35,7 @@ def measure_exported(run: Path, registry: Registry) -> ExportedFigures:
             export(run, GENERATE, precision, math.inf, folder, registry).path
             for precision in ("fp32", "int8")
         )
-        engines = [
+        engines: list[Any] = [
             find_runtime(file, registry).open(file, "cpu", threads=1).engine
             for file in (full, integer)
         ]

@@ -74,7 +74,10 @@ class RetNet(Cell):
 
     def advance(self, z: RetNetInputs, state: RetNetState) -> tuple[Tensor, RetNetState]:
         q, k = self._rotate(z, state.n)
-        y, S = matrix_step(q, k, z.v, self._log_decay(state.S), state.S)
+        # γ itself, which a float32 holds exactly: exp(log γ) is off by a rounding that 1 / (1 - γ)
+        # steps add up, by another in each runtime
+        decayed = self._decay(state.S).unsqueeze(-1) * state.S
+        y, S = matrix_step(q, k, z.v, None, decayed)
         return y, RetNetState(S, state.n + 1)
 
     def forward(
@@ -84,7 +87,7 @@ class RetNet(Cell):
             state = self.init_state(x_TBI.shape[1])
         z, T = self.project(x_TBI), len(x_TBI)
         q, k = self._rotate(z, state.n + torch.arange(T, device=state.n.device).unsqueeze(-1))
-        log_decay = self._log_decay(state.S).expand(*q.shape[:3], 1)
+        log_decay = self._decay(state.S).log().expand(*q.shape[:3], 1)
         y, S = matrix_scan(q, k, z.v, log_decay, state.S)
         return self.readout(y, z), RetNetState(S, state.n + T)
 
@@ -93,10 +96,10 @@ class RetNet(Cell):
         y = centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + EPSILON)
         return (F.silu(z.gate) * y).flatten(-2) @ self.W_O
 
-    def _log_decay(self, like: Tensor) -> Tensor:
-        """log γ [N, 1]"""
+    def _decay(self, like: Tensor) -> Tensor:
+        """γ [N, 1]"""
         head = torch.arange(self.heads, dtype=like.dtype, device=like.device)
-        return torch.log(1 - torch.exp2(-5 - head)).unsqueeze(-1)
+        return (1 - torch.exp2(-5 - head)).unsqueeze(-1)
 
     def _rotate(self, z: RetNetInputs, n: Tensor) -> tuple[Tensor, Tensor]:
         """q and k at the positions `n`, [B] or [T, B]: the pair j of features, which are j and

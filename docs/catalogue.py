@@ -19,7 +19,7 @@ FOLDER = "_equations"
 SIZE, LINE = 11, 0.27  # points, and inches from line to line
 ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
 TOKEN = re.compile(
-    r"(?P<script>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<run>\([^()]*\)|-?[A-Za-z0-9\u0370-\u03ff]+))"
+    r"(?P<script>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<run>\([^()]*\)|-?[A-Za-z0-9\u0370-\u03ff]+(?:_[a-z0-9]+)*))"
     r"|(?P<letter>[^\W\d_])(?P<accent>[\u0302-\u0308])"
     r"|(?P<word>[A-Za-z]{2,})"
     r"|(?P<other>.)"
@@ -42,7 +42,8 @@ def _mathematics(text: str) -> str:
     found = []
     for token in TOKEN.finditer(unicodedata.normalize("NFD", text)):
         if script := token["script"]:
-            found.append(f"{script}{{{_mathematics(token['group'] or token['run'])}}}")
+            within = token["group"] or token["run"].replace("_", ", ")
+            found.append(f"{script}{{{_mathematics(within)}}}")
         elif accent := token["accent"]:
             found.append(f"\\{ACCENTS[accent]}{{{token['letter']}}}")
         elif word := token["word"]:

@@ -132,7 +132,7 @@ def leaderboard() -> str:
     for path in sorted((HERE / "leaderboard").glob("*.csv")):
         rows = [row for row in read_rows(path) if row.causal]
         parts += [f"## {path.stem}", f"![](../leaderboard/{path.stem}.png)", _board(rows)]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "No sweep has been made for this page yet."
 
 
 def _board(rows: Sequence[Row]) -> str:

@@ -81,23 +81,22 @@ class _LinearScan(torch.autograd.Function):
     def backward(ctx: Any, gradient_T: Tensor) -> tuple[Tensor | None, ...]:
         a_T, h_T, start = ctx.saved_tensors
         # what reaches h_t: its own gradient, and conj(a_{t+1}) times what reaches h_{t+1}
-        later = a_T.conj().resolve_conj()
-        later = later[1:] if len(later) > 1 else later
+        later = _after_the_first(a_T.conj().resolve_conj())
         last = gradient_T[-1]
         reached = torch.cat(
             (_in_pieces(later, gradient_T[:-1], last, backwards=True), last.unsqueeze(0))
         )
         by_a = None
         if ctx.needs_input_grad[0]:
-            by_a = (reached[1:] * h_T[:-1].conj()).sum_to_size(*_part(a_T, 1).shape)
+            by_a = (reached[1:] * h_T[:-1].conj()).sum_to_size(*_after_the_first(a_T).shape)
             first = (reached[:1] * start.conj()).sum_to_size(*a_T[:1].shape)
             by_a = torch.cat((first, by_a)) if len(a_T) == len(h_T) > 1 else first + by_a
         return by_a, reached, (a_T[0].conj() * reached[0]).sum_to_size(*start.shape)
 
 
-def _part(a_T: Tensor, first: int) -> Tensor:
-    """`a_T` from a time on; the whole of what is the same at all times."""
-    return a_T[first:] if len(a_T) > 1 else a_T
+def _after_the_first(a_T: Tensor) -> Tensor:
+    """`a_T` without its first time; the whole of what is the same at all times."""
+    return a_T[1:] if len(a_T) > 1 else a_T
 
 
 def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = False) -> Tensor:

@@ -32,8 +32,9 @@ def to_fp16(graph: ir.Graph) -> None:
             narrow = build("Cast", [node.inputs[0]], to=ir.DataType.FLOAT16)
             build.finish("Cast", [build("MatMul", [narrow, half])], to=ir.DataType.FLOAT)
         elif node.op_type == "Gather" and (table := _weights(node.inputs[0])) is not None:
+            axis = node.attributes.get_int("axis", 0)
             half = build.constant("half", table.astype(np.float16))
-            rows = build("Gather", [half, node.inputs[1]], axis=0)
+            rows = build("Gather", [half, node.inputs[1]], axis=axis)
             build.finish("Cast", [rows], to=ir.DataType.FLOAT)
 
 
@@ -51,7 +52,8 @@ def to_int8(graph: ir.Graph, declared: Mapping[str, float]) -> None:
 def _to_integers(build: _Builder, weight: npt.NDArray[np.float32], bounds: Bounds) -> None:
     (x, _) = build.node.inputs
     assert x is not None
-    largest = np.abs(weight).max(axis=0)
+    # several matrices side by side, as those of heads, each have scales of their own
+    largest = np.abs(weight).max(axis=-2, keepdims=weight.ndim > 2)
     step = np.where(largest > 0, largest, 1.0) / WEIGHT_STEPS
     integers = build.constant("integers", np.rint(weight / step).astype(np.int8))
     zero = build.constant("zero", ZERO)
@@ -76,9 +78,9 @@ def _to_integers(build: _Builder, weight: npt.NDArray[np.float32], bounds: Bound
 
 
 def _weights(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
-    """The matrix of float32 that the value is, if it is one."""
+    """The constant matrix, or matrices, of float32 that the value is, if it is such."""
     constant = constant_of(value)
-    is_matrix = constant is not None and constant.dtype == np.float32 and constant.ndim == 2
+    is_matrix = constant is not None and constant.dtype == np.float32 and constant.ndim >= 2
     return constant if is_matrix else None
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zoo.fused import (
         Recurrence,
         plus_product,
+        product,
         product_over_steps,
         run_fused,
         sigmoid_gradient,
@@ -78,6 +79,7 @@ _LAZY = {
     "matrix_step": "zoo.matrix",
     "open_source": "zoo.generator",
     "plus_product": "zoo.fused",
+    "product": "zoo.fused",
     "product_over_steps": "zoo.fused",
     "resume": "zoo.experiment",
     "resume_events": "zoo.experiment",
@@ -139,6 +141,7 @@ __all__ = [
     "matrix_step",
     "open_source",
     "plus_product",
+    "product",
     "product_over_steps",
     "resume",
     "resume_events",

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 States = tuple[Tensor, ...]
 
@@ -21,7 +22,8 @@ class Recurrence:
     """One step of a recurrence and its derivative, written by hand. `states` is the number of
     leaves of the state; h, the first of them, is also the output. What a step keeps for the way
     back beside the states, it leaves in z; what does not fit there goes into more tensors, whose
-    widths, in hidden sizes, are `kept`.
+    widths, in hidden sizes, are `kept`. Weights come as `product` and `plus_product`
+    take them.
 
     Subclasses are never instantiated. They write into the tensors that they are handed, which are
     slices of ones for all steps: small tensors made at every step, and copies of z to add products
@@ -67,14 +69,15 @@ class Recurrence:
 
 
 def run_fused(
-    recurrence: type[Recurrence], z_TBK: Tensor, state: States, weights: tuple[Tensor, ...]
+    recurrence: type[Recurrence],
+    x_TBI: Tensor,
+    entrance: tuple[Tensor, Tensor],
+    state: States,
+    weights: tuple[Tensor, ...],
 ) -> tuple[Tensor, States]:
-    """Outputs h [T, B, H] and the last state of `recurrence` over z, with its own backward pass.
-    z is overwritten: it has to be a tensor that nobody else needs, as that of a product is. The
-    state keeps its dtype, under autocast too."""
-    z_TBK = z_TBK.to(state[0].dtype)
-    with torch.autocast(z_TBK.device.type, enabled=False):
-        _, h_TBH, *last = _Fused.apply(recurrence, z_TBK, *state, *weights)  # type: ignore[no-untyped-call]
+    """Outputs h [T, B, H] and the last state of `recurrence` over z = x W + b, where `entrance` is
+    (W, b), with its own backward pass. The state keeps its dtype, under autocast too."""
+    h_TBH, *last = _Fused.apply(recurrence, x_TBI, *entrance, *state, *weights)  # type: ignore[no-untyped-call]
     return h_TBH, (h_TBH[-1], *last)
 
 
@@ -83,67 +86,95 @@ def product_over_steps(left_TBI: Tensor, right_TBJ: Tensor) -> Tensor:
     return left_TBI.flatten(0, 1).T @ right_TBJ.flatten(0, 1)
 
 
-def plus_product(
-    addend_BN: Tensor, left_BK: Tensor, right_KN: Tensor, out: Tensor | None = None
-) -> Tensor:
-    """addend + left @ right, which may be written over the addend (`out`).
+def in_columns(weight_KN: Tensor) -> Tensor:
+    """The weight as the products of a step take it: P parts of its columns, [P, K, N/P].
 
     A product of few rows, as a step has them, leaves part of a CPU idle in MKL; its columns in two
     halves, as two products side by side, do not.
     """
-    if not left_BK.is_cpu or right_KN.shape[1] % 2:
-        return torch.addmm(addend_BN, left_BK, right_KN, out=out)
-    columns = torch.unflatten(right_KN, 1, (2, -1)).transpose(0, 1)
-    halves = torch.bmm(left_BK.expand(2, *left_BK.shape), columns).transpose(0, 1)
+    parts = 2 if weight_KN.is_cpu and weight_KN.shape[1] % 2 == 0 else 1
+    return weight_KN.view(len(weight_KN), parts, -1).transpose(0, 1)
+
+
+def product(left_BK: Tensor, right_PKN: Tensor) -> Tensor:
+    """left @ right, [B, N], where `right` is as `in_columns` cuts it."""
+    return _by_parts(left_BK, right_PKN).flatten(1)
+
+
+def plus_product(
+    addend_BN: Tensor, left_BK: Tensor, right_PKN: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """addend + left @ right, which may be written over the addend (`out`)."""
     if out is None:
-        return (torch.unflatten(addend_BN, 1, (2, -1)) + halves).flatten(1)
-    addend = torch.unflatten(addend_BN, 1, (2, -1))
-    torch.add(addend, halves, out=torch.unflatten(out, 1, (2, -1)))
+        out = torch.empty_like(addend_BN)
+    parts, _, width = right_PKN.shape
+    cut = (-1, parts, width)
+    torch.add(addend_BN.view(cut), _by_parts(left_BK, right_PKN), out=out.view(cut))
     return out
+
+
+def _by_parts(left_BK: Tensor, right_PKN: Tensor) -> Tensor:
+    products = torch.bmm(left_BK.expand(len(right_PKN), *left_BK.shape), right_PKN)
+    return products.transpose(0, 1)
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, recurrence: type[Recurrence], z_TBK: Tensor, *tensors: Tensor
+        ctx: Any, recurrence: type[Recurrence], x_TBI: Tensor, W: Tensor, b: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         count = recurrence.states
-        state, weights = tensors[:count], tensors[count:]
-        T, B, H = len(z_TBK), *state[0].shape
+        state, weights = rest[:count], rest[count:]
+        exact, device = state[0].dtype, x_TBI.device.type
+        T, B = x_TBI.shape[:2]
+        z_TBK = F.linear(x_TBI, W.T, b).to(exact)
         states_T = [leaf.new_empty(T + 1, *leaf.shape) for leaf in state]
         for leaf_T, leaf in zip(states_T, state, strict=True):
             leaf_T[0] = leaf
+        H = state[0].shape[-1]
         kept_T = [z_TBK.new_empty(T, B, width * H) for width in recurrence.kept]
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
-        for t, z in enumerate(z_TBK.unbind(0)):
-            recurrence.forward(z, states[t], weights, states[t + 1], kept[t])
+        columns = tuple(in_columns(weight) for weight in weights)
+        with torch.autocast(device, enabled=False):
+            for t, z in enumerate(z_TBK.unbind(0)):
+                recurrence.forward(z, states[t], columns, states[t + 1], kept[t])
         ctx.recurrence = recurrence
-        ctx.mark_dirty(z_TBK)
-        ctx.save_for_backward(z_TBK, *states_T, *kept_T, *weights)
-        return (z_TBK, states_T[0][1:], *(leaf.clone() for leaf in states[T][1:]))
+        ctx.low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x_TBI, W, z_TBK, *states_T, *kept_T, *weights)
+        return (states_T[0][1:], *(leaf.clone() for leaf in states[T][1:]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor, gradient_TBH: Tensor, *last: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
         recurrence: type[Recurrence] = ctx.recurrence
         count, kinds = recurrence.states, len(recurrence.kept)
-        z_TBK, *tensors = ctx.saved_tensors
+        x_TBI, W, z_TBK, *tensors = ctx.saved_tensors
         states_T, kept_T = tensors[:count], tensors[count : count + kinds]
         weights = tensors[count + kinds :]
-        transposed = tuple(weight.T.contiguous() for weight in weights)
-        T = len(gradient_TBH)
+        transposed = tuple(in_columns(weight.T.contiguous()) for weight in weights)
+        T, device = len(z_TBK), z_TBK.device.type
+        outputs = states_T[0][1:], *(leaf_T[T] for leaf_T in states_T[1:])
+        outside_TBH, *last = (
+            torch.zeros_like(output) if gradient is None else gradient
+            for gradient, output in zip(given, outputs, strict=True)
+        )
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
         z = z_TBK.unbind(0)
         gradient_TBK = torch.empty_like(z_TBK)
-        outside = [torch.zeros_like(gradient_TBH[0]), *gradient_TBH.unbind(0)]
+        by_z = gradient_TBK.unbind(0)
+        outside = [torch.zeros_like(states[0][0]), *outside_TBH.unbind(0)]
         gradients: States = (outside[T], *last)
         for t in reversed(range(T)):
             gradients = recurrence.backward(
-                gradients, outside[t], states[t], states[t + 1], z[t], kept[t], transposed,
-                gradient_TBK[t],
-            )  # fmt: skip
+                gradients, outside[t], states[t], states[t + 1], z[t], kept[t], transposed, by_z[t]
+            )
         by_weight = recurrence.weight_gradients(states_T[0][:-1], tuple(kept_T), gradient_TBK)
-        return (None, gradient_TBK, *gradients, *by_weight)
+        # the products outside the recurrence are as exact as autocast wants them, as forwards
+        with torch.autocast(device, ctx.low, enabled=ctx.low is not None):
+            by_x = (gradient_TBK @ W.T).to(x_TBI.dtype) if ctx.needs_input_grad[1] else None
+            by_W = product_over_steps(x_TBI, gradient_TBK).to(W.dtype)
+        return (None, by_x, by_W, gradient_TBK.sum((0, 1)), *gradients, *by_weight)
 
 
 def _by_step(leaves_T: Sequence[Tensor], steps: int) -> list[tuple[Tensor, ...]]:

@@ -57,7 +57,7 @@ class RNNScratch(Cell):
     def forward(self, x_TBI: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
         if state is None:
             state = self.init_state(x_TBI.shape[1])
-        h_TBH, (h,) = run_fused(TanhRecurrence, self.project(x_TBI), state, (self.W_hh,))
+        h_TBH, (h,) = run_fused(TanhRecurrence, x_TBI, (self.W_xh, self.b_h), state, (self.W_hh,))
         return h_TBH, RNNState(h)
 
 

@@ -14,6 +14,7 @@ from zoo import (
     Registry,
     TorchCell,
     plus_product,
+    product,
     product_over_steps,
     run_fused,
     sigmoid_gradient,
@@ -84,9 +85,9 @@ class GRUScratch(Cell):
         if state is None:
             state = self.init_state(x_TBI.shape[1])
         inputs = torch.cat((self.W_xr, self.W_xz, self.W_xh), 1)
-        z_TBK = x_TBI @ inputs + torch.cat((self.b_r, self.b_z, self.b_h))
+        biases = torch.cat((self.b_r, self.b_z, self.b_h))
         weights = torch.cat((self.W_hr, self.W_hz), 1), self.W_hh
-        h_TBH, (h,) = run_fused(GRURecurrence, z_TBK, state, weights)
+        h_TBH, (h,) = run_fused(GRURecurrence, x_TBI, (inputs, biases), state, weights)
         return h_TBH, GRUState(h)
 
 
@@ -131,7 +132,7 @@ class GRURecurrence(Recurrence):
         by_r, by_u, by_n = gradient_BK.chunk(3, -1)
         kept_grad = grad_h * u
         tanh_gradient(grad_h - kept_grad, n, into=by_n)
-        through = by_n @ transposed[1]
+        through = product(by_n, transposed[1])
         sigmoid_gradient(through * h, r, into=by_r)
         sigmoid_gradient(grad_h * (h - n), u, into=by_u)
         gates_grad = gradient_BK[:, : 2 * h.shape[-1]]

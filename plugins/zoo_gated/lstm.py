@@ -84,8 +84,7 @@ class LSTMScratch(Cell):
         inputs = torch.cat((self.W_xc, self.W_xi, self.W_xf, self.W_xo), 1)
         biases = torch.cat((self.b_c, self.b_i, self.b_f, self.b_o))
         weights = torch.cat((self.W_hc, self.W_hi, self.W_hf, self.W_ho), 1)
-        z_TBK = x_TBI @ inputs + biases
-        h_TBH, last = run_fused(LSTMRecurrence, z_TBK, state, (weights,))
+        h_TBH, last = run_fused(LSTMRecurrence, x_TBI, (inputs, biases), state, (weights,))
         return h_TBH, LSTMState(*last)
 
 

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def _board(rows: Sequence[Row]) -> str:
             f"{_bits(own):.3f}",
             f"{min(bits):.3f} to {max(bits):.3f}",
             first.hidden,
-            f"{median(row.tokens_per_second for row in own):,.0f}",
+            _count(first.training_tokens_per_second),
             _count(first.generate_tokens_per_second),
             _count(first.generate_int8_tokens_per_second),
             _bytes(first.state_bytes),

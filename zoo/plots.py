@@ -152,8 +152,9 @@ def draw_comparison(records: Sequence[Record], path: Path) -> None:
 
 def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
-    text where there is one, and speed on the right; a dot for the mean of a cell's runs, and a line
-    for each run. Cells that see the future stand apart, as their bits are others."""
+    text where there is one, and the speed of training on the right, as it was measured or else in
+    the runs; a dot for the mean of a cell's runs, and a line for each. Cells that see the future
+    stand apart, as their bits are others."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -161,7 +162,11 @@ def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     held_out = any(row.held_out_bits_per_char is not None for row in rows)
     bits_name = "held_out_bits_per_char" if held_out else "train_bits_per_char"
     bits = {cell: _values(rows, cell, bits_name) for cell in causal}
-    speeds = {cell: _values(rows, cell, "tokens_per_second") for cell in causal}
+    speeds = {
+        cell: _values(rows, cell, "training_tokens_per_second")
+        or _values(rows, cell, "tokens_per_second")
+        for cell in causal
+    }
     order = sorted(
         causal, key=lambda cell: (not causal[cell], fmean(bits[cell]) if bits[cell] else math.inf)
     )

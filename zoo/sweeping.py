@@ -41,7 +41,7 @@ from zoo.errors import (
 )
 from zoo.events import Event
 from zoo.experiment import Started, resume_events, train_events
-from zoo.measuring import ExportedFigures, measure_exported
+from zoo.measuring import Measured, measure_run
 from zoo.model import LanguageModel
 from zoo.plots import draw_sweep
 from zoo.processes import ALONE, join_processes
@@ -53,7 +53,7 @@ from zoo.tokenizers import read_tokenizer
 
 TABLE, PICTURE, ALIKE = "sweep.csv", "sweep.png", "sweep.json"
 MOST_HIDDEN = 65_536
-MEASURED = tuple(ExportedFigures.__annotations__)
+MEASURED = tuple(Measured.__annotations__)
 
 
 class Row(Settings):
@@ -63,8 +63,8 @@ class Row(Settings):
     part; `tokens_per_second`, without, is the median of the lines of metrics. The bits per
     character are the lowest of the held-out part, and the last of the training; for a cell that is
     not `causal` they are about the masked tokens, and compare only with those of others like it.
-    `state_bytes` are those of one stream. The figures of the exported model (see
-    `zoo.measuring.ExportedFigures`) are there for a cell's first run, where they were asked for.
+    `state_bytes` are those of one stream. What is measured afterwards (see
+    `zoo.measuring.Measured`) is there for a cell's first run, where it was asked for.
     `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
     failed, `error` says how, and there are no figures.
     """
@@ -80,6 +80,7 @@ class Row(Settings):
     tokens_per_second: float | None = None
     held_out_bits_per_char: float | None = None
     train_bits_per_char: float | None = None
+    training_tokens_per_second: float | None = None
     generate_tokens_per_second: float | None = None
     generate_int8_tokens_per_second: float | None = None
     state_bytes: int | None = None
@@ -124,8 +125,9 @@ def sweep(
     seeds as `seeds` says, from the setting `seed` on. The other `settings` are those of
     `zoo.train`, and hold for all runs; what they leave open is chosen once, for all. With
     `parameters`, each cell has the largest hidden size with which its model has at most so many
-    parameters. With `measure`, the first run of each causal cell is exported too, and the speed and
-    size of its files measured. Without `out` the folder is `runs/sweep-CORPUS`.
+    parameters. With `measure`, the first run of each causal cell is measured too: a moment of its
+    training, and, exported, the speed and size of its files. Without `out` the folder is
+    `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
@@ -208,7 +210,7 @@ def sweep_events(
                 if before := rows.get((spec.name, seed)):
                     row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
                 if measure and spec.causal and seed == first and row.file_bytes is None:
-                    row = row.model_copy(update={**measure_exported(folder, registry)})
+                    row = row.model_copy(update={**measure_run(folder, registry)})
             except (CorpusError, ProviderError):  # the other runs would meet the same
                 raise
             except Exception as error:

@@ -37,8 +37,8 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
               help="Instead of --hidden: for each cell the largest hidden size with which the "
               "model has at most N parameters (200000, 200k, 1.5M).")  # fmt: skip
 @click.option("--measure", is_flag=True,
-              help="Export the first run of each cell too, and measure the speed and size of its "
-              "files.")  # fmt: skip
+              help="Measure the first run of each cell too, on the machine as it then is: the "
+              "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip
 @settings_options({name: field for name, field in FIELDS.items() if name != "cell"})
 @click.option(
     "--option", "pairs", multiple=True, metavar="K=V", help="Option that all the cells have."

@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 
 import zoo
 from zoo.cli.show import COSTS, REFERENCE
+from zoo.dataflow import Box, dataflow
 from zoo.facts import cost_at, cost_formulas
+from zoo.flowchart import draw_dataflow
 from zoo.sweeping import Row, read_rows
 
 HERE = Path(__file__).parent
-FOLDER = "_equations"
+EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
+FEWEST, MOST = 3, 26  # operations of a step that is worth drawing
 SIZE, LINE = 11, 0.27  # points, and inches from line to line
 ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
 TOKEN = re.compile(
@@ -94,7 +97,8 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
         f"({spec.name})=\n## {spec.name}",
         f"**{_markdown(card.title)}.** {_markdown(card.authors)} ({card.year}). "
         f"{_markdown(card.paper)}.",
-        f'<img class="equations" src="../{FOLDER}/{spec.name}.svg" alt="{alternative}">',
+        f'<img class="equations" src="../{EQUATIONS}/{spec.name}.svg" alt="{alternative}">',
+        _dataflow(spec, registry),
         "| state | shape | |\n|---|---|---|\n"
         + "\n".join(
             f"| `{field.name}` | `[{', '.join(('batch', *field.shape))}]` "
@@ -123,7 +127,14 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
         _markdown(card.notes),
         "" if card.licence == "Apache-2.0" else f"Licence of the implementation: {card.licence}.",
     ]
-    return "\n\n".join([*parts, " ".join(filter(None, facts))])
+    return "\n\n".join([*filter(None, parts), " ".join(filter(None, facts))])
+
+
+def _dataflow(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
+    if not (spec.causal and is_worth_drawing(dataflow(spec, registry))):
+        return ""
+    alternative = f"The dataflow of a step of {spec.name}."
+    return f'<img class="dataflow" src="../{DATAFLOWS}/{spec.name}.svg" alt="{alternative}">'
 
 
 def leaderboard() -> str:
@@ -187,9 +198,19 @@ def _markdown(text: str) -> str:
 
 
 def write_pictures(app, exception) -> None:
-    """The equations of every cell, beside the pages that show them."""
-    if exception is None and app.builder.name == "html":
-        folder = Path(app.outdir) / FOLDER
-        folder.mkdir(exist_ok=True)
-        for spec in zoo.list_cells():
-            draw_equations(spec.card.equations, folder / f"{spec.name}.svg")
+    """The equations and dataflows of the cells, beside the pages that show them."""
+    if exception is not None or app.builder.name != "html":
+        return
+    equations, dataflows = (Path(app.outdir) / folder for folder in (EQUATIONS, DATAFLOWS))
+    equations.mkdir(exist_ok=True)
+    dataflows.mkdir(exist_ok=True)
+    for spec in zoo.list_cells():
+        draw_equations(spec.card.equations, equations / f"{spec.name}.svg")
+        if spec.causal and is_worth_drawing(boxes := dataflow(spec)):
+            with (dataflows / f"{spec.name}.svg").open("wb") as file:
+                draw_dataflow(boxes, file, "svg")
+
+
+def is_worth_drawing(boxes: Sequence[Box]) -> bool:
+    """Whether a reader learns from it: neither a single box nor a wall of them."""
+    return FEWEST <= sum(box.kind not in ("in", "out") for box in boxes) <= MOST

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zoo.experiment import resume, resume_events, train, train_events
     from zoo.exporter import export, export_all
     from zoo.filling import fill
+    from zoo.flowchart import draw_cell
     from zoo.fused import (
         Recurrence,
         plus_product,
@@ -68,6 +69,7 @@ _LAZY = {
     "adopt_layer": "zoo.adoption",
     "convolve": "zoo.convolution",
     "convolve_step": "zoo.convolution",
+    "draw_cell": "zoo.flowchart",
     "export": "zoo.exporter",
     "export_all": "zoo.exporter",
     "fill": "zoo.filling",
@@ -126,6 +128,7 @@ __all__ = [
     "adopt_layer",
     "convolve",
     "convolve_step",
+    "draw_cell",
     "export",
     "export_all",
     "fill",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from zoo.cli.console import note
 from zoo.registry import load_registry
 
 REFERENCE = 256  # inputs and hidden units that the costs are also given for, in numbers
@@ -16,12 +19,18 @@ COSTS = {
 
 @click.command()
 @click.argument("cell")
-def command(cell: str) -> None:
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE",
+              help="Draw the dataflow of a step too: a .png, .svg or .pdf file.")  # fmt: skip
+def command(cell: str, picture: Path | None) -> None:
     """Show a cell's card: its equations, state, costs and options."""
     from zoo.facts import cost_at, cost_formulas
+    from zoo.flowchart import draw_cell
 
     registry = load_registry()
     spec = registry.cells[cell]
+    if picture is not None:
+        draw_cell(spec, picture, registry)
+        note(f"the dataflow of a step is drawn in {picture}")
     card = spec.card
     formulas = cost_formulas(spec, registry)
     width = max(len(formulas[name]) for name in COSTS)

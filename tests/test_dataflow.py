@@ -1,0 +1,118 @@
+"""Pictures of a step's dataflow, against the equations."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo.cli import run as zoo_run
+from zoo.dataflow import Box, dataflow
+from zoo.flowchart import HEIGHT, arrange, place_layers
+
+
+def edges(boxes: list[Box]) -> set[tuple[str, str]]:
+    """The lines, each box by its label and its weights."""
+    return {(_named(source), _named(box)) for box in boxes for source in box.sources}
+
+
+def _named(box: Box) -> str:
+    return " ".join([box.label, *sorted(box.weights)])
+
+
+def test_an_lstm_by_its_equations() -> None:
+    """Of Hochreiter and Schmidhuber with the forget gate of Gers et al., line by line."""
+    x, h, c = "x_{t}", "h_{t-1}", "c_{t-1}"
+    gates = {k: f"σ W_h{k} W_x{k} b_{k}" for k in "ifo"}
+    candidate = "tanh W_hc W_xc b_c"
+    wanted = {(source, gate) for gate in (*gates.values(), candidate) for source in (x, h)}
+    wanted |= {(source, "×") for source in (gates["f"], c, gates["i"], candidate, gates["o"])}
+    wanted |= {("×", "+"), ("+", "tanh"), ("tanh", "×"), ("+", "c_{t}"), ("×", "y_{t}, h_{t}")}
+    boxes = dataflow(zoo.get_cell("lstm-scratch"))
+    assert edges(boxes) == wanted
+    assert [box.label for box in boxes].count("×") == 3
+
+
+def test_a_gru_resets_before_the_product() -> None:
+    boxes = dataflow(zoo.get_cell("gru-scratch"))
+    (candidate,) = [box for box in boxes if box.label == "tanh"]
+    x, reset = candidate.sources
+    assert x.label == "x_{t}"
+    assert {_named(source) for source in reset.sources} == {"h_{t-1}", "σ W_hr W_xr b_r"}
+
+
+class LeakyState(NamedTuple):
+    h: Tensor
+
+
+class Leaky(zoo.Cell):
+    """A stranger's: h' = a h + (1 - a) relu(x W / 2), a = σ(α), with views that mean nothing."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.W = nn.Parameter(torch.randn(input_size, hidden_size))
+        self.alpha = nn.Parameter(torch.zeros(hidden_size))
+
+    def init_state(self, batch_size: int) -> LeakyState:
+        return LeakyState(self.zeros(batch_size, self.hidden_size))
+
+    def advance(self, z: Tensor, state: LeakyState) -> tuple[Tensor, LeakyState]:
+        a = torch.sigmoid(self.alpha)
+        driven = torch.relu((z @ self.W).unsqueeze(1).squeeze(1) / 2)
+        h = a * state.h + (1 - a) * driven
+        return h, LeakyState(h)
+
+
+@pytest.fixture
+def leaky() -> zoo.CellSpec:
+    card = zoo.get_cell("rnn").card
+    return zoo.CellSpec(name="leaky", factory=f"{__name__}:Leaky", card=card)
+
+
+def test_arithmetic_among_parameters_is_no_box(leaky: zoo.CellSpec) -> None:
+    assert edges(dataflow(leaky)) == {
+        ("x_{t}", "linear W"),
+        ("linear W", "÷ 2"),
+        ("÷ 2", "relu"),
+        ("relu", "× alpha"),
+        ("h_{t-1}", "× alpha"),
+        ("× alpha", "+"),
+        ("+", "y_{t}, h_{t}"),
+    }
+
+
+@pytest.mark.parametrize("name", ["lstm-scratch", "lem", "mamba", "sru"])
+def test_no_box_covers_another_and_lines_go_right(name: str) -> None:
+    layers, lines = arrange(dataflow(zoo.get_cell(name)))
+    place = place_layers(layers, lines)
+    for layer in layers:
+        heights = sorted(place[stop][1] for stop in layer if isinstance(stop, Box))
+        assert all(below - above > HEIGHT for above, below in pairwise(heights))
+    for line in lines:
+        assert [place[b][0] - place[a][0] for a, b in pairwise(line)] == [1] * (len(line) - 1)
+
+
+def test_every_causal_cell_has_one() -> None:
+    for spec in zoo.list_cells():
+        if spec.causal:
+            arriving = [box.label for box in dataflow(spec) if box.kind == "in"]
+            assert arriving[0] == "x_{t}"
+            assert len(arriving) == 1 + len(spec.card.state)
+
+
+def test_the_terminal_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("gru.svg", "gru.png"):
+        assert zoo_run(["show", "gru", "--picture", str(tmp_path / name)]) == 0
+    assert ElementTree.parse(tmp_path / "gru.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert zoo_run(["show", "gru", "--picture", "gru.txt"]) == 2
+    assert "a picture is a .png, .svg or .pdf file, and not gru.txt" in capsys.readouterr().err
+    assert zoo_run(["show", "bidirectional", "--picture", "b.svg"]) == 2
+    assert "bidirectional sees the future; it has no step to draw" in capsys.readouterr().err

@@ -73,6 +73,16 @@ def test_epochs_do_not_ask_the_machine() -> None:
     assert config.training.steps == 32
 
 
+def test_few_updates_are_larger() -> None:
+    """153,600 tokens in windows of 256 are 600 updates: √(5000 / 600) times the cell's own 4e-3, to
+    two digits; and never more than four times."""
+    few = choose(153_600, 0, epochs=1, cell="gru").training
+    assert (few.batch_size, few.steps, few.learning_rate) == (16, 16, 0.012)
+    assert choose(25_600, 0, epochs=1, cell="gru").training.learning_rate == 0.016
+    given = choose(25_600, 0, epochs=1, cell="gru", learning_rate=0.5)
+    assert given.training.learning_rate == 0.5
+
+
 def test_a_text_that_is_read_often_waits_long_for_a_better_line() -> None:
     """A line for each of 50 epochs, and two fifths of those."""
     assert choose(10_000, 1_000, epochs=50).training.patience == 20

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zoo.tensorboard import write_tensorboard
     from zoo.torch_cell import TorchCell
     from zoo.verification import verify
+    from zoo.weights import uniform
 
 _LAZY = {
     "Adopted": "zoo.adoption",
@@ -96,6 +97,7 @@ _LAZY = {
     "tanh_gradient": "zoo.fused",
     "train": "zoo.experiment",
     "train_events": "zoo.experiment",
+    "uniform": "zoo.weights",
     "verify": "zoo.verification",
     "write_tensorboard": "zoo.tensorboard",
 }
@@ -159,6 +161,7 @@ __all__ = [
     "tanh_gradient",
     "train",
     "train_events",
+    "uniform",
     "verify",
     "write_tensorboard",
 ]

@@ -115,9 +115,9 @@ class CellSpec(Spec):
     cells declares a keyword `registry` beside its options, and one that hands options on to them
     takes `**options`. `causal` is False for a cell that sees the future: it has `forward` and no
     `step`. `adopt` names a function that takes trained torch.nn layers over as this cell (see
-    `zoo.adoption.adopt_layer`). `learning_rate` is the highest at which it trains well with AdamW
-    and a few hundred units; runs that name none begin from it. `exceptions` are laws of
-    `zoo.testing` that the cell cannot keep, each with the reason.
+    `zoo.adoption.adopt_layer`). `learning_rate` is the highest at which it trains well with AdamW,
+    a few hundred units and thousands of updates; runs that name none choose theirs from it.
+    `exceptions` are laws of `zoo.testing` that the cell cannot keep, each with the reason.
     """
 
     name: str

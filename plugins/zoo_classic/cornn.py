@@ -17,8 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zoo import Cell
-from zoo_classic.weights import uniform
+from zoo import Cell, uniform
 
 
 class CoRNNState(NamedTuple):

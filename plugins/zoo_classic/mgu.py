@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo import Cell
-from zoo_classic.weights import uniform
+from zoo import Cell, uniform
 
 
 class MGUState(NamedTuple):

@@ -5,10 +5,7 @@ from math import sqrt
 import torch
 from torch import nn
 
-
-def uniform(bound: float, *shape: int) -> nn.Parameter:
-    """Weights from U(-bound, bound)."""
-    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+from zoo import uniform
 
 
 def glorot(rows: int, columns: int, *, gates: int = 1) -> nn.Parameter:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, matrix_scan, matrix_step
+from zoo import Cell, matrix_scan, matrix_step, uniform
 
 
 class HGRN2State(NamedTuple):
@@ -48,16 +48,16 @@ class HGRN2(Cell):
         self.head_size = -(-hidden_size // heads)
         inner = heads * self.head_size
         into, out = input_size**-0.5, inner**-0.5  # as torch.nn.Linear begins
-        self.W_f = nn.Parameter(torch.empty(input_size, inner).uniform_(-into, into))
-        self.W_i = nn.Parameter(torch.empty(input_size, inner).uniform_(-into, into))
-        self.W_o = nn.Parameter(torch.empty(input_size, inner).uniform_(-into, into))
-        self.b_f = nn.Parameter(torch.empty(inner).uniform_(-into, into))
-        self.b_i = nn.Parameter(torch.empty(inner).uniform_(-into, into))
-        self.b_o = nn.Parameter(torch.empty(inner).uniform_(-into, into))
+        self.W_f = uniform(into, input_size, inner)
+        self.W_i = uniform(into, input_size, inner)
+        self.W_o = uniform(into, input_size, inner)
+        self.b_f = uniform(into, inner)
+        self.b_i = uniform(into, inner)
+        self.b_o = uniform(into, inner)
         self.scale = nn.Parameter(torch.ones(inner))
         self.shift = nn.Parameter(torch.zeros(inner))
-        self.W_y = nn.Parameter(torch.empty(inner, hidden_size).uniform_(-out, out))
-        self.b_y = nn.Parameter(torch.empty(hidden_size).uniform_(-out, out))
+        self.W_y = uniform(out, inner, hidden_size)
+        self.b_y = uniform(out, hidden_size)
 
     def init_state(self, batch_size: int) -> HGRN2State:
         return HGRN2State(self.zeros(batch_size, self.heads, self.head_size, self.head_size))

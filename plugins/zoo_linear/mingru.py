@@ -5,9 +5,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo import LinearCell
+from zoo import LinearCell, uniform
 
 
 class MinGRUState(NamedTuple):
@@ -36,10 +36,10 @@ class MinGRU(LinearCell):
         super().__init__(input_size, hidden_size)
         self.positive = candidate == "positive"
         shape, bound = (input_size, hidden_size), input_size**-0.5  # as torch.nn.Linear begins
-        self.W_z = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.W_h = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.b_z = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
-        self.b_h = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+        self.W_z = uniform(bound, *shape)
+        self.W_h = uniform(bound, *shape)
+        self.b_z = uniform(bound, hidden_size)
+        self.b_h = uniform(bound, hidden_size)
 
     def init_state(self, batch_size: int) -> MinGRUState:
         return MinGRUState(self.zeros(batch_size, self.hidden_size))

@@ -5,10 +5,10 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import LinearCell
+from zoo import LinearCell, uniform
 
 
 class MinLSTMState(NamedTuple):
@@ -41,12 +41,12 @@ class MinLSTM(LinearCell):
         super().__init__(input_size, hidden_size)
         self.positive = candidate == "positive"
         shape, bound = (input_size, hidden_size), input_size**-0.5  # as torch.nn.Linear begins
-        self.W_f = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.W_i = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.W_h = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.b_f = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
-        self.b_i = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
-        self.b_h = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+        self.W_f = uniform(bound, *shape)
+        self.W_i = uniform(bound, *shape)
+        self.W_h = uniform(bound, *shape)
+        self.b_f = uniform(bound, hidden_size)
+        self.b_i = uniform(bound, hidden_size)
+        self.b_h = uniform(bound, hidden_size)
 
     def init_state(self, batch_size: int) -> MinLSTMState:
         return MinLSTMState(self.zeros(batch_size, self.hidden_size))

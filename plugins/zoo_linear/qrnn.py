@@ -5,9 +5,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo import Cell, linear_scan
+from zoo import Cell, linear_scan, uniform
 
 
 class QRNNState(NamedTuple):
@@ -35,8 +35,8 @@ class QRNN(Cell):
         self.window, self.pooling = window, pooling
         rows, columns = window * input_size, (len(pooling) + 1) * hidden_size
         bound = rows**-0.5  # as torch.nn.Linear begins, which the authors' torchqrnn has here
-        self.W = nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
-        self.b = nn.Parameter(torch.empty(columns).uniform_(-bound, bound))
+        self.W = uniform(bound, rows, columns)
+        self.b = uniform(bound, columns)
 
     def init_state(self, batch_size: int) -> QRNNState:
         return QRNNState(

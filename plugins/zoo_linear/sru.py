@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, LinearCell
+from zoo import Cell, LinearCell, uniform
 
 
 class SRUState(NamedTuple):
@@ -50,17 +50,17 @@ class SRU(LinearCell):
         bound = sqrt(3 / input_size)
         gate_bound = bound * sqrt(0.5) if peephole else bound
         shape = input_size, hidden_size
-        self.W = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.W_f = nn.Parameter(torch.empty(shape).uniform_(-gate_bound, gate_bound))
-        self.W_r = nn.Parameter(torch.empty(shape).uniform_(-gate_bound, gate_bound))
+        self.W = uniform(bound, *shape)
+        self.W_f = uniform(gate_bound, *shape)
+        self.W_r = uniform(gate_bound, *shape)
         self.b_f = nn.Parameter(torch.zeros(hidden_size))
         self.b_r = nn.Parameter(torch.full((hidden_size,), highway_bias))
         self.v_f = self.v_r = self.W_x = None
         if peephole:
-            self.v_f = nn.Parameter(torch.empty(hidden_size).uniform_(-sqrt(1.5), sqrt(1.5)))
-            self.v_r = nn.Parameter(torch.empty(hidden_size).uniform_(-sqrt(1.5), sqrt(1.5)))
+            self.v_f = uniform(sqrt(1.5), hidden_size)
+            self.v_r = uniform(sqrt(1.5), hidden_size)
         if input_size != hidden_size:
-            self.W_x = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+            self.W_x = uniform(bound, *shape)
 
     def init_state(self, batch_size: int) -> SRUState:
         return SRUState(self.zeros(batch_size, self.hidden_size))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from zoo import Cell, convolve, convolve_step, linear_scan
+from zoo import Cell, convolve, convolve_step, linear_scan, uniform
 
 PIECE = 128  # steps of which all states are kept for the gradient
 
@@ -145,10 +145,6 @@ def scan(
 def linear_weight(rows: int, columns: int) -> nn.Parameter:
     """[rows, columns], with torch.nn.Linear's first values."""
     return uniform(rows**-0.5, rows, columns)
-
-
-def uniform(bound: float, *shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 def delta_bias(size: int) -> nn.Parameter:

@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, convolve, convolve_step, matrix_scan, matrix_step
-from zoo_ssm.mamba import delta_bias, linear_weight, uniform
+from zoo import Cell, convolve, convolve_step, matrix_scan, matrix_step, uniform
+from zoo_ssm.mamba import delta_bias, linear_weight
 
 EPSILON = 1e-5  # of the norm, as in the authors' code
 

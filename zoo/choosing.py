@@ -10,6 +10,7 @@ import torch
 
 from zoo.config import CHOSEN, SECTIONS, RunConfig
 from zoo.dataset import Dataset
+from zoo.model import count_parameters
 from zoo.processes import Processes
 from zoo.registry import Registry
 
@@ -38,8 +39,7 @@ def choose_settings(
     an experiment of its own: with one, nothing is chosen."""
     if config.recipe is not None:
         return config
-    own_rate = registry.cells[config.model.cell].learning_rate
-    found = _choose(config, data, device, processes, own_rate)
+    found = _choose(config, data, device, processes, registry)
     sections = {}
     for section, model in SECTIONS.items():
         settings = getattr(config, section)
@@ -57,10 +57,9 @@ def _choose(
     data: Dataset,
     device: torch.device,
     processes: Processes,
-    own_rate: float,
+    registry: Registry,
 ) -> dict[str, Any]:
-    """A value for every setting that can be left open, given those that were not, and the cell's
-    own learning rate."""
+    """A value for every setting that can be left open, given those that were not."""
     model, training = config.model, config.training
     tokens, vocab_size = len(data.train), data.tokenizer.vocab_size
     on_gpu = device.type == "cuda"
@@ -88,10 +87,13 @@ def _choose(
     between = max(FEWEST_BETWEEN_REPORTS, round(evaluated / (3 * EVALUATION_SHARE * rows * steps)))
     reports = readable / min(tokens, between * rows * steps)
     waited = max(FEWEST_TO_WAIT, round(SHARE_TO_WAIT * reports))
+    embedding = None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING)
+    sized = {"hidden": hidden, "embedding": settled(model, "embedding", embedding)}
+    parameters = count_parameters(model.model_copy(update=sized), vocab_size, registry)
+    own_rate = registry.cells[model.cell].learning_rate
     return {
-        "hidden": hidden,
-        "embedding": None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING),
-        "dropout": _dropout(readable / tokens),
+        **sized,
+        "dropout": _dropout(readable / tokens, parameters / tokens),
         "batch_size": rows,
         "steps": steps,
         "learning_rate": _rate(own_rate, readable / (rows * steps)),
@@ -110,10 +112,12 @@ def _hidden(work: float, tokens: int) -> int:
     return min(2048, max(64, round(min(by_work, by_text) / 64) * 64))
 
 
-def _dropout(epochs: float) -> float:
-    """The share to drop when the text is read `epochs` times."""
+def _dropout(epochs: float, parameters_per_token: float) -> float:
+    """The share to drop when the text is read `epochs` times. A model with fewer parameters than
+    the text has tokens cannot learn it by heart, and bears less."""
     doublings = math.log2(max(1.0, epochs / FREE_EPOCHS))
-    return round(min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings), 2)
+    share = min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings)
+    return round(share * min(1.0, parameters_per_token), 2)
 
 
 def _rate(own: float, updates: float) -> float:

@@ -252,6 +252,12 @@ class ModelScorer:
         return unflatten(like, leaves)
 
 
+def count_parameters(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+    """The number of parameters of the model that `config` describes; nothing is allocated."""
+    with torch.device("meta"):
+        return LanguageModel(config, vocab_size, registry).parameter_count()
+
+
 class ModelStepper(ModelScorer, StepLoop):
     """A LanguageModel as a `zoo.engine.Stepper` too: PyTorch's side of every comparison."""
 

@@ -42,7 +42,7 @@ from zoo.errors import (
 from zoo.events import Event
 from zoo.experiment import Started, resume_events, train_events
 from zoo.measuring import Measured, measure_run
-from zoo.model import LanguageModel
+from zoo.model import LanguageModel, count_parameters
 from zoo.plots import draw_sweep
 from zoo.processes import ALONE, join_processes
 from zoo.records import CONFIG, read_record
@@ -284,12 +284,6 @@ def largest_hidden(
 def _with_cell(config: ModelConfig, spec: CellSpec, hidden: int) -> ModelConfig:
     changes = {"cell": spec.name, "hidden": hidden, "mask_token": not spec.causal}
     return ModelConfig.checked(**{**config.model_dump(), **changes})
-
-
-def count_parameters(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
-    """The number of parameters of the model that `config` describes; nothing is allocated."""
-    with torch.device("meta"):
-        return LanguageModel(config, vocab_size, registry).parameter_count()
 
 
 def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> int:

@@ -11,6 +11,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         CellSpec(
             name="bidirectional",
             factory="zoo_bidirectional.cell:Bidirectional",
+            learning_rate=6e-3,
             causal=False,
             adopt="zoo_bidirectional.cell:adopt",
             card=ModelCard(

@@ -7,8 +7,8 @@ HIDDEN = StateField("h", ("hidden",), "the hidden state")
 SPECS = [
     CellSpec(
         name="peephole-lstm",
-        learning_rate=8e-3,
         factory="zoo_classic.peephole:PeepholeLSTM",
+        learning_rate=1e-2,
         card=ModelCard(
             title="LSTM with peephole connections",
             authors="Felix A. Gers, Nicol N. Schraudolph and Jürgen Schmidhuber",
@@ -31,8 +31,8 @@ SPECS = [
     ),
     CellSpec(
         name="mgu",
-        learning_rate=8e-3,
         factory="zoo_classic.mgu:MGU",
+        learning_rate=3e-3,
         card=ModelCard(
             title="Minimal gated unit",
             authors="Guo-Bing Zhou, Jianxin Wu, Chen-Lin Zhang and Zhi-Hua Zhou",
@@ -50,8 +50,8 @@ SPECS = [
     ),
     CellSpec(
         name="ugrnn",
-        learning_rate=8e-3,
         factory="zoo_classic.ugrnn:UGRNN",
+        learning_rate=3e-3,
         card=ModelCard(
             title="Update gate RNN",
             authors="Jasmine Collins, Jascha Sohl-Dickstein and David Sussillo",
@@ -71,8 +71,8 @@ SPECS = [
     ),
     CellSpec(
         name="ligru",
-        learning_rate=8e-3,
         factory="zoo_classic.ligru:LiGRU",
+        learning_rate=6e-3,
         card=ModelCard(
             title="Light gated recurrent unit",
             authors="Mirco Ravanelli, Philemon Brakel, Maurizio Omologo and Yoshua Bengio",
@@ -93,8 +93,8 @@ SPECS = [
     ),
     CellSpec(
         name="janet",
-        learning_rate=8e-3,
         factory="zoo_classic.janet:JANET",
+        learning_rate=3e-3,
         card=ModelCard(
             title="JANET, an LSTM with nothing but its forget gate",
             authors="Jos van der Westhuizen and Joan Lasenby",
@@ -111,7 +111,9 @@ SPECS = [
             notes="The forget gate's biases begin as log U(1, T_max - 1), for memories of up to "
             "T_max steps (option `longest`): the chrono initialiser. The paper takes the length of "
             "its sequences for T_max, hundreds of steps; the default here has text in mind, which "
-            "is learnt from a few characters first. β is a constant.",
+            "is learnt from a few characters first. β is a constant. U begins e^β times smaller "
+            "than by Glorot's rule, as the state grows up to e^β: otherwise it saturates the "
+            "gates, and a text is hardly learned.",
         ),
     ),
 ]

@@ -42,7 +42,8 @@ class JANET(Cell):
         super().__init__(input_size, hidden_size)
         self.beta = beta
         self.W = glorot(input_size, hidden_size, gates=2)
-        self.U = glorot(hidden_size, hidden_size, gates=2)
+        # a state that reaches e^β would saturate gates whose weights suit one that reaches 1
+        self.U = glorot(hidden_size, hidden_size, gates=2, gain=exp(-beta))
         # the chrono initialiser (Tallec and Ollivier 2018): b_f = log U(1, T_max - 1), b_c = 0
         spans = torch.empty(hidden_size).uniform_(1, longest - 1)
         self.b = nn.Parameter(torch.cat((spans.log(), torch.zeros(hidden_size))))

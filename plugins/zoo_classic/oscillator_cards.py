@@ -8,8 +8,8 @@ VELOCITY = StateField("z", ("hidden",), "how fast they move")
 SPECS = [
     CellSpec(
         name="cornn",
-        learning_rate=8e-3,
         factory="zoo_classic.cornn:CoRNN",
+        learning_rate=1e-3,
         card=ModelCard(
             title="Coupled oscillatory recurrent network",
             authors="T. Konstantin Rusch and Siddhartha Mishra",
@@ -31,8 +31,8 @@ SPECS = [
     ),
     CellSpec(
         name="lem",
-        learning_rate=8e-3,
         factory="zoo_classic.lem:LEM",
+        learning_rate=3e-3,
         card=ModelCard(
             title="Long expressive memory",
             authors="T. Konstantin Rusch, Siddhartha Mishra, N. Benjamin Erichson and "
@@ -57,6 +57,7 @@ SPECS = [
     CellSpec(
         name="unicornn",
         factory="zoo_classic.unicornn:UnICORNN",
+        learning_rate=5e-4,
         card=ModelCard(
             title="Undamped independent controlled oscillatory network",
             authors="T. Konstantin Rusch and Siddhartha Mishra",

@@ -6,6 +6,7 @@ SPECS = [
     CellSpec(
         name="indrnn",
         factory="zoo_classic.indrnn:IndRNN",
+        learning_rate=3e-3,
         card=ModelCard(
             title="Independently recurrent neural network",
             authors="Shuai Li, Wanqing Li, Chris Cook, Ce Zhu and Yanbo Gao",
@@ -24,8 +25,8 @@ SPECS = [
     ),
     CellSpec(
         name="clockwork-rnn",
-        learning_rate=8e-3,
         factory="zoo_classic.clockwork:ClockworkRNN",
+        learning_rate=1e-3,
         card=ModelCard(
             title="Clockwork RNN",
             authors="Jan Koutník, Klaus Greff, Faustino Gomez and Jürgen Schmidhuber",
@@ -48,8 +49,8 @@ SPECS = [
     ),
     CellSpec(
         name="echo-state",
-        learning_rate=8e-3,
         factory="zoo_classic.echo_state:EchoStateNetwork",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Echo state network",
             authors="Herbert Jaeger",

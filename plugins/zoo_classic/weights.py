@@ -8,10 +8,10 @@ from torch import nn
 from zoo import uniform
 
 
-def glorot(rows: int, columns: int, *, gates: int = 1) -> nn.Parameter:
+def glorot(rows: int, columns: int, *, gates: int = 1, gain: float = 1.0) -> nn.Parameter:
     """Weights [rows, gates · columns] of that many matrices side by side, each as Glorot and Bengio
-    (2010) have it: U(-a, a), a = √(6 / (rows + columns))."""
-    return uniform(sqrt(6 / (rows + columns)), rows, gates * columns)
+    (2010) have it: U(-a, a), a = gain √(6 / (rows + columns))."""
+    return uniform(gain * sqrt(6 / (rows + columns)), rows, gates * columns)
 
 
 def orthogonal(size: int, *, gates: int = 1) -> nn.Parameter:

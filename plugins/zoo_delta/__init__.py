@@ -22,8 +22,8 @@ def zoo_cells() -> Iterable[CellSpec]:
     return [
         CellSpec(
             name="gla",
-            learning_rate=8e-3,
             factory="zoo_delta.gla:GLA",
+            learning_rate=6e-3,
             card=ModelCard(
                 title="Gated linear attention",
                 authors="Songlin Yang, Bailin Wang, Yikang Shen, Rameswar Panda, Yoon Kim",
@@ -47,8 +47,8 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="deltanet",
-            learning_rate=8e-3,
             factory="zoo_delta.deltanet:DeltaNet",
+            learning_rate=6e-3,
             card=ModelCard(
                 title="DeltaNet: linear attention with the delta rule",
                 authors="Imanol Schlag, Kazuki Irie, Jürgen Schmidhuber; Songlin Yang, Bailin Wang,"
@@ -77,8 +77,8 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="gated-deltanet",
-            learning_rate=8e-3,
             factory="zoo_delta.gated_deltanet:GatedDeltaNet",
+            learning_rate=6e-3,
             card=ModelCard(
                 title="Gated DeltaNet",
                 authors="Songlin Yang, Jan Kautz, Ali Hatamizadeh",
@@ -107,8 +107,8 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="rwkv7",
-            learning_rate=8e-3,
             factory="zoo_delta.rwkv7:RWKV7",
+            learning_rate=3e-3,
             card=ModelCard(
                 title="RWKV-7 Goose, time mixing",
                 authors="Bo Peng, Ruichong Zhang, Daniel Goldstein and others",

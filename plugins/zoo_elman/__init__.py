@@ -13,6 +13,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         CellSpec(
             name="rnn-scratch",
             factory="zoo_elman.scratch:RNNScratch",
+            learning_rate=1e-3,
             card=ModelCard(
                 title="Simple recurrent network, from its equations",
                 authors="Jeffrey L. Elman",
@@ -28,6 +29,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         CellSpec(
             name="rnn",
             factory="zoo_elman.library:RNN",
+            learning_rate=1e-3,
             adopt="zoo_elman.library:adopt",
             card=ModelCard(
                 title="Simple recurrent network, over torch.nn.RNN",

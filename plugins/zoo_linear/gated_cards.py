@@ -16,8 +16,8 @@ MEMORY = StateField("c", ("hidden",), "the memory cell")
 GATED: tuple[CellSpec, ...] = (
     CellSpec(
         name="mingru",
-        learning_rate=8e-3,
         factory="zoo_linear.mingru:MinGRU",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Minimal gated recurrent unit",
             authors=MIN_AUTHORS,
@@ -37,8 +37,8 @@ GATED: tuple[CellSpec, ...] = (
     ),
     CellSpec(
         name="minlstm",
-        learning_rate=8e-3,
         factory="zoo_linear.minlstm:MinLSTM",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Minimal long short-term memory",
             authors=MIN_AUTHORS,
@@ -61,8 +61,8 @@ GATED: tuple[CellSpec, ...] = (
     ),
     CellSpec(
         name="qrnn",
-        learning_rate=8e-3,
         factory="zoo_linear.qrnn:QRNN",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Quasi-recurrent neural network",
             authors="James Bradbury, Stephen Merity, Caiming Xiong, Richard Socher",
@@ -86,8 +86,8 @@ GATED: tuple[CellSpec, ...] = (
     ),
     CellSpec(
         name="sru",
-        learning_rate=8e-3,
         factory="zoo_linear.sru:SRU",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Simple recurrent unit",
             authors="Tao Lei, Yu Zhang, Sida I. Wang, Hui Dai, Yoav Artzi",
@@ -114,8 +114,8 @@ GATED: tuple[CellSpec, ...] = (
     ),
     CellSpec(
         name="hgrn2",
-        learning_rate=4e-3,
         factory="zoo_linear.hgrn2:HGRN2",
+        learning_rate=6e-3,
         card=ModelCard(
             title="Hierarchically gated recurrent network with state expansion",
             authors="Zhen Qin, Songlin Yang, Weixuan Sun, Xuyang Shen and others",
@@ -146,8 +146,8 @@ GATED: tuple[CellSpec, ...] = (
     ),
     CellSpec(
         name="retnet",
-        learning_rate=8e-3,
         factory="zoo_linear.retnet:RetNet",
+        learning_rate=1e-2,
         card=ModelCard(
             title="Multi-scale retention",
             authors="Yutao Sun, Li Dong, Shaohan Huang, Shuming Ma and others",

@@ -24,6 +24,7 @@ def zoo_cells() -> Iterable[CellSpec]:
         CellSpec(
             name="cfc",
             factory="zoo_ncps.cfc:CfC",
+            learning_rate=1e-3,
             card=ModelCard(
                 title="Closed-form continuous-time cell, over ncps",
                 authors="Ramin Hasani, Mathias Lechner, Alexander Amini and others",

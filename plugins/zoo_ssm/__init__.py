@@ -18,8 +18,8 @@ def zoo_cells() -> Iterable[CellSpec]:
     return [
         CellSpec(
             name="mamba",
-            learning_rate=1.6e-2,
             factory="zoo_ssm.mamba:Mamba",
+            learning_rate=6e-3,
             card=ModelCard(
                 title="Mamba: a selective state space model (S6), the whole mixer",
                 authors="Albert Gu and Tri Dao",
@@ -45,8 +45,8 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="mamba2",
-            learning_rate=1.6e-2,
             factory="zoo_ssm.mamba2:Mamba2",
+            learning_rate=1e-2,
             card=ModelCard(
                 title="Mamba-2: state space duality (SSD), the whole mixer",
                 authors="Tri Dao and Albert Gu",

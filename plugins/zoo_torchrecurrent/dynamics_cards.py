@@ -27,6 +27,7 @@ ENTRIES = (
     Entry(
         name="tr-antisymmetric-rnn",
         cell="AntisymmetricRNNCell",
+        learning_rate=1e-3,
         title="Antisymmetric RNN",
         authors=ANTISYMMETRIC_AUTHORS,
         year=2019,
@@ -39,6 +40,7 @@ ENTRIES = (
     Entry(
         name="tr-gated-antisymmetric-rnn",
         cell="GatedAntisymmetricRNNCell",
+        learning_rate=1e-3,
         title="Antisymmetric RNN with gating",
         authors=ANTISYMMETRIC_AUTHORS,
         year=2019,
@@ -54,6 +56,7 @@ ENTRIES = (
     Entry(
         name="tr-cornn",
         cell="coRNNCell",
+        learning_rate=1e-3,
         title="Coupled oscillatory RNN",
         authors="T. Konstantin Rusch and Siddhartha Mishra",
         year=2021,
@@ -70,6 +73,7 @@ ENTRIES = (
     Entry(
         name="tr-lem",
         cell="LEMCell",
+        learning_rate=1e-3,
         title="Long expressive memory, with the memory before",
         authors="T. Konstantin Rusch, Siddhartha Mishra, N. Benjamin Erichson and "
         "Michael W. Mahoney",
@@ -90,6 +94,7 @@ ENTRIES = (
     Entry(
         name="tr-unicornn",
         cell="UnICORNNCell",
+        learning_rate=1e-3,
         title="Undamped independent controlled oscillatory RNN",
         authors="T. Konstantin Rusch and Siddhartha Mishra",
         year=2021,
@@ -100,7 +105,6 @@ ENTRIES = (
             "y_n = y_{n-1} + Δt σ(c) ⊙ z_n",
         ),
         state=(Y, hidden("z", "its velocity")),
-        learning_rate=8e-3,
         notes="Each unit is an oscillator of its own: the recurrent weights w are a vector. "
         "Δt is 0.3 and α 1, where torchrecurrent has 0.1 and 0: without a pull back to zero the "
         "states of a text that is read in one go grow, and training fails. Options: dt, alpha.",
@@ -108,6 +112,7 @@ ENTRIES = (
     Entry(
         name="tr-fastrnn",
         cell="FastRNNCell",
+        learning_rate=1e-2,
         title="FastRNN, with a weighted residual connection",
         authors=FAST_AUTHORS,
         year=2018,
@@ -125,6 +130,7 @@ ENTRIES = (
     Entry(
         name="tr-fastgrnn",
         cell="FastGRNNCell",
+        learning_rate=1e-3,
         title="FastGRNN, a gate over the weights of the candidate",
         authors=FAST_AUTHORS,
         year=2018,
@@ -195,6 +201,7 @@ ENTRIES = (
     Entry(
         name="tr-taugru",
         cell="tauGRUCell",
+        learning_rate=1e-3,
         title="τ-GRU, with weighted time-delay feedback",
         authors="N. Benjamin Erichson, Soon Hoe Lim and Michael W. Mahoney",
         year=2022,

@@ -36,7 +36,7 @@ class Entry:
     output_apart: bool = False
     bounds: Mapping[str, float] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     licence: str = "MIT"
     notes: str = ""
 

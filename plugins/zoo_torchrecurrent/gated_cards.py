@@ -46,6 +46,7 @@ ENTRIES = (
     Entry(
         name="tr-cfn",
         cell="CFNCell",
+        learning_rate=1e-2,
         title="Chaos-free network",
         authors="Thomas Laurent and James von Brecht",
         year=2017,

@@ -6,6 +6,7 @@ ENTRIES = (
     Entry(
         name="tr-janet",
         cell="JANETCell",
+        learning_rate=1e-3,
         title="Just another network: an LSTM with a forget gate only",
         authors="Jos van der Westhuizen and Joan Lasenby",
         year=2018,

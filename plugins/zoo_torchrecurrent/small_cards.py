@@ -32,6 +32,7 @@ ENTRIES = (
     Entry(
         name="tr-indrnn",
         cell="IndRNNCell",
+        learning_rate=1e-2,
         title="Independently recurrent neural network",
         authors="Shuai Li, Wanqing Li, Chris Cook, Ce Zhu and Yanbo Gao",
         year=2018,
@@ -48,6 +49,7 @@ ENTRIES = (
     Entry(
         name="tr-intersection-rnn",
         cell="IntersectionRNNCell",
+        learning_rate=1e-3,
         title="Intersection RNN (+RNN)",
         authors=CAPACITY_AUTHORS,
         year=2017,
@@ -162,6 +164,7 @@ ENTRIES = (
     Entry(
         name="tr-ugrnn",
         cell="UGRNNCell",
+        learning_rate=1e-3,
         title="Update gate RNN",
         authors=CAPACITY_AUTHORS,
         year=2017,

@@ -14,8 +14,8 @@ def zoo_cells() -> Iterable[CellSpec]:
     return [
         CellSpec(
             name="mlstm",
-            learning_rate=8e-3,
             factory="zoo_xlstm.mlstm:MLSTM",
+            learning_rate=1e-2,
             card=ModelCard(
                 title="mLSTM: an LSTM with a matrix memory and exponential input gates",
                 authors=AUTHORS,
@@ -49,8 +49,8 @@ def zoo_cells() -> Iterable[CellSpec]:
         ),
         CellSpec(
             name="slstm",
-            learning_rate=8e-3,
             factory="zoo_xlstm.slstm:SLSTM",
+            learning_rate=1e-2,
             card=ModelCard(
                 title="sLSTM: an LSTM with exponential input gates and a normaliser",
                 authors=AUTHORS,

@@ -18,7 +18,7 @@ from zoo.sweeping import Row, read_rows
 
 HERE = Path(__file__).parent
 EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
-FEWEST, MOST = 3, 26  # operations of a step that is worth drawing
+FEWEST, MOST = 3, 24  # operations of a step that is worth drawing
 SIZE, LINE = 11, 0.27  # points, and inches from line to line
 ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
 TOKEN = re.compile(

@@ -51,6 +51,22 @@ class LeakyState(NamedTuple):
     h: Tensor
 
 
+class Halves(zoo.Cell):
+    """h' = h / 2 + a + b + 1, where a and b are halves of one product; and relu in place."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.inner = nn.ModuleList([nn.Linear(input_size, 2 * hidden_size) for _ in range(2)])
+
+    def init_state(self, batch_size: int) -> LeakyState:
+        return LeakyState(self.zeros(batch_size, self.hidden_size))
+
+    def advance(self, z: Tensor, state: LeakyState) -> tuple[Tensor, LeakyState]:
+        a, b = (self.inner[0](z) + self.inner[1](z)).chunk(2, -1)
+        h = torch.relu_((state.h / 2 + (a + b)) + 1)
+        return h, LeakyState(h)
+
+
 class Leaky(zoo.Cell):
     """A stranger's: h' = a h + (1 - a) relu(x W / 2), a = σ(α), with views that mean nothing."""
 
@@ -87,6 +103,23 @@ def test_arithmetic_among_parameters_is_no_box(leaky: zoo.CellSpec) -> None:
     }
 
 
+def test_parts_of_one_product_constants_and_operations_in_place() -> None:
+    card = zoo.get_cell("rnn").card
+    boxes = dataflow(zoo.CellSpec(name="halves", factory=f"{__name__}:Halves", card=card))
+    both = "linear inner.0.bias inner.0.weight inner.1.bias inner.1.weight"
+    assert edges(boxes) == {
+        ("x_{t}", both),
+        (both, "+"),
+        ("h_{t-1}", "÷ 2"),
+        ("÷ 2", "+"),
+        ("+", "+"),
+        ("+", "+ 1"),
+        ("+ 1", "relu"),
+        ("relu", "y_{t}, h_{t}"),
+    }
+    place_layers(*arrange(boxes))
+
+
 @pytest.mark.parametrize("name", ["lstm-scratch", "lem", "mamba", "sru"])
 def test_no_box_covers_another_and_lines_go_right(name: str) -> None:
     layers, lines = arrange(dataflow(zoo.get_cell(name)))
@@ -101,9 +134,14 @@ def test_no_box_covers_another_and_lines_go_right(name: str) -> None:
 def test_every_causal_cell_has_one() -> None:
     for spec in zoo.list_cells():
         if spec.causal:
-            arriving = [box.label for box in dataflow(spec) if box.kind == "in"]
+            boxes = dataflow(spec)
+            arriving = [box.label for box in boxes if box.kind == "in"]
             assert arriving[0] == "x_{t}"
             assert len(arriving) == 1 + len(spec.card.state)
+            leaving = {name for box in boxes if box.kind == "out" for name in box.label.split(", ")}
+            assert leaving == {"y_{t}", *(name.replace("t-1", "t") for name in arriving[1:])}
+            used = {source for box in boxes for source in box.sources}
+            assert all(box in used for box in boxes if box.kind not in ("in", "out"))
 
 
 def test_the_terminal_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,4 +153,4 @@ def test_the_terminal_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert zoo_run(["show", "gru", "--picture", "gru.txt"]) == 2
     assert "a picture is a .png, .svg or .pdf file, and not gru.txt" in capsys.readouterr().err
     assert zoo_run(["show", "bidirectional", "--picture", "b.svg"]) == 2
-    assert "bidirectional sees the future; it has no step to draw" in capsys.readouterr().err
+    assert "cell 'bidirectional' sees the future; it has no step to draw" in capsys.readouterr().err

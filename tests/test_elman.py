@@ -24,6 +24,18 @@ def copy_into_scratch(scratch: zoo.Cell, library: nn.RNN) -> None:
     )
 
 
+def test_a_bias_is_not_rounded_under_autocast() -> None:
+    """bfloat16 has no 0.3001: it would be 0.30078."""
+    cell = zoo.get_cell("rnn-scratch").build(3, 4)
+    with torch.no_grad():
+        cell.W_xh.zero_()
+        cell.W_hh.zero_()
+        cell.b_h.fill_(0.3001)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = cell(torch.ones(2, 1, 3))
+    torch.testing.assert_close(y, torch.full((2, 1, 4), math.tanh(0.3001)), rtol=0, atol=1e-6)
+
+
 def run_steps(cell: zoo.Cell, x_TBI: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
     outputs = []
     for x in x_TBI:

@@ -106,32 +106,36 @@ def test_a_table_that_would_be_large_is_not_made() -> None:
 
 def by_hand(x: np.ndarray, weight: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     """x W with W in steps of a 64th of each column's largest value, x in steps of `scale`."""
-    step = np.abs(weight).max(0) / 64
+    step = np.abs(weight).max(-2, keepdims=True) / 64
     return np.rint(x / scale) * scale @ (np.rint(weight / step) * step)
 
 
 @pytest.mark.parametrize("bound", [None, 1.0])
-def test_integers_by_hand(bound: float | None) -> None:
+@pytest.mark.parametrize(("stack", "rows"), [((), (5,)), ((3,), (5, 3, 1))])
+def test_integers_by_hand(
+    bound: float | None, stack: tuple[int, ...], rows: tuple[int, ...]
+) -> None:
+    """A matrix, and a stack of three, as the recurrent weights of heads are."""
     rng = np.random.default_rng(0)
-    weight = rng.normal(size=(40, 24)).astype(np.float32)
-    weight[:, 3] = 0  # a column that has no scale
+    weight = rng.normal(size=(*stack, 40, 24)).astype(np.float32)
+    weight[..., 3] = 0  # a column that has no scale
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
-        [value("x", onnx.TensorProto.FLOAT, ["b", 40])],
-        [value("y", onnx.TensorProto.FLOAT, ["b", 24])],
+        [value("x", onnx.TensorProto.FLOAT, ["b", *rows[1:], 40])],
+        [value("y", onnx.TensorProto.FLOAT, ["b", *rows[1:], 24])],
         [onnx.numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     opset = [onnx.helper.make_opsetid("", 20)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
     to_int8(model.graph, {} if bound is None else {"x": bound})
-    x = np.tanh(rng.normal(size=(5, 40))).astype(np.float32)
+    x = np.tanh(rng.normal(size=(*rows, 40))).astype(np.float32)
     x[2] = 0  # a row that has no scale
     (found,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
-    largest = np.abs(x).max(1, keepdims=True) if bound is None else bound
+    largest = np.abs(x).max(-1, keepdims=True) if bound is None else bound
     with np.errstate(invalid="ignore"):
         wanted = np.nan_to_num(by_hand(x.astype(np.float64), weight, largest / 127))
-    wanted[:, 3] = 0
+    wanted[..., 3] = 0
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
     assert np.abs(found - x @ weight).max() < 0.2  # of values up to 15
 

@@ -20,6 +20,7 @@ import zoo
 from zoo.cell import Cell
 from zoo.cli import run
 from zoo.config import ModelConfig
+from zoo.dataset import read_dataset
 from zoo.events import Report
 from zoo.registry import CellSpec, ModelCard, Registry
 from zoo.sweeping import Row, Turn, choose_cells, largest_hidden, read_rows, sweep_events
@@ -184,6 +185,24 @@ def test_a_budget_of_parameters(text_file: Path) -> None:
         assert zoo.load(Path("s", row.run)).config.model.hidden == best
 
 
+def test_options_are_those_of_the_cells_in_the_sweep(text_file: Path) -> None:
+    settings = {**SETTINGS, "options": {"std": 0.05}}
+    (row,) = zoo.sweep(str(text_file), cells="gru-scratch", seeds=1, hidden=8, out="s", **settings)
+    assert row.error == ""
+    assert zoo.load("s/gru-scratch-seed0").config.model.options["std"] == 0.05
+
+
+def test_dropout_is_chosen_for_the_size_of_the_sweep(text_file: Path) -> None:
+    """A text that is read 64 times bears the most dropout, 0.5; a model that has fewer parameters
+    than it has tokens bears so much less."""
+    settings = {"epochs": 64, "batch_size": 4, "steps": 8, "max_tokens": 3000, "patience": 1}
+    zoo.sweep(str(text_file), cells="rnn", seeds=1, parameters=1000, out="s", **settings)
+    run = zoo.load("s/rnn-seed0")
+    tokens = len(read_dataset(run.config.data, zoo.load_registry(), run.tokenizer).train)
+    assert 2000 < tokens < 3000
+    assert run.config.model.dropout == round(0.5 * 1000 / tokens, 2)
+
+
 def test_what_is_left_open_is_chosen_once_for_all_runs(
     text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +210,7 @@ def test_what_is_left_open_is_chosen_once_for_all_runs(
     monkeypatch.setattr(
         "zoo.sweeping.choose_settings", lambda config, *_: config.model_copy(
             update={"training": config.training.model_copy(update={"clip": 9.0,
-                    "learning_rate": 0.5, "report_every": next(rows)})})
+                    "learning_rate": 0.008, "report_every": next(rows)})})
     )  # fmt: skip
     for cells in ("gru", "lstm"):
         zoo.sweep(str(text_file), cells=cells, seeds=1, hidden=8, out="s", **SETTINGS)
@@ -201,8 +220,9 @@ def test_what_is_left_open_is_chosen_once_for_all_runs(
         training = zoo.load(f"s/{cell}-seed0").config.training
         assert training.report_every == 2
         assert training.clip == 1.0  # not a setting that is chosen
-        # each cell's own, whatever was chosen for another
-        assert training.learning_rate == 4 * zoo.get_cell(cell).learning_rate  # few updates
+        # for gru twice its own was chosen: so each gets twice its own
+        assert training.learning_rate == 2 * zoo.get_cell(cell).learning_rate
+    assert (zoo.get_cell("gru").learning_rate, kept["haste"]) == (0.004, 2.0)
 
 
 def test_several_processes_are_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

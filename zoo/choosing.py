@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from zoo.config import CHOSEN, SECTIONS, RunConfig
+from zoo.config import CHOSEN, SECTIONS, ModelConfig, RunConfig
 from zoo.dataset import Dataset
+from zoo.errors import UsageError
 from zoo.model import count_parameters
 from zoo.processes import Processes
 from zoo.registry import Registry
@@ -33,13 +34,19 @@ FEWEST_TO_WAIT, SHARE_TO_WAIT = 5, 0.4
 
 
 def choose_settings(
-    config: RunConfig, data: Dataset, device: torch.device, processes: Processes, registry: Registry
+    config: RunConfig,
+    data: Dataset,
+    device: torch.device,
+    processes: Processes,
+    registry: Registry,
+    parameters: int | None = None,
 ) -> RunConfig:
     """The config in which everything that neither a flag nor a recipe gave is decided. A recipe is
-    an experiment of its own: with one, nothing is chosen."""
+    an experiment of its own: with one, nothing is chosen. `parameters` is the size of the model,
+    where another than the config's is meant."""
     if config.recipe is not None:
         return config
-    found = _choose(config, data, device, processes, registry)
+    found = _choose(config, data, device, processes, registry, parameters)
     sections = {}
     for section, model in SECTIONS.items():
         settings = getattr(config, section)
@@ -58,6 +65,7 @@ def _choose(
     device: torch.device,
     processes: Processes,
     registry: Registry,
+    parameters: int | None,
 ) -> dict[str, Any]:
     """A value for every setting that can be left open, given those that were not."""
     model, training = config.model, config.training
@@ -89,14 +97,14 @@ def _choose(
     waited = max(FEWEST_TO_WAIT, round(SHARE_TO_WAIT * reports))
     embedding = None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING)
     sized = {"hidden": hidden, "embedding": settled(model, "embedding", embedding)}
-    parameters = count_parameters(model.model_copy(update=sized), vocab_size, registry)
+    size = parameters or _count(model.model_copy(update=sized), vocab_size, registry)
     own_rate = registry.cells[model.cell].learning_rate
     return {
         **sized,
-        "dropout": _dropout(readable / tokens, parameters / tokens),
+        "dropout": _dropout(readable / tokens, size / tokens),
         "batch_size": rows,
         "steps": steps,
-        "learning_rate": _rate(own_rate, readable / (rows * steps)),
+        "learning_rate": hasten(own_rate, _haste(readable / (rows * steps))),
         "patience": waited if len(data.held_out) else None,
         "precision": "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32",
         "report_every": between,
@@ -120,11 +128,28 @@ def _dropout(epochs: float, parameters_per_token: float) -> float:
     return round(share * min(1.0, parameters_per_token), 2)
 
 
-def _rate(own: float, updates: float) -> float:
-    """The cell's own learning rate, or a larger one for a training of few updates: with 600 of them
-    most cells learn best at about three times the rate that serves them for ten minutes."""
-    haste = min(MOST_HASTE, max(1.0, math.sqrt(ENOUGH_UPDATES / updates)))
-    return float(f"{own * haste:.2g}")
+def _count(config: ModelConfig, vocab_size: int, registry: Registry) -> float:
+    """Parameters of the model; infinitely many where it cannot be built, which is said later."""
+    try:
+        return count_parameters(config, vocab_size, registry)
+    except (UsageError, ValueError):
+        return math.inf
+
+
+def _haste(updates: float) -> float:
+    """How many times its own learning rate a cell gets in a training of so many updates. With 600
+    of them most cells learn best at about three times the rate that serves them for ten minutes."""
+    return round(min(MOST_HASTE, max(1.0, math.sqrt(ENOUGH_UPDATES / updates))), 1)
+
+
+def hasten(own_rate: float, haste: float) -> float:
+    """`haste` times the rate, to three digits."""
+    return float(f"{own_rate * haste:.3g}")
+
+
+def haste_of(config: RunConfig, registry: Registry) -> float:
+    """How many times its own learning rate the cell was given by `choose_settings`."""
+    return round(config.training.learning_rate / registry.cells[config.model.cell].learning_rate, 1)
 
 
 def _multiple(wanted: int, possible: int, of: int) -> int:

@@ -37,7 +37,7 @@ COLOURS = {
 }
 LINE = "0.45"
 WEIGHTS_SHOWN = 3
-VARIABLE = re.compile(r"([^\W\d_]+)_(?:\{(.*)\}|([^\W_]+))")
+VARIABLE = re.compile(r"(.+)_\{(.*)\}|([^\W\d_]+)_([^\W_]+)")
 
 
 def draw_cell(spec: CellSpec, path: str | Path, registry: Registry | None = None) -> None:
@@ -128,8 +128,10 @@ def _mathematics(name: str) -> str:
     found = VARIABLE.fullmatch(name)
     if not found:
         return name
-    base = found[1] if len(found[1]) == 1 else rf"\mathrm{{{found[1]}}}"
-    return f"${base}_{{{found[2] or found[3]}}}$"
+    base, subscript = found[1] or found[3], found[2] or found[4]
+    if len(base) > 1:
+        base = r"\mathrm{" + base.replace("_", r"\_") + "}"
+    return f"${base}_{{{subscript}}}$"
 
 
 def _width(stop: Stop) -> float:
@@ -196,18 +198,20 @@ def place_layers(layers: list[list[Stop]], lines: list[list[Stop]]) -> dict[Stop
 def _apart(layer: list[Stop], wanted: Mapping[Stop, float]) -> dict[Stop, float]:
     """Each where it is wanted, or as near as its neighbours allow: those that touch stand together
     around the mean of what they want."""
-    groups: list[tuple[float, list[Stop]]] = []
+    groups: list[tuple[float, list[Stop]]] = []  # each with where its room begins
     for stop in layer:
-        start, group = wanted[stop], [stop]
+        start, group = wanted[stop] - _room(stop) / 2, [stop]
         while groups and groups[-1][0] + sum(map(_room, groups[-1][1])) > start:
             group = groups.pop()[1] + group
             offsets = [sum(map(_room, group[:place])) for place in range(len(group))]
-            start = fmean([wanted[s] - o for s, o in zip(group, offsets, strict=True)])
+            start = fmean(
+                [wanted[s] - _room(s) / 2 - o for s, o in zip(group, offsets, strict=True)]
+            )
         groups.append((start, group))
     found = {}
     for start, group in groups:
         for stop in group:
-            found[stop] = start
+            found[stop] = start + _room(stop) / 2
             start += _room(stop)
     return found
 

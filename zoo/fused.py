@@ -22,8 +22,8 @@ class Recurrence:
     """One step of a recurrence and its derivative, written by hand. `states` is the number of
     leaves of the state; h, the first of them, is also the output. What a step keeps for the way
     back beside the states, it leaves in z; what does not fit there goes into more tensors, whose
-    widths, in hidden sizes, are `kept`. Weights come as `product` and `plus_product`
-    take them.
+    widths, in hidden sizes, are `kept`. Weights [K, P·C] come with their columns cut in P parts,
+    [P, K, C], which is how `product` and `plus_product` take them.
 
     Subclasses are never instantiated. They write into the tensors that they are handed, which are
     slices of ones for all steps: small tensors made at every step, and copies of z to add products
@@ -57,7 +57,7 @@ class Recurrence:
     ) -> States:
         """Writes the gradient of z, and returns those of the state before the step, from those of
         the state after it; to h's it adds `outside_BH`, what h receives as an output. `z_BK` is
-        what `forward` left in it, `transposed` are the weights, transposed."""
+        what `forward` left in it, `transposed` are the weights, transposed, cut as they are."""
         raise NotImplementedError
 
     @staticmethod
@@ -71,13 +71,13 @@ class Recurrence:
 def run_fused(
     recurrence: type[Recurrence],
     x_TBI: Tensor,
-    entrance: tuple[Tensor, Tensor],
+    projection: tuple[Tensor, Tensor],
     state: States,
     weights: tuple[Tensor, ...],
 ) -> tuple[Tensor, States]:
-    """Outputs h [T, B, H] and the last state of `recurrence` over z = x W + b, where `entrance` is
-    (W, b), with its own backward pass. The state keeps its dtype, under autocast too."""
-    h_TBH, *last = _Fused.apply(recurrence, x_TBI, *entrance, *state, *weights)  # type: ignore[no-untyped-call]
+    """Outputs h [T, B, H] and the last state of `recurrence` over z = x W + b, where `projection`
+    is (W, b), with its own backward pass. The state keeps its dtype, under autocast too."""
+    h_TBH, *last = _Fused.apply(recurrence, x_TBI, *projection, *state, *weights)  # type: ignore[no-untyped-call]
     return h_TBH, (h_TBH[-1], *last)
 
 
@@ -86,36 +86,37 @@ def product_over_steps(left_TBI: Tensor, right_TBJ: Tensor) -> Tensor:
     return left_TBI.flatten(0, 1).T @ right_TBJ.flatten(0, 1)
 
 
-def in_columns(weight_KN: Tensor) -> Tensor:
-    """The weight as the products of a step take it: P parts of its columns, [P, K, N/P].
-
-    A product of few rows, as a step has them, leaves part of a CPU idle in MKL; its columns in two
-    halves, as two products side by side, do not.
-    """
-    parts = 2 if weight_KN.is_cpu and weight_KN.shape[1] % 2 == 0 else 1
-    return weight_KN.view(len(weight_KN), parts, -1).transpose(0, 1)
-
-
-def product(left_BK: Tensor, right_PKN: Tensor) -> Tensor:
-    """left @ right, [B, N], where `right` is as `in_columns` cuts it."""
-    return _by_parts(left_BK, right_PKN).flatten(1)
+def product(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
+    """left @ right, [B, P·C], where `right` [K, P·C] has its columns cut in P parts."""
+    if len(right_PKC) == 1:
+        return left_BK @ right_PKC[0]
+    return _by_parts(left_BK, right_PKC).flatten(1)
 
 
 def plus_product(
-    addend_BN: Tensor, left_BK: Tensor, right_PKN: Tensor, out: Tensor | None = None
+    addend_BN: Tensor, left_BK: Tensor, right_PKC: Tensor, out: Tensor | None = None
 ) -> Tensor:
     """addend + left @ right, which may be written over the addend (`out`)."""
+    if len(right_PKC) == 1:
+        return torch.addmm(addend_BN, left_BK, right_PKC[0], out=out)
     if out is None:
         out = torch.empty_like(addend_BN)
-    parts, _, width = right_PKN.shape
+    parts, _, width = right_PKC.shape
     cut = (-1, parts, width)
-    torch.add(addend_BN.view(cut), _by_parts(left_BK, right_PKN), out=out.view(cut))
+    torch.add(addend_BN.view(cut), _by_parts(left_BK, right_PKC), out=out.view(cut))
     return out
 
 
-def _by_parts(left_BK: Tensor, right_PKN: Tensor) -> Tensor:
-    products = torch.bmm(left_BK.expand(len(right_PKN), *left_BK.shape), right_PKN)
+def _by_parts(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
+    products = torch.bmm(left_BK.expand(len(right_PKC), *left_BK.shape), right_PKC)
     return products.transpose(0, 1)
+
+
+def _in_columns(weight_KN: Tensor) -> Tensor:
+    """The columns of a weight in P parts. A product of few rows, as a step has them, leaves part of
+    a CPU idle in MKL; its columns in two halves, as two products side by side, do not."""
+    parts = 2 if weight_KN.is_cpu and weight_KN.shape[1] % 2 == 0 else 1
+    return weight_KN.view(len(weight_KN), parts, -1).transpose(0, 1)
 
 
 class _Fused(torch.autograd.Function):
@@ -126,39 +127,34 @@ class _Fused(torch.autograd.Function):
         count = recurrence.states
         state, weights = rest[:count], rest[count:]
         exact, device = state[0].dtype, x_TBI.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         T, B = x_TBI.shape[:2]
-        z_TBK = F.linear(x_TBI, W.T, b).to(exact)
+        # autocast would round the bias too, which is no factor of a product
+        z_TBK = F.linear(x_TBI, W.T, b) if low is None else (x_TBI @ W).to(exact).add_(b)
         states_T = [leaf.new_empty(T + 1, *leaf.shape) for leaf in state]
         for leaf_T, leaf in zip(states_T, state, strict=True):
             leaf_T[0] = leaf
         H = state[0].shape[-1]
         kept_T = [z_TBK.new_empty(T, B, width * H) for width in recurrence.kept]
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
-        columns = tuple(in_columns(weight) for weight in weights)
+        columns = tuple(_in_columns(weight) for weight in weights)
         with torch.autocast(device, enabled=False):
             for t, z in enumerate(z_TBK.unbind(0)):
                 recurrence.forward(z, states[t], columns, states[t + 1], kept[t])
-        ctx.recurrence = recurrence
-        ctx.low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        ctx.set_materialize_grads(False)
+        ctx.recurrence, ctx.low = recurrence, low
         ctx.save_for_backward(x_TBI, W, z_TBK, *states_T, *kept_T, *weights)
         return (states_T[0][1:], *(leaf.clone() for leaf in states[T][1:]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, outside_TBH: Tensor, *last: Tensor) -> tuple[Any, ...]:
         recurrence: type[Recurrence] = ctx.recurrence
         count, kinds = recurrence.states, len(recurrence.kept)
         x_TBI, W, z_TBK, *tensors = ctx.saved_tensors
         states_T, kept_T = tensors[:count], tensors[count : count + kinds]
         weights = tensors[count + kinds :]
-        transposed = tuple(in_columns(weight.T.contiguous()) for weight in weights)
+        transposed = tuple(_in_columns(weight.T.contiguous()) for weight in weights)
         T, device = len(z_TBK), z_TBK.device.type
-        outputs = states_T[0][1:], *(leaf_T[T] for leaf_T in states_T[1:])
-        outside_TBH, *last = (
-            torch.zeros_like(output) if gradient is None else gradient
-            for gradient, output in zip(given, outputs, strict=True)
-        )
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
         z = z_TBK.unbind(0)
         gradient_TBK = torch.empty_like(z_TBK)

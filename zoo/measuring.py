@@ -10,10 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
 
+import torch
+
 from zoo.artifact import GENERATE
 from zoo.dataset import read_dataset
 from zoo.exporter import export
 from zoo.generator import find_runtime
+from zoo.memory import keep_freed_memory
 from zoo.processes import ALONE
 from zoo.registry import Registry
 from zoo.run import load
@@ -57,14 +60,17 @@ def measure_run(run: Path, registry: Registry) -> Measured:
 def _training_speed(path: Path, registry: Registry) -> float | None:
     """From the median time of a step, of those that two seconds of more training take; None where
     there are not two steps to take."""
+    keep_freed_memory()  # as a training does
     run = load(path, registry)
     config = run.config.training
     data = read_dataset(run.config.data, registry, run.tokenizer)
-    model = run.model.to(ALONE.device(config.device))
-    trainer = Trainer(model, data, config, run.prompt)
+    device = ALONE.device(config.device)
+    trainer = Trainer(run.model.to(device), data, config, run.prompt)
     times: list[float] = []
 
     def enough() -> bool:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter())
         return times[-1] - times[0] > SECONDS_OF_TRAINING
 

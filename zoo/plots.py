@@ -162,11 +162,10 @@ def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     held_out = any(row.held_out_bits_per_char is not None for row in rows)
     bits_name = "held_out_bits_per_char" if held_out else "train_bits_per_char"
     bits = {cell: _values(rows, cell, bits_name) for cell in causal}
-    speeds = {
-        cell: _values(rows, cell, "training_tokens_per_second")
-        or _values(rows, cell, "tokens_per_second")
-        for cell in causal
-    }
+    measured = {cell: _values(rows, cell, "training_tokens_per_second") for cell in causal}
+    in_runs = {cell: _values(rows, cell, "tokens_per_second") for cell in causal}
+    # those of a quiet and of a busy machine do not belong on one axis
+    speeds = measured if all(measured[cell] for cell in causal if causal[cell]) else in_runs
     order = sorted(
         causal, key=lambda cell: (not causal[cell], fmean(bits[cell]) if bits[cell] else math.inf)
     )

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from zoo.checkpoint import new_folder, write_atomically
-from zoo.choosing import choose_settings
+from zoo.choosing import choose_settings, haste_of, hasten
 from zoo.config import (
     CHOSEN,
     ModelConfig,
@@ -178,14 +178,22 @@ def sweep_events(
         raise UsageError("a sweep trains in one process; start it without torchrun.")
     if alike is None:
         device = ALONE.device(config.training.device)
-        chosen = _chosen(choose_settings(config, data, device, ALONE, registry), given)
-        alike = _Alike(given=given, chosen=chosen)
+        first_model = config.model.model_copy(
+            update={"cell": specs[0].name, "mask_token": not specs[0].causal}
+        )
+        like_first = config.model_copy(update={"model": first_model})
+        decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
+        alike = _Alike(
+            given=given, chosen=_chosen(decided, given), haste=haste_of(decided, registry)
+        )
     shared = {**settings, **alike.chosen}
     model = RunConfig.build(shared, recipe).model
 
     def train(spec: CellSpec, seed: int, folder: Path) -> Iterator[Started | Event]:
         if not (folder / CONFIG).is_file():
             own = {**shared, "cell": spec.name, "seed": seed}
+            if given["learning_rate"] is None:
+                own["learning_rate"] = hasten(spec.learning_rate, alike.haste)
             if parameters is not None:
                 own["hidden"] = largest_hidden(
                     parameters, model, spec, data.tokenizer.vocab_size, registry
@@ -209,7 +217,7 @@ def sweep_events(
                 row = _read_row(folder, spec, registry)
                 if before := rows.get((spec.name, seed)):
                     row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
-                if measure and spec.causal and seed == first and row.file_bytes is None:
+                if measure and spec.causal and seed == first and not _is_measured(row):
                     row = row.model_copy(update={**measure_run(folder, registry)})
             except (CorpusError, ProviderError):  # the other runs would meet the same
                 raise
@@ -229,6 +237,10 @@ def sweep_events(
                 write_rows(in_order, path / TABLE)
                 draw_sweep(in_order, path / PICTURE)
             yield row
+
+
+def _is_measured(row: Row) -> bool:
+    return all(getattr(row, name) is not None for name in MEASURED)
 
 
 def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
@@ -298,11 +310,13 @@ def _default_folder(config: RunConfig) -> Path:
 
 class _Alike(Settings):
     """What is alike in all runs of a sweep: the content of `sweep.json`. The settings that were
-    given, None for those that were left open, and what was chosen for them."""
+    given, None for those that were left open; what was chosen for them, as for the first cell; and
+    how many times its own learning rate each cell gets."""
 
     format: Literal[1] = 1
     given: dict[str, Any]
     chosen: dict[str, Any]
+    haste: float = 1.0
 
 
 def _given(config: RunConfig, parameters: int | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _to_integers(build: _Builder, weight: npt.NDArray[np.float32], bounds: Bound
 
 
 def _weights(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
-    """The constant matrix, or matrices, of float32 that the value is, if it is such."""
+    """The constant float32 matrix, or stack of matrices, that the value is; else None."""
     constant = constant_of(value)
     is_matrix = constant is not None and constant.dtype == np.float32 and constant.ndim >= 2
     return constant if is_matrix else None

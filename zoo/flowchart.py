@@ -36,7 +36,7 @@ COLOURS = {
     "operation": "#deebf7",
 }
 LINE = "0.45"
-WEIGHTS_SHOWN = 3
+WIDEST = 13  # characters of the weights' names
 VARIABLE = re.compile(r"(.+)_\{(.*)\}|([^\W\d_]+)_([^\W_]+)")
 
 
@@ -119,8 +119,15 @@ def _draw_box(axes: Any, box: Box, x: float, y: float) -> None:
 
 
 def _weights(box: Box) -> list[str]:
-    many = len(box.weights) > WEIGHTS_SHOWN
-    return [f"{len(box.weights)} weights"] if many else box.weights
+    """The names that stand in the box, or how many there are where they do not fit."""
+    fits = len(_plain(", ".join(box.weights))) <= WIDEST
+    if fits or not box.weights:
+        return box.weights
+    return [f"{len(box.weights)} weight{'s' if len(box.weights) > 1 else ''}"]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[_{}]", "", name)
 
 
 def _mathematics(name: str) -> str:
@@ -138,8 +145,7 @@ def _width(stop: Stop) -> float:
     """Of a box, in units of ACROSS."""
     if not isinstance(stop, Box):
         return 0.0
-    label = len(re.sub(r"[_{}]", "", stop.label))
-    weights = len(re.sub(r"[_{}]", "", ", ".join(_weights(stop))))
+    label, weights = len(_plain(stop.label)), len(_plain(", ".join(_weights(stop))))
     return min(0.84, max(0.34, 0.085 * label + 0.15, 0.056 * weights + 0.1))
 
 

@@ -22,6 +22,7 @@ from zoo.cli import run
 from zoo.config import ModelConfig
 from zoo.dataset import read_dataset
 from zoo.events import Report
+from zoo.model import count_parameters
 from zoo.registry import CellSpec, ModelCard, Registry
 from zoo.sweeping import Row, Turn, choose_cells, largest_hidden, read_rows, sweep_events
 
@@ -242,6 +243,21 @@ def test_the_largest_hidden_size() -> None:
     with pytest.raises(zoo.UsageError, match="with hidden=2, its least, picky has 50 parameters"):
         largest_hidden(49, config, picky, 10, registry)
     assert largest_hidden(10**9, config, picky, 10, registry) == 65_536
+
+
+@pytest.mark.parametrize("cell", ["slstm", "gru", "mlstm"])
+def test_heads_that_divide_the_hidden_size_do_not_hide_a_larger_one(cell: str) -> None:
+    """sLSTM has one head at a prime size, with four times the recurrent weights of four heads."""
+    registry = zoo.load_registry()
+    config, spec = ModelConfig(cell=cell), registry.cells[cell]
+    counts = {
+        size: count_parameters(config.model_copy(update={"hidden": size}), 28, registry)
+        for size in range(1, 300)
+    }
+    for parameters in (5_000, 20_000, 60_000):
+        best = max(size for size, count in counts.items() if count <= parameters)
+        assert best < 250  # there is none beyond 300
+        assert largest_hidden(parameters, config, spec, 28, registry) == best
 
 
 def test_cells_are_chosen_by_names_and_patterns() -> None:

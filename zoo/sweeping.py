@@ -52,7 +52,7 @@ from zoo.state import flatten
 from zoo.tokenizers import read_tokenizer
 
 TABLE, PICTURE, ALIKE = "sweep.csv", "sweep.png", "sweep.json"
-MOST_HIDDEN = 65_536
+MOST_HIDDEN, ROUND = 65_536, 64
 MEASURED = tuple(Measured.__annotations__)
 
 
@@ -280,8 +280,16 @@ def largest_hidden(
     above = 1
     while counts[taken(above)] <= parameters and above < MOST_HIDDEN:
         above *= 2
-    sizes = range(1, above + 1)
-    size = taken(bisect_right(sizes, parameters, key=lambda size: counts[taken(size)]))
+
+    def largest_of(sizes: range) -> int:
+        found = bisect_right(sizes, parameters, key=lambda size: counts[taken(size)])
+        return sizes[found - 1] if found else 0
+
+    # where heads divide the hidden size, a larger one may have fewer parameters: counts surely grow
+    # along multiples of 64, and after the last of these the sizes are looked at one by one
+    begin = largest_of(range(ROUND, above + 1, ROUND))
+    near = map(taken, (largest_of(range(1, above + 1)), *range(begin, begin + ROUND)))
+    size = max(size for size in near if counts[size] <= parameters)
     if size == 0 and len(counts) == 1:
         raise refused[above]
     if size == 0:

@@ -72,7 +72,7 @@ SPECS = [
     CellSpec(
         name="ligru",
         factory="zoo_classic.ligru:LiGRU",
-        learning_rate=6e-3,
+        learning_rate=2e-3,
         card=ModelCard(
             title="Light gated recurrent unit",
             authors="Mirco Ravanelli, Philemon Brakel, Maurizio Omologo and Yoshua Bengio",
@@ -94,7 +94,7 @@ SPECS = [
     CellSpec(
         name="janet",
         factory="zoo_classic.janet:JANET",
-        learning_rate=3e-3,
+        learning_rate=1e-3,
         card=ModelCard(
             title="JANET, an LSTM with nothing but its forget gate",
             authors="Jos van der Westhuizen and Joan Lasenby",

@@ -130,7 +130,7 @@ ENTRIES = (
     Entry(
         name="tr-fastgrnn",
         cell="FastGRNNCell",
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         title="FastGRNN, a gate over the weights of the candidate",
         authors=FAST_AUTHORS,
         year=2018,

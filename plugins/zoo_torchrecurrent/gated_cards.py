@@ -62,6 +62,7 @@ ENTRIES = (
     Entry(
         name="tr-ligru",
         cell="LiGRUCell",
+        learning_rate=2e-3,
         title="Light GRU",
         authors="Mirco Ravanelli, Philemon Brakel, Maurizio Omologo and Yoshua Bengio",
         year=2018,

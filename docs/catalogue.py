@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -147,32 +147,16 @@ def leaderboard() -> str:
 
 
 def _board(rows: Sequence[Row]) -> str:
-    lines = [
-        "| cell | year | bits per character | lowest to highest | hidden | training, tokens/s "
-        "| generating, tokens/s | in int8 | state | file | in int8 |",
-        "|---|" + "--:|" * 10,
-    ]
+    """The cells in order of their bits; columns in which there is no figure are left out."""
     cells: dict[str, list[Row]] = {}
     for row in rows:
         if row.held_out_bits_per_char is not None:
             cells.setdefault(row.cell, []).append(row)
-    for name in sorted(cells, key=lambda name: _bits(cells[name])):
-        own = cells[name]
-        bits = [row.held_out_bits_per_char for row in own]
-        first = own[0]
-        figures = [
-            first.year,
-            f"{_bits(own):.3f}",
-            f"{min(bits):.3f} to {max(bits):.3f}",
-            first.hidden,
-            _count(first.training_tokens_per_second),
-            _count(first.generate_tokens_per_second),
-            _count(first.generate_int8_tokens_per_second),
-            _bytes(first.state_bytes),
-            _bytes(first.file_bytes),
-            _bytes(first.file_int8_bytes),
-        ]
-        lines.append(f"| [`{name}`](cells.md#{name}) | {' | '.join(map(str, figures))} |")
+    ranked = [cells[name] for name in sorted(cells, key=lambda name: _bits(cells[name]))]
+    columns = {heading: [figure(own) for own in ranked] for heading, figure in COLUMNS.items()}
+    columns = {heading: figures for heading, figures in columns.items() if any(figures)}
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
+    lines += [f"| {' | '.join(figures)} |" for figures in zip(*columns.values(), strict=True)]
     failed = sorted({row.cell for row in rows if row.error})
     said = f"\n\nFailed: {', '.join(failed)}." if failed else ""
     return "\n".join(lines) + said
@@ -190,6 +174,25 @@ def _bytes(value: int | None) -> str:
     if value is None:
         return ""
     return f"{value / 1e6:.2f} MB" if value >= 100_000 else f"{value / 1e3:.1f} kB"
+
+
+COLUMNS: dict[str, Callable[[list[Row]], str]] = {
+    "cell": lambda own: f"[`{own[0].cell}`](cells.md#{own[0].cell})",
+    "year": lambda own: str(own[0].year),
+    "bits per character": lambda own: f"{_bits(own):.3f}",
+    "lowest to highest": lambda own: _span([row.held_out_bits_per_char for row in own]),
+    "hidden": lambda own: str(own[0].hidden),
+    "training, tokens/s": lambda own: _count(own[0].training_tokens_per_second),
+    "generating, tokens/s": lambda own: _count(own[0].generate_tokens_per_second),
+    "in int8, tokens/s": lambda own: _count(own[0].generate_int8_tokens_per_second),
+    "state": lambda own: _bytes(own[0].state_bytes),
+    "file": lambda own: _bytes(own[0].file_bytes),
+    "int8 file": lambda own: _bytes(own[0].file_int8_bytes),
+}
+
+
+def _span(bits: list[float]) -> str:
+    return f"{min(bits):.3f} to {max(bits):.3f}" if len(bits) > 1 else ""
 
 
 def _markdown(text: str) -> str:

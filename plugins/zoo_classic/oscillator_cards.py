@@ -57,7 +57,6 @@ SPECS = [
     CellSpec(
         name="unicornn",
         factory="zoo_classic.unicornn:UnICORNN",
-        learning_rate=5e-4,
         card=ModelCard(
             title="Undamped independent controlled oscillatory network",
             authors="T. Konstantin Rusch and Siddhartha Mishra",

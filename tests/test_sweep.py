@@ -223,7 +223,7 @@ def test_what_is_left_open_is_chosen_once_for_all_runs(
         assert training.clip == 1.0  # not a setting that is chosen
         # for gru twice its own was chosen: so each gets twice its own
         assert training.learning_rate == 2 * zoo.get_cell(cell).learning_rate
-    assert (zoo.get_cell("gru").learning_rate, kept["haste"]) == (0.004, 2.0)
+    assert (zoo.get_cell("gru").learning_rate, kept["rate_multiplier"]) == (0.004, 2.0)
 
 
 def test_several_processes_are_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ GATES = 4  # products of hidden × hidden that a step is reckoned to have
 SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
 FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.16, 0.5
-ENOUGH_UPDATES, MOST_HASTE = 5_000, 4.0
+ENOUGH_UPDATES, LARGEST_MULTIPLIER = 5_000, 4.0
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
 FEWEST_BETWEEN_REPORTS = 100
 # the falling rate mends much by itself: only a long time without a better line is overfitting
@@ -104,7 +104,7 @@ def _choose(
         "dropout": _dropout(readable / tokens, size / tokens),
         "batch_size": rows,
         "steps": steps,
-        "learning_rate": hasten(own_rate, _haste(readable / (rows * steps))),
+        "learning_rate": multiplied_rate(own_rate, _rate_multiplier(readable / (rows * steps))),
         "patience": waited if len(data.held_out) else None,
         "precision": "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32",
         "report_every": between,
@@ -136,18 +136,18 @@ def _count(config: ModelConfig, vocab_size: int, registry: Registry) -> float:
         return math.inf
 
 
-def _haste(updates: float) -> float:
+def _rate_multiplier(updates: float) -> float:
     """How many times its own learning rate a cell gets in a training of so many updates. With 600
     of them most cells learn best at about three times the rate that serves them for ten minutes."""
-    return round(min(MOST_HASTE, max(1.0, math.sqrt(ENOUGH_UPDATES / updates))), 1)
+    return round(min(LARGEST_MULTIPLIER, max(1.0, math.sqrt(ENOUGH_UPDATES / updates))), 1)
 
 
-def hasten(own_rate: float, haste: float) -> float:
-    """`haste` times the rate, to three digits."""
-    return float(f"{own_rate * haste:.3g}")
+def multiplied_rate(own_rate: float, multiplier: float) -> float:
+    """The rate, multiplied, to three digits."""
+    return float(f"{own_rate * multiplier:.3g}")
 
 
-def haste_of(config: RunConfig, registry: Registry) -> float:
+def rate_multiplier_of(config: RunConfig, registry: Registry) -> float:
     """How many times its own learning rate the cell was given by `choose_settings`."""
     return round(config.training.learning_rate / registry.cells[config.model.cell].learning_rate, 1)
 

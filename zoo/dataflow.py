@@ -1,4 +1,4 @@
-"""The dataflow of a cell's step, read off the step itself, and its picture.
+"""The dataflow of a cell's step, read off the step itself.
 
 The step is traced, and what a reader does not want to see is taken away: changes of shape, and
 arithmetic among parameters. Sums of products with weights become one box, as in the pictures of

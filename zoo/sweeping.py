@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from zoo.checkpoint import new_folder, write_atomically
-from zoo.choosing import choose_settings, haste_of, hasten
+from zoo.choosing import choose_settings, multiplied_rate, rate_multiplier_of
 from zoo.config import (
     CHOSEN,
     ModelConfig,
@@ -184,7 +184,9 @@ def sweep_events(
         like_first = config.model_copy(update={"model": first_model})
         decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
         alike = _Alike(
-            given=given, chosen=_chosen(decided, given), haste=haste_of(decided, registry)
+            given=given,
+            chosen=_chosen(decided, given),
+            rate_multiplier=rate_multiplier_of(decided, registry),
         )
     shared = {**settings, **alike.chosen}
     model = RunConfig.build(shared, recipe).model
@@ -193,7 +195,7 @@ def sweep_events(
         if not (folder / CONFIG).is_file():
             own = {**shared, "cell": spec.name, "seed": seed}
             if given["learning_rate"] is None:
-                own["learning_rate"] = hasten(spec.learning_rate, alike.haste)
+                own["learning_rate"] = multiplied_rate(spec.learning_rate, alike.rate_multiplier)
             if parameters is not None:
                 own["hidden"] = largest_hidden(
                     parameters, model, spec, data.tokenizer.vocab_size, registry
@@ -324,7 +326,7 @@ class _Alike(Settings):
     format: Literal[1] = 1
     given: dict[str, Any]
     chosen: dict[str, Any]
-    haste: float = 1.0
+    rate_multiplier: float = 1.0
 
 
 def _given(config: RunConfig, parameters: int | None) -> dict[str, Any]:

@@ -44,8 +44,11 @@ def test_from_training_to_equal_texts(name: str, trained: Callable[..., zoo.Run]
     run = trained(name, layers=2, epochs=1)
     exported = {item.info.graph: item for item in zoo.export_all(run)}
     assert list(exported) == ["step", "generate", "sequence"]
-    for item in exported.values():
-        assert item.info.proof.difference < 1e-5
+    for graph, item in exported.items():
+        proof = item.info.proof
+        # pieces of up to 200 tokens may part by what rounding alone does to this model
+        allowed = max(1e-5, 4 * proof.float64_gap) if graph == "sequence" else 1e-5
+        assert proof.difference < allowed
     result = zoo.verify(exported["generate"].path, run, length=2000, seeds=1, temperature=1.0)
     assert len(result.texts) == 2
     follow_in_the_reference_evaluator(run, exported["step"], 20)

@@ -567,6 +567,23 @@ def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -
     assert gap > 1e-5
 
 
+def test_texts_longer_than_the_gap_was_measured_over(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the proof's tokens this model looks stable. Over as many as are compared it is not,
+    so that its texts may part."""
+    run = zoo.load(trained("rnn", layers=2, epochs=2).path)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for cell in run.model.stack.cells:
+            cell.rnn.weight_hh_l0.copy_(torch.randn(24, 24) * 3 / 24**0.5)
+    monkeypatch.setattr("zoo.drafts.AMPLIFYING_STEPS", 3)
+    exported = zoo.export(run, out=tmp_path)
+    assert not exported.info.proof.amplifies
+    result = zoo.verify(exported.path, run, length=600, seeds=2, temperature=1.0)
+    assert any(not difference.is_tie for _, _, found in result.texts for difference in found)
+
+
 def test_scores_of_a_folder(exported: Callable[..., Path], text_file: Path) -> None:
     folder = exported("lstm")
     wanted = zoo.score(folder / "sequence.onnx", str(text_file), last=0.1)

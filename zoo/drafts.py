@@ -19,6 +19,7 @@ from zoo.errors import VerificationError
 from zoo.generator import find_runtime
 from zoo.model import LanguageModel, ModelScorer, ModelStepper, to_float64
 from zoo.proof import (
+    AMPLIFYING_STEPS,
     TOLERANCE,
     Proof,
     free_gap,
@@ -81,9 +82,12 @@ class DraftRoom:
     @cached_property
     def gap(self) -> float | None:
         """How far the model's float32 and float64 runs part; None for a model without a step."""
-        if not isinstance(self.reference, ModelStepper):
-            return None
-        return free_gap(self.reference, ModelStepper(to_float64(self.model)))
+        return self.gap_over(AMPLIFYING_STEPS) if self.model.causal else None
+
+    def gap_over(self, tokens: int) -> float:
+        """How far a causal model's float32 and float64 runs part within so many tokens."""
+        double = to_float64(self.model)
+        return free_gap(ModelStepper(self.model), ModelStepper(double), tokens)
 
     def draft(self, exporter: Exporter, info: ArtifactInfo) -> Draft:
         """The file that `info` describes, with its proof. Raises VerificationError for one that

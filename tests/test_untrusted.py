@@ -23,16 +23,8 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 import zoo
 from zoo.errors import ArtifactError
 from zoo_ort.container import delimited, encode_varint, fields
-from zoo_ort.inspection import (
-    ALLOWED_OPERATORS,
-    BODIES,
-    MAX_CONSTANT_ELEMENTS,
-    MAX_FILE_BYTES,
-    MAX_NODES,
-    OPSETS,
-    inspect,
-    read_file,
-)
+from zoo_ort.inspection import MAX_NODES, OPSETS, inspect, read_file
+from zoo_ort.rules import ALLOWED_OPERATORS, BODIES, MAX_CONSTANT_ELEMENTS, MAX_FILE_BYTES
 
 PATH = Path("stranger.onnx")
 OPEN_MUTATED = Path(__file__).with_name("open_mutated.py")

@@ -1,0 +1,235 @@
+"""What operators and tensors a file may have: what ONNX Runtime does not look at before it runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo_ort.container import MAX_VARINT_BYTES, varint
+
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_RANK = 8  # as in `zoo.artifact.StateEntry`
+MAX_WINDOW = 2**16  # of a convolution over time, and for the numbers of channels and groups
+MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32
+
+# What PyTorch writes for recurrent cells. Loop is not here: a number in the file says how often it
+# runs, where Scan runs once for each row of a tensor. Nothing is random (draws come from outside),
+# and nothing touches strings, sequences or files. ReverseSequence is not here because ONNX Runtime
+# does not check the rank of what it reverses, and PyTorch never writes it.
+OPERATORS = """
+Abs Acos Acosh Add Asin Asinh Atan Atanh Ceil Cos Cosh Div Erf Exp Floor Log Max Mean Min Mod
+Mul Neg Pow Reciprocal Round Sign Sin Sinh Sqrt Sub Sum Tan Tanh
+Celu Clip Elu Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu Relu Selu
+Shrink Sigmoid Softmax Softplus Softsign ThresholdedRelu
+And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN Less
+LessOrEqual Not Or Where Xor
+Conv CumSum Einsum Gemm MatMul
+GRU LSTM RNN
+DequantizeLinear DynamicQuantizeLinear MatMulInteger QuantizeLinear
+ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+ReduceProd ReduceSum ReduceSumSquare TopK
+BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization
+Cast CastLike Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements
+GatherND Identity OneHot Pad Range Reshape ScatterElements ScatterND Shape Size
+Slice Split Squeeze Tile Transpose Trilu Unsqueeze
+If Scan
+"""
+ALLOWED_OPERATORS = frozenset(OPERATORS.split())
+
+STRINGS = 8
+TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
+EQUATION = re.compile(rb"%b(?:,%b)*(?:->%b)?" % (TERM, TERM, TERM))
+TOO_MANY_AXES = f"has a tensor of more than {MAX_RANK} axes"
+
+AGAIN = "export the run again with `zoo export`"
+WITHOUT = "write the cell without it and export again"
+
+
+class Refusal(Exception):
+    """What is wrong with the file, as the end of a sentence that begins with its path, and what to
+    do about it."""
+
+    def __init__(self, wrong: str, advice: str = AGAIN) -> None:
+        super().__init__(f"{wrong}; {advice}")
+
+
+class ElementType(NamedTuple):
+    dtype: np.dtype[Any]
+    typed: str  # the field for its values where they are not in raw_data
+
+
+ELEMENT_TYPES = {
+    1: ElementType(np.dtype("<f4"), "float_data"),
+    2: ElementType(np.dtype("u1"), "int32_data"),
+    3: ElementType(np.dtype("i1"), "int32_data"),
+    6: ElementType(np.dtype("<i4"), "int32_data"),
+    7: ElementType(np.dtype("<i8"), "int64_data"),
+    9: ElementType(np.dtype("?"), "int32_data"),
+    10: ElementType(np.dtype("<f2"), "int32_data"),
+    11: ElementType(np.dtype("<f8"), "double_data"),
+}
+DATA_FIELDS = frozenset({"raw_data", "string_data", *(e.typed for e in ELEMENT_TYPES.values())})
+VARINT_FIELDS = frozenset({"int32_data", "int64_data", "i", "ints"})
+
+# Constant has its value in one of these; the types that are not ELEMENT_TYPES are missing.
+CONSTANT_TYPES = {b"value_int": 7, b"value_ints": 7, b"value_float": 1, b"value_floats": 1}
+
+# The input that says how large the output will be, counted from zero; Range takes all of its own.
+SIZE_INPUTS = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Tile": 1}
+
+# The inputs that may be left out though another follows. ONNX Runtime takes it for granted that the
+# rest are there: an empty name has made Sum and LayerNormalization read through a null pointer.
+OPTIONAL_INPUTS = {
+    "Clip": {1},
+    "GRU": {3, 4},
+    "LSTM": {3, 4, 5, 6},
+    "MatMulInteger": {2},
+    "Pad": {2},
+    "RNN": {3, 4},
+    "Slice": {3},
+}
+
+# Numbers that ONNX Runtime's kernels use unchecked, and what they can mean.
+AXES = range(-MAX_RANK, MAX_RANK + 1)
+RANGES = {
+    b"axis": AXES,
+    b"batch_dims": range(MAX_RANK),
+    b"dilations": range(1, MAX_WINDOW),
+    b"group": range(1, MAX_WINDOW),
+    b"kernel_shape": range(1, MAX_WINDOW),
+    b"num_groups": range(1, MAX_WINDOW),
+    b"pads": range(MAX_WINDOW),
+    b"perm": range(MAX_RANK),
+    b"scan_input_axes": AXES,
+    b"scan_input_directions": range(2),
+    b"scan_output_axes": AXES,
+    b"scan_output_directions": range(2),
+    b"strides": range(1, MAX_WINDOW),
+}
+
+# The attributes that hold graphs; no other operator has any.
+BODIES = {"If": {b"then_branch", b"else_branch"}, "Scan": {b"body"}}
+
+
+class Tensor(NamedTuple):
+    """A tensor that stands in the file; `field` is the one that holds its values."""
+
+    element: ElementType
+    field: str
+    content: Sequence[memoryview]
+
+    def held(self) -> int:
+        """How many values there are; ValueError for a part of one."""
+        if self.field in VARINT_FIELDS:  # the last byte of each has no high bit
+            return sum(int((np.frombuffer(c, np.uint8) < 0x80).sum()) for c in self.content)
+        count, rest = divmod(sum(map(len, self.content)), self.element.dtype.itemsize)
+        if rest:
+            raise ValueError("a part of a number")
+        return count
+
+    def values(self) -> list[float]:
+        if self.field in VARINT_FIELDS:
+            return list(integers(self.content))
+        values: list[float] = np.frombuffer(b"".join(self.content), self.element.dtype).tolist()
+        return values
+
+
+class Attribute(NamedTuple):
+    """`field` is the one that holds the value."""
+
+    field: str
+    content: Sequence[memoryview]
+
+
+def element_type(number: int) -> ElementType:
+    """That of the number in onnx.proto."""
+    if number not in ELEMENT_TYPES:
+        kind = "strings" if number == STRINGS else f"type {number}"
+        raise Refusal(f"has a tensor of {kind}, which the zoo does not know", WITHOUT)
+    return ELEMENT_TYPES[number]
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Refuses too many axes, and sizes that no file could hold."""
+    if len(shape) > MAX_RANK:
+        raise Refusal(TOO_MANY_AXES, WITHOUT)
+    if not all(0 <= size <= MAX_FILE_BYTES for size in shape):
+        raise Refusal(f"has a tensor of shape {shape}")
+
+
+def check_sizes(op: str, inputs: Sequence[Tensor | None]) -> None:
+    """Refuses an output that is large because constants say so."""
+    if op == "Range":
+        constants = [tensor.values() for tensor in inputs if tensor and tensor.held() == 1]
+        if len(constants) != 3:
+            return
+        (start,), (limit,), (delta,) = constants
+        large = abs(limit - start) > MAX_CONSTANT_ELEMENTS * abs(delta)
+    else:
+        index = SIZE_INPUTS.get(op, len(inputs))
+        if index >= len(inputs) or (tensor := inputs[index]) is None:
+            return
+        if tensor.held() > 2 * MAX_RANK:
+            raise Refusal(TOO_MANY_AXES, WITHOUT)
+        if op == "OneHot" and tensor.held() != 1:  # ONNX Runtime reads the first all the same
+            raise Refusal("has an operator OneHot whose depth is not one number")
+        large = math.prod(abs(n) + (op == "Pad") for n in tensor.values()) > MAX_CONSTANT_ELEMENTS
+    if large:
+        raise Refusal(f"asks {op} for more than {MAX_CONSTANT_ELEMENTS:,} elements", WITHOUT)
+
+
+def check_scan(attributes: dict[bytes, Attribute], inputs: int, outputs: int) -> None:
+    """Refuses a number of scanned inputs that does not fit its inputs and outputs."""
+    scanned = _integer(attributes, b"num_scan_inputs", 0)
+    if not 1 <= scanned <= inputs or inputs - scanned > outputs:
+        raise Refusal(f"has an operator Scan over {scanned} of its {inputs} inputs")
+
+
+def check_split(attributes: dict[bytes, Attribute], outputs: int) -> None:
+    """Refuses a number of parts that is not that of the outputs."""
+    if (parts := _integer(attributes, b"num_outputs", outputs)) != outputs:
+        raise Refusal(f"has an operator Split into {parts} parts with {outputs} outputs")
+
+
+def check_einsum(attributes: dict[bytes, Attribute], inputs: int) -> None:
+    """Unchecked, ONNX Runtime reads past its inputs for an operand that only the equation has, and
+    past their axes for a letter that only the result has."""
+    equation = attributes.get(b"equation")
+    text = bytes(equation.content[0]) if equation and equation.field == "s" else b""
+    text = text.replace(b" ", b"")
+    operands, _, result = text.partition(b"->")
+    known = EQUATION.fullmatch(text) and {*result} <= {*operands}
+    if not known or operands.count(b",") != inputs - 1:
+        raise Refusal(f"has an operator Einsum of {inputs} inputs for {quoted(text)}")
+
+
+def _integer(attributes: dict[bytes, Attribute], name: bytes, default: int) -> int:
+    attribute = attributes.get(name)
+    return next(integers(attribute.content)) if attribute and attribute.field == "i" else default
+
+
+def integers(contents: Iterable[memoryview]) -> Iterator[int]:
+    """Signed numbers from varints; ValueError for one of more than 64 bits."""
+    for content in contents:
+        position = 0
+        while position < len(content):
+            value, position = varint(content, position)
+            if value >= 2**64:  # protobuf would drop the upper bits
+                raise ValueError("a number is too large")
+            yield value - 2**64 if value >= 2**63 else value
+
+
+def axis_numbers(contents: Sequence[memoryview]) -> list[int]:
+    """One number for each axis, or two as in `pads`; more are refused unread."""
+    if sum(map(len, contents)) > 2 * MAX_RANK * MAX_VARINT_BYTES:
+        raise Refusal(TOO_MANY_AXES, WITHOUT)
+    return list(integers(contents))
+
+
+def quoted(name: bytes) -> str:
+    """The name as an error shows it."""
+    return repr(name[:40].decode(errors="replace"))

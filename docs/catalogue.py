@@ -4,6 +4,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -14,7 +15,7 @@ from zoo.cli.show import COSTS, REFERENCE
 from zoo.dataflow import Box, dataflow
 from zoo.facts import cost_at, cost_formulas
 from zoo.flowchart import draw_dataflow
-from zoo.sweeping import Row, read_rows
+from zoo.sweep_table import Row, read_rows
 
 HERE = Path(__file__).parent
 EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
@@ -98,7 +99,7 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
         f"**{_markdown(card.title)}.** {_markdown(card.authors)} ({card.year}). "
         f"{_markdown(card.paper)}.",
         f'<img class="equations" src="../{EQUATIONS}/{spec.name}.svg" alt="{alternative}">',
-        _dataflow(spec, registry),
+        _dataflow(spec),
         "| state | shape | |\n|---|---|---|\n"
         + "\n".join(
             f"| `{field.name}` | `[{', '.join(('batch', *field.shape))}]` "
@@ -130,8 +131,8 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
     return "\n\n".join([*filter(None, parts), " ".join(filter(None, facts))])
 
 
-def _dataflow(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
-    if not (spec.causal and is_worth_drawing(dataflow(spec, registry))):
+def _dataflow(spec: zoo.CellSpec) -> str:
+    if not boxes_worth_drawing(spec.name):
         return ""
     alternative = f"The dataflow of a step of {spec.name}."
     return f'<img class="dataflow" src="../{DATAFLOWS}/{spec.name}.svg" alt="{alternative}">'
@@ -209,11 +210,16 @@ def write_pictures(app, exception) -> None:
     dataflows.mkdir(exist_ok=True)
     for spec in zoo.list_cells():
         draw_equations(spec.card.equations, equations / f"{spec.name}.svg")
-        if spec.causal and is_worth_drawing(boxes := dataflow(spec)):
+        if boxes := boxes_worth_drawing(spec.name):
             with (dataflows / f"{spec.name}.svg").open("wb") as file:
                 draw_dataflow(boxes, file, "svg")
 
 
-def is_worth_drawing(boxes: Sequence[Box]) -> bool:
-    """Whether a reader learns from it: neither a single box nor a wall of them."""
-    return FEWEST <= sum(box.kind not in ("in", "out") for box in boxes) <= MOST
+@cache
+def boxes_worth_drawing(name: str) -> list[Box]:
+    """The cell's dataflow; none where a reader would learn nothing from it: for a single box, or a
+    wall of them."""
+    spec = zoo.get_cell(name)
+    boxes = dataflow(spec) if spec.causal else []
+    operations = sum(box.kind not in ("in", "out") for box in boxes)
+    return boxes if FEWEST <= operations <= MOST else []

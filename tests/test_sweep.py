@@ -24,7 +24,8 @@ from zoo.dataset import read_dataset
 from zoo.events import Report
 from zoo.model import count_parameters
 from zoo.registry import CellSpec, ModelCard, Registry
-from zoo.sweeping import Row, Turn, choose_cells, largest_hidden, read_rows, sweep_events
+from zoo.sweep_table import Row, read_rows
+from zoo.sweeping import Turn, choose_cells, largest_hidden, sweep_events
 
 SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "1500"]
 SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}

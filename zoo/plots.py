@@ -16,7 +16,7 @@ from zoo.run import PLOT, Run
 
 if TYPE_CHECKING:
     from zoo.benchmark import Row
-    from zoo.sweeping import Row as SweepRow
+    from zoo.sweep_table import Row as SweepRow
 
 HEADINGS = ("writing", "reading")
 CPU_COLOURS, CUDA_COLOUR = ("#9ecae1", "#3182bd"), "#e6550d"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +12,6 @@ from statistics import median
 from typing import Any, Literal, TypeAlias
 
 import torch
-from pydantic import ValidationError
 
 from zoo.checkpoint import new_folder, write_atomically
 from zoo.choosing import choose_settings, multiplied_rate, rate_multiplier_of
@@ -23,7 +20,6 @@ from zoo.config import (
     ModelConfig,
     RunConfig,
     Settings,
-    first_problem,
     read_settings,
     setting_fields,
     setting_owners,
@@ -41,7 +37,7 @@ from zoo.errors import (
 )
 from zoo.events import Event
 from zoo.experiment import Started, resume_events, train_events
-from zoo.measuring import Measured, measure_run
+from zoo.measuring import measure_run
 from zoo.model import LanguageModel, count_parameters
 from zoo.plots import draw_sweep
 from zoo.processes import ALONE, join_processes
@@ -49,46 +45,11 @@ from zoo.records import CONFIG, read_record
 from zoo.registry import CellSpec, Registry, load_registry
 from zoo.run import TOKENIZER
 from zoo.state import flatten
+from zoo.sweep_table import MEASURED, TABLE, Row, is_measured, read_rows, write_rows
 from zoo.tokenizers import read_tokenizer
 
-TABLE, PICTURE, ALIKE = "sweep.csv", "sweep.png", "sweep.json"
+PICTURE, ALIKE = "sweep.png", "sweep.json"
 MOST_HIDDEN, ROUND = 65_536, 64
-MEASURED = tuple(Measured.__annotations__)
-
-
-class Row(Settings):
-    """A run of a sweep: a line of `sweep.csv`.
-
-    `tokens` and `seconds` are those of the training, seconds with the measuring on the held-out
-    part; `tokens_per_second`, without, is the median of the lines of metrics. The bits per
-    character are the lowest of the held-out part, and the last of the training; for a cell that is
-    not `causal` they are about the masked tokens, and compare only with those of others like it.
-    `state_bytes` are those of one stream. What is measured afterwards (see
-    `zoo.measuring.Measured`) is there for a cell's first run, where it was asked for.
-    `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
-    failed, `error` says how, and there are no figures.
-    """
-
-    cell: str
-    seed: int
-    causal: bool
-    hidden: int | None = None
-    layers: int | None = None
-    parameters: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-    tokens_per_second: float | None = None
-    held_out_bits_per_char: float | None = None
-    train_bits_per_char: float | None = None
-    training_tokens_per_second: float | None = None
-    generate_tokens_per_second: float | None = None
-    generate_int8_tokens_per_second: float | None = None
-    state_bytes: int | None = None
-    file_bytes: int | None = None
-    file_int8_bytes: int | None = None
-    year: int | None = None
-    run: str
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,7 +180,7 @@ def sweep_events(
                 row = _read_row(folder, spec, registry)
                 if before := rows.get((spec.name, seed)):
                     row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
-                if measure and spec.causal and seed == first and not _is_measured(row):
+                if measure and spec.causal and seed == first and not is_measured(row):
                     row = row.model_copy(update={**measure_run(folder, registry)})
             except (CorpusError, ProviderError):  # the other runs would meet the same
                 raise
@@ -239,10 +200,6 @@ def sweep_events(
                 write_rows(in_order, path / TABLE)
                 draw_sweep(in_order, path / PICTURE)
             yield row
-
-
-def _is_measured(row: Row) -> bool:
-    return all(getattr(row, name) is not None for name in MEASURED)
 
 
 def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
@@ -401,27 +358,3 @@ def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
         train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
         run=folder.name,
     )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a `sweep.csv`; none where it is missing. RunError if it is damaged."""
-    if not path.is_file():
-        return []
-    lines = csv.DictReader(io.StringIO(path.read_text("utf-8", errors="replace")))
-    try:
-        return [
-            Row.model_validate({key: value for key, value in line.items() if value})
-            for line in lines
-        ]
-    except (ValidationError, csv.Error) as error:
-        said = first_problem(error) if isinstance(error, ValidationError) else error
-        raise RunError(f"{path} is damaged: {said}") from None
-
-
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Writes a `sweep.csv`; a figure that is None is an empty field."""
-    content = io.StringIO()
-    writer = csv.DictWriter(content, list(Row.model_fields), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
-    write_atomically(path, content.getvalue().encode())

@@ -14,7 +14,7 @@ from zoo.cli.settings import parse_pairs, settings_options
 from zoo.cli.train import FIELDS
 
 if TYPE_CHECKING:
-    from zoo.sweeping import Row
+    from zoo.sweep_table import Row
 
 
 def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -58,7 +58,8 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     """
     from zoo.cli.progress import close_view, open_view
     from zoo.experiment import Started
-    from zoo.sweeping import PICTURE, TABLE, Row, Turn, sweep_events
+    from zoo.sweep_table import TABLE, Row
+    from zoo.sweeping import PICTURE, Turn, sweep_events
 
     if pairs:
         settings["options"] = parse_pairs(pairs)

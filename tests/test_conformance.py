@@ -84,7 +84,7 @@ def follow_in_the_reference_evaluator(run: zoo.Run, exported: Exported, steps: i
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-@pytest.mark.parametrize("name", ["lstm", "retnet"])
+@pytest.mark.parametrize("name", ["lstm", pytest.param("retnet", marks=pytest.mark.slow)])
 def test_exported_step_opens_at_every_batch_size(
     name: str, batch_size: int, trained: Callable[..., zoo.Run]
 ) -> None:

@@ -45,6 +45,7 @@ def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.Monk
     assert [v for v in check_cell("average", registry=registry) if not v.passed] == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_docs_build_without_warnings(tmp_path: Path) -> None:
     found = subprocess.run(

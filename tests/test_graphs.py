@@ -23,11 +23,8 @@ from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
 
 # products with weights alone, of states with states, and a state that counts
-KINDS = ["gru-scratch", "lstm", "retnet"]
-KINDS += [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in ("rnn", "gru", "lru", "mamba", "gated-deltanet", "slstm")
-]
+SLOW = ("retnet", "rnn", "gru", "lru", "mamba", "gated-deltanet", "slstm")
+KINDS = ["gru-scratch", "lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 OLDEST = ["rnn-scratch", "rnn", "gru-scratch", "gru", "lstm-scratch", "lstm"]
 Train = Callable[..., zoo.Run]
 

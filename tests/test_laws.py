@@ -24,7 +24,7 @@ from zoo.testing.laws import (
 IN_PYTORCH = [law for law in LAWS if law is not the_exported_graphs_are_the_model]
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("layers", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.every_cell
 def test_every_law(name: str, layers: int) -> None:
     verdicts = list(check_cell(name, layers=layers, laws=IN_PYTORCH))
@@ -38,6 +38,7 @@ def test_exported(name: str) -> None:
     assert verdict.exempt == ""
 
 
+@pytest.mark.slow
 @pytest.mark.every_cell
 def test_in_both_directions(name: str) -> None:
     laws = [law for law in IN_PYTORCH if law not in CAUSAL_LAWS]

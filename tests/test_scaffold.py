@@ -53,6 +53,7 @@ def take_all_the_way(cell: str, environment: dict[str, str], text: Path) -> None
     assert zoo_command(alone, "generate", file, *arguments) == text_of_file
 
 
+@pytest.mark.slow
 def test_an_outside_package_goes_all_the_way(text_file: Path, tmp_path: Path) -> None:
     take_all_the_way("leaky", install(THIRD_PARTY, tmp_path / "site"), text_file)
 

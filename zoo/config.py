@@ -248,9 +248,9 @@ class RunConfig(Settings):
 
 
 SECTIONS: dict[str, type[Settings]] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "training": TrainConfig,
+    name: field.annotation
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
 }
 
 

@@ -32,8 +32,9 @@ from zoo.resuming import (
     write_training,
 )
 from zoo.run import SAMPLES, WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.snapshots import TrainingPlace
 from zoo.tokenizers import BPETokenizer
-from zoo.trainer import Place, Trainer
+from zoo.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -46,7 +47,7 @@ class Started:
     device: str
     train_tokens: int
     held_out_tokens: int
-    resumed: Place | None = None
+    resumed: TrainingPlace | None = None
 
 
 def train(

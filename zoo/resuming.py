@@ -25,7 +25,8 @@ from zoo.errors import RunError
 from zoo.events import Metrics
 from zoo.records import METRICS, PROGRESS
 from zoo.run import FILES, SAMPLES, Run
-from zoo.trainer import Place, Snapshot, Trainer
+from zoo.snapshots import Snapshot, TrainingPlace
+from zoo.trainer import Trainer
 
 TRAINING = "training.safetensors"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +41,7 @@ class Saved(Settings):
     """
 
     format: int = Field(1, ge=1, le=1)
-    place: Place
+    place: TrainingPlace
     metrics: dict[str, Any] | None
     best: dict[str, Any] | None
     text: str
@@ -79,7 +80,7 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     write_atomically(run.path / PROGRESS, json.dumps(progress, indent=2).encode())
 
 
-def restore_training(trainer: Trainer, run: Run, data: Dataset) -> Place:
+def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPlace:
     """Takes the saved training over, and cuts off what was appended to the run's files after it.
     RunError for a folder without one, or one that is damaged or of another text."""
     path = run.path / TRAINING

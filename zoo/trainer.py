@@ -10,16 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.batches import BATCHES, Window, windows_per_epoch
-from zoo.config import Settings, TrainConfig
+from zoo.config import TrainConfig
 from zoo.dataset import Dataset
 from zoo.errors import ZooError, one_line
 from zoo.evaluation import evaluate, perplexity, sample
@@ -29,6 +28,7 @@ from zoo.model import LanguageModel
 from zoo.objectives import Examples, choose_objective
 from zoo.optimization import learning_rate, make_optimizer
 from zoo.processes import ALONE, Processes
+from zoo.snapshots import Snapshot, TrainingPlace
 from zoo.state import detach, named_leaves, unflatten
 
 SECONDS_BETWEEN_PROGRESS = 0.2
@@ -54,39 +54,6 @@ class Meter:
 
     def tokens_per_second(self, now: float) -> float:
         return self.tokens / max(now - self.began, 1e-9)
-
-
-class Place(Settings):
-    """Where training is: what goes into `training.safetensors` beside the tensors.
-
-    `window` windows of epoch `epoch` have been read, `step` in all. `epoch_random` is the position
-    of the random numbers that the epoch's windows are cut with, `shown` the tenths of the run that
-    a sample was shown of, `meter_windows` and `meter_tokens` what was read since the last line of
-    metrics, `meter_began` its `seconds`, and `waited` the lines since the best one.
-    """
-
-    epoch: int = Field(1, ge=1)
-    window: int = Field(0, ge=0)
-    step: int = Field(0, ge=0)
-    tokens: int = Field(0, ge=0)
-    seconds: float = Field(0.0, ge=0)
-    shown: int = Field(0, ge=0)
-    meter_windows: int = Field(0, ge=0)
-    meter_tokens: int = Field(0, ge=0)
-    meter_began: float = Field(0.0, ge=0)
-    waited: int = Field(0, ge=0)
-    epoch_random: dict[str, Any]
-    finished: bool = False
-
-
-class Snapshot(NamedTuple):
-    """Everything that the rest of a training depends on: tensors by name, the place, the last line
-    of metrics and that of the best weights."""
-
-    tensors: dict[str, Tensor]
-    place: Place
-    last: Metrics | None
-    best: Metrics | None
 
 
 class Trainer:
@@ -132,7 +99,7 @@ class Trainer:
         self._best: Metrics | None = None
         self._best_weights: dict[str, Tensor] = {}
         self._epoch_of_clock = time.monotonic()  # when `seconds` would have been 0
-        self._place = Place(epoch_random=dict(self._rng.bit_generator.state))
+        self._place = TrainingPlace(epoch_random=dict(self._rng.bit_generator.state))
 
     @property
     def finished(self) -> bool:
@@ -393,7 +360,7 @@ class Trainer:
         self._meter.windows, self._meter.tokens = place.meter_windows, place.meter_tokens
         self._place, self._last, self._best = place, snapshot.last, snapshot.best
 
-    def _restore_random(self, random: Mapping[str, Tensor], place: Place) -> None:
+    def _restore_random(self, random: Mapping[str, Tensor], place: TrainingPlace) -> None:
         rank = self.processes.rank
         if len(random["cpu"]) == self.processes.count:
             torch.set_rng_state(random["cpu"][rank].clone())  # torch reads it from its beginning

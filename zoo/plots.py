@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HEADINGS = ("writing", "reading")
 CPU_COLOURS, CUDA_COLOUR = ("#9ecae1", "#3182bd"), "#e6550d"
 FEW_POINTS = 40  # of a curve: each is marked
+FARTHEST = 2.0  # times the best bits
 SMALL: dict[str, Any] = {"size": 7, "va": "center", "color": "0.3"}
 
 
@@ -153,10 +154,12 @@ def draw_comparison(records: Sequence[Record], path: Path) -> None:
 def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
     text where there is one, and the speed of training on the right, as it was measured or else in
-    the runs; a dot for the mean of a cell's runs, and a line for each. Cells that see the future
-    stand apart, as their bits are others."""
+    the runs; a dot for the mean of a cell's runs, and a line for each. Twice the best bits are the
+    edge, where those that are farther off stand as a triangle. Cells that see the future stand
+    apart, as their bits are others."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     causal = {row.cell: row.causal for row in rows}
     held_out = any(row.held_out_bits_per_char is not None for row in rows)
@@ -172,16 +175,20 @@ def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     figure = Figure(figsize=(10, 1.3 + 0.21 * len(order)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    panels_values = (bits, "{:.3f}", "#3182bd"), (speeds, "{:,.0f}", "#e6550d")
-    for axes, (values, form, colour) in zip(panels, panels_values, strict=True):
+    # one run that diverged would press all others together
+    edge = FARTHEST * min((fmean(found) for found in bits.values() if found), default=math.inf)
+    panels_values = (bits, "{:.3f}", "#3182bd", edge), (speeds, "{:,.0f}", "#e6550d", math.inf)
+    for axes, (values, form, colour, most) in zip(panels, panels_values, strict=True):
         for y, cell in enumerate(order):
             if not values[cell]:
                 axes.text(0.01, y, "no figure", transform=axes.get_yaxis_transform(), **SMALL)
                 continue
             mean, filled = fmean(values[cell]), colour if causal[cell] else "white"
-            axes.plot(values[cell], [y] * len(values[cell]), "|", color=colour, markersize=9)
-            axes.plot(mean, y, "o", color=colour, markerfacecolor=filled, markersize=5)
-            place = max(values[cell]), y
+            shown = [min(value, most) for value in values[cell]]
+            axes.plot(shown, [y] * len(shown), "|", color=colour, markersize=9)
+            dot = "o" if mean <= most else ">"
+            axes.plot(min(mean, most), y, dot, color=colour, markerfacecolor=filled, markersize=5)
+            place = max(shown), y
             axes.annotate(form.format(mean), place, (6, 0), textcoords="offset points", **SMALL)
         axes.margins(x=0.12)
         axes.grid(alpha=0.25)
@@ -197,6 +204,9 @@ def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     right.set_xlabel("tokens per second in training")
     if any(speeds.values()):
         right.set_xscale("log")
+        right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        right.xaxis.set_minor_formatter(NullFormatter())
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_atomically(path, picture.getvalue())

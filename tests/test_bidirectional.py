@@ -67,6 +67,7 @@ def test_the_objective_follows_from_the_spec(trained: object) -> None:
         _ = causal.mask_token
 
 
+@pytest.mark.slow
 def test_it_learns_to_fill_gaps(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
     lines = run.metrics()

@@ -48,7 +48,7 @@ def run(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("cell", ["lstm", "bidirectional"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(cell: str, text_file: Path) -> None:
     """The same batches, rows divided: the same weights and figures but for the order of sums. The
     bidirectional cell's masked tokens are not equally many in both halves of a batch."""

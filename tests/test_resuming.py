@@ -137,6 +137,7 @@ def unfinished() -> list[str]:
     return [name for name in os.listdir("killed") if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment(text_file: Path) -> None:
     train_undisturbed(text_file)
     torn = kill_again_and_again(text_file, 4, lambda kill: 0.03 * kill if kill % 2 else None)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 import zoo
 from zoo.cell import Cell
@@ -23,6 +24,7 @@ from zoo.config import ModelConfig
 from zoo.dataset import read_dataset
 from zoo.events import Report
 from zoo.model import count_parameters
+from zoo.plots import draw_sweep
 from zoo.registry import CellSpec, ModelCard, Registry
 from zoo.sweep_table import Row, read_rows
 from zoo.sweeping import Turn, choose_cells, largest_hidden, sweep_events
@@ -375,3 +377,23 @@ def test_what_was_trained_is_measured_once(text_file: Path) -> None:
         assert by_run[other].file_bytes is None
     again = zoo.sweep(str(text_file), cells="rnn", seeds=2, **settings)
     assert again == [by_run["rnn-seed0"], by_run["rnn-seed1"]]
+
+
+def test_a_run_that_diverged_stands_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the best causal cell's bits; those of masked tokens are lower, and set no edge."""
+    drawn: list[tuple[str, float]] = []
+
+    def record(axes: Axes, x: object, y: object, form: str, **options: object) -> object:
+        if form in "o>":
+            drawn.append((form, float(x)))  # type: ignore[arg-type]
+        return plot(axes, x, y, form, **options)
+
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", record)
+    bits = {"both": 0.5, "far": 11.0, "good": 2.0, "weak": 3.9}
+    rows = [
+        Row(cell=cell, seed=0, causal=cell != "both", held_out_bits_per_char=found, run=cell)
+        for cell, found in bits.items()
+    ]
+    draw_sweep(rows, Path("sweep.png"))
+    assert drawn == [("o", 2.0), ("o", 3.9), (">", 4.0), ("o", 0.5)]

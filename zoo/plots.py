@@ -176,7 +176,8 @@ def draw_sweep(rows: Sequence[SweepRow], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     # one run that diverged would press all others together
-    edge = FARTHEST * min((fmean(found) for found in bits.values() if found), default=math.inf)
+    best = bits[order[0]] if order else []
+    edge = FARTHEST * fmean(best) if best else math.inf
     panels_values = (bits, "{:.3f}", "#3182bd", edge), (speeds, "{:,.0f}", "#e6550d", math.inf)
     for axes, (values, form, colour, most) in zip(panels, panels_values, strict=True):
         for y, cell in enumerate(order):

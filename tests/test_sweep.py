@@ -23,16 +23,19 @@ from zoo.cli import run
 from zoo.config import ModelConfig
 from zoo.dataset import read_dataset
 from zoo.events import Report
+from zoo.experiment import train_events
 from zoo.model import count_parameters
 from zoo.plots import draw_sweep
 from zoo.registry import CellSpec, ModelCard, Registry
+from zoo.sizing import largest_hidden
 from zoo.sweep_table import Row, read_rows
-from zoo.sweeping import Turn, choose_cells, largest_hidden, sweep_events
+from zoo.sweeping import Tried, Turn, choose_cells, sweep_events
 
 SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "1500"]
 SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}
 COLUMNS = [
-    "cell", "seed", "causal", "hidden", "layers", "parameters", "tokens", "seconds",
+    "cell", "seed", "causal", "hidden", "layers", "parameters", "learning_rate",
+    "tokens", "seconds",
     "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char",
     "training_tokens_per_second", "generate_tokens_per_second", "generate_int8_tokens_per_second",
     "state_bytes", "file_bytes", "file_int8_bytes", "year", "run", "error",
@@ -164,7 +167,7 @@ def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
     assert "RuntimeError: out of luck" in out
     failed, good = table("s")
     assert (failed["cell"], failed["error"]) == ("picky", "RuntimeError: out of luck")
-    assert {failed[name] for name in COLUMNS[3:11]} == {""}
+    assert {failed[name] for name in COLUMNS[3:12]} == {""}
     assert float(good["held_out_bits_per_char"]) > 0
     assert [path.name for path in Path("s").iterdir() if path.is_dir()] == ["rnn-seed0"]
     # it is tried again, and its row replaced
@@ -263,6 +266,62 @@ def test_heads_that_divide_the_hidden_size_do_not_hide_a_larger_one(cell: str) -
         assert largest_hidden(parameters, config, spec, 28, registry) == best
 
 
+TUNED: dict[str, Any] = {**SETTINGS, "cells": "rnn", "hidden": 8, "out": "s", "tune_rate": True}
+
+
+@pytest.mark.parametrize("usual", [0.02, 0.64])
+def test_a_rate_is_looked_for_and_serves_all_seeds(text_file: Path, usual: float) -> None:
+    """From one too small it goes up, from one too large down; neither neighbour is better."""
+    rows = zoo.sweep(str(text_file), seeds=2, learning_rate=usual, **TUNED)
+    bits = {}
+    for folder in Path("s").glob("rnn-seed0*"):
+        run = zoo.load(folder)
+        rate = run.config.training.learning_rate
+        assert folder.name == f"rnn-seed0-rate-x{rate / usual:g}" or (rate == usual)
+        bits[rate] = min(line["held_out_bits_per_char"] for line in run.metrics())
+    best = min(bits, key=bits.__getitem__)
+    assert {best / 2, best, 2 * best} <= bits.keys()
+    assert (best > usual) == (usual < 0.1)
+    assert [row.learning_rate for row in rows] == [best, best]
+    assert rows[0].held_out_bits_per_char == bits[best]
+    assert zoo.load(Path("s", rows[1].run)).config.training.seed == 1
+    assert read_rows(Path("s/sweep.csv")) == rows
+    again = list(sweep_events(str(text_file), seeds=2, learning_rate=usual, **TUNED))
+    assert {type(event) for event in again} == {Turn, Tried, Row}
+    assert [event for event in again if isinstance(event, Row)] == rows
+
+
+def test_a_rate_at_which_training_fails_is_lowered(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train_if_small(learning_rate: float, **settings: Any) -> Any:
+        if learning_rate > 0.1:
+            raise zoo.ZooError("the loss is no longer finite")
+        return train_events(learning_rate=learning_rate, **settings)
+
+    monkeypatch.setattr("zoo.sweeping.train_events", train_if_small)
+    command = ["sweep", str(text_file), "--cells", "rnn", "--hidden", "8", "--seeds", "1", "--out",
+               "s", "--tune-rate", "--learning-rate", "0.32", *SMALL]  # fmt: skip
+    assert run(command) == 0
+    err = capsys.readouterr().err
+    assert "rnn, seed 0 (1 of 1): failed: the loss is no longer finite\n" in err
+    assert "rnn, seed 0 (1 of 1), rate × 0.5: failed: the loss is no longer finite\n" in err
+    assert "rnn, seed 0 (1 of 1), rate × 0.25: training, " in err
+    assert "rate × 2:" not in err
+    (row,) = read_rows(Path("s/sweep.csv"))
+    assert row.error == ""
+    assert row.learning_rate <= 0.08
+    # without the search, the same folder would mix rates that were looked for with others
+    assert run([word for word in command if word != "--tune-rate"]) == 1
+    assert "have tune_rate=True, this command has no tune_rate given" in capsys.readouterr().err
+
+
+def test_a_rate_is_looked_for_on_a_held_out_text(text_file: Path) -> None:
+    with pytest.raises(zoo.UsageError, match="compared on a held-out text"):
+        zoo.sweep(str(text_file), held_out=0, **TUNED)
+    assert not Path("s").exists()
+
+
 def test_cells_are_chosen_by_names_and_patterns() -> None:
     registry = zoo.load_registry()
     for cells in ("rnn-scratch, lstm,gru*", ["gru*", "lstm", "rnn-scratch", "gru"]):
@@ -280,7 +339,7 @@ def test_cells_that_see_the_future_are_told_apart(text_file: Path) -> None:
 
 
 REFUSED = [
-    (["--hidden", "9"], 1, "the runs in s have hidden=8, and not hidden=9; choose another --out"),
+    (["--hidden", "9"], 1, "the runs in s have hidden=8, this command has hidden=9; choose"),
     (["--parameters", "1k"], 2, "parameters and hidden exclude each other"),
     (["--cells", "gru,grv"], 2, "cell 'grv' is not in the zoo; did you mean 'gru'"),
     (["--cells", ","], 2, "cell '' is not in the zoo"),
@@ -288,8 +347,8 @@ REFUSED = [
     (["--seeds", "0"], 2, "0 is not in the range x>=1"),
     (["--parameters", "many"], 2, "'many' is not a number like 200000, 200k or 1.5M"),
     (["--option", "foo=1"], 2, "cell 'rnn' has no option 'foo'"),
-    (["--minutes", "1"], 1, "the runs in s have no minutes given, and not minutes=1.0; choose"),
-    (["--dropout", "0"], 1, "the runs in s have no dropout given, and not dropout=0.0; choose"),
+    (["--minutes", "1"], 1, "the runs in s have no minutes given, this command has minutes=1.0"),
+    (["--dropout", "0"], 1, "the runs in s have no dropout given, this command has dropout=0.0"),
     (["--out", "{folder}"], 1, "exists and is not a sweep; choose another --out."),
     (["--out", "{file}/below"], 1, "cannot be written: Not a directory"),
     (["--cell", "rnn"], 2, "No such option"),

@@ -19,11 +19,11 @@ MEASURED = tuple(Measured.__annotations__)
 
 
 class Row(Settings):
-    """A run of a sweep: a line of `sweep.csv`.
+    """A cell and a seed of a sweep: a line of `sweep.csv`.
 
-    `tokens` and `seconds` are those of the training, seconds with the measuring on the held-out
-    part; `tokens_per_second`, without, is the median of the lines of metrics. The bits per
-    character are the lowest of the held-out part, and the last of the training; for a cell that is
+    `learning_rate` is the highest of the run, which is the best of those that were tried. `tokens`
+    and `seconds` are those of the training, seconds with the measuring on the held-out part;
+    `tokens_per_second`, without, is the median of the lines of metrics. The bits per character are the lowest of the held-out part, and the last of the training; for a cell that is
     not `causal` they are about the masked tokens, and compare only with those of others like it.
     `state_bytes` are those of one stream. What is measured afterwards (see
     `zoo.measuring.Measured`) is there for a cell's first run, where it was asked for.
@@ -37,6 +37,7 @@ class Row(Settings):
     hidden: int | None = None
     layers: int | None = None
     parameters: int | None = None
+    learning_rate: float | None = None
     tokens: int | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None

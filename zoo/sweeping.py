@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
@@ -44,26 +45,36 @@ from zoo.processes import ALONE, join_processes
 from zoo.records import CONFIG, read_record
 from zoo.registry import CellSpec, Registry, load_registry
 from zoo.run import TOKENIZER
+from zoo.sizing import largest_hidden
 from zoo.state import flatten
 from zoo.sweep_table import MEASURED, TABLE, Row, is_measured, read_rows, write_rows
 from zoo.tokenizers import read_tokenizer
 
 PICTURE, ALIKE = "sweep.png", "sweep.json"
-MOST_HIDDEN, ROUND = 65_536, 64
+LARGEST_FACTOR = 32.0  # of the rates that are tried, and the least is its inverse
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A run, number `number` of `total`, is begun, or gone on with, or found to have ended."""
+    """A run is begun, or gone on with, or found to have ended. It is for row `number` of `total`;
+    its learning rate is `factor` times the one that the cell gets where none is looked for."""
 
     number: int
     total: int
     cell: str
     seed: int
     folder: Path
+    factor: float = 1.0
 
 
-SweepEvent: TypeAlias = Turn | Started | Event | Row
+@dataclass(frozen=True)
+class Tried:
+    """What a run gave whose learning rate is one of those that are tried."""
+
+    row: Row
+
+
+SweepEvent: TypeAlias = Turn | Started | Event | Tried | Row
 
 
 def sweep(
@@ -72,6 +83,7 @@ def sweep(
     cells: str | Sequence[str],
     seeds: int = 3,
     parameters: int | None = None,
+    tune_rate: bool = False,
     measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
@@ -86,9 +98,11 @@ def sweep(
     seeds as `seeds` says, from the setting `seed` on. The other `settings` are those of
     `zoo.train`, and hold for all runs; what they leave open is chosen once, for all. With
     `parameters`, each cell has the largest hidden size with which its model has at most so many
-    parameters. With `measure`, the first run of each causal cell is measured too: a moment of its
-    training, and, exported, the speed and size of its files. Without `out` the folder is
-    `runs/sweep-CORPUS`.
+    parameters. With `tune_rate`, a cell's first seed is trained at several learning rates, by
+    factors of two up or down for as long as the bits per character of the held-out text get lower,
+    and the best is the rate of its other seeds too. With `measure`, the first run of each causal
+    cell is measured too: a moment of its training, and, exported, the speed and size of its files.
+    Without `out` the folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
@@ -98,7 +112,7 @@ def sweep(
     """
     events = sweep_events(
         corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
-        out=out, registry=registry, **settings,
+        tune_rate=tune_rate, out=out, registry=registry, **settings,
     )  # fmt: skip
     return [event for event in events if isinstance(event, Row)]
 
@@ -109,6 +123,7 @@ def sweep_events(
     cells: str | Sequence[str],
     seeds: int = 3,
     parameters: int | None = None,
+    tune_rate: bool = False,
     measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
@@ -116,7 +131,7 @@ def sweep_events(
     **settings: Any,
 ) -> Iterator[SweepEvent]:
     """`sweep`, event by event: for each run a Turn, then the events of its training, if it has not
-    ended before, then its Row."""
+    ended before, then its Row, or Tried where the run is one of those that look for the rate."""
     registry = registry or load_registry()
     specs = choose_cells(cells, registry)
     if "cell" in settings:
@@ -132,9 +147,11 @@ def sweep_events(
     for spec in specs:
         spec.parse_options(config.model.options)
     path = Path(out) if out is not None else _default_folder(config)
-    given = _given(config, parameters)
+    given = _given(config, parameters, tune_rate)
     alike, rows = _sweep_before(path, given)
     data = read_dataset(config.data, registry)
+    if tune_rate and not len(data.held_out):
+        raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
     if join_processes(config.training.device) is not ALONE:
         raise UsageError("a sweep trains in one process; start it without torchrun.")
     if alike is None:
@@ -149,57 +166,123 @@ def sweep_events(
             chosen=_chosen(decided, given),
             rate_multiplier=rate_multiplier_of(decided, registry),
         )
-    shared = {**settings, **alike.chosen}
-    model = RunConfig.build(shared, recipe).model
-
-    def train(spec: CellSpec, seed: int, folder: Path) -> Iterator[Started | Event]:
-        if not (folder / CONFIG).is_file():
-            own = {**shared, "cell": spec.name, "seed": seed}
-            if given["learning_rate"] is None:
-                own["learning_rate"] = multiplied_rate(spec.learning_rate, alike.rate_multiplier)
-            if parameters is not None:
-                own["hidden"] = largest_hidden(
-                    parameters, model, spec, data.tokenizer.vocab_size, registry
-                )
-            yield from train_events(recipe=recipe, out=folder, registry=registry, **own)
-        elif not read_record(folder).finished:
-            yield from resume_events(folder, registry)
-
+    vocab_size = data.tokenizer.vocab_size
+    runs = _Runs(registry, recipe, settings, given, alike, vocab_size, path, rows)
     first = config.training.seed
-    turns = [(spec, seed) for spec in specs for seed in range(first, first + seeds)]
+    pairs = list(itertools.product(specs, range(first, first + seeds)))
+    factors: dict[str, float] = {}
     with new_folder(path):
-        for number, (spec, seed) in enumerate(turns, 1):
-            folder = path / f"{spec.name}-seed{seed}"
-            yield Turn(number, len(turns), spec.name, seed, folder)
-            try:
-                with closing(train(spec, seed, folder)) as events:  # type: ignore[type-var]
-                    for event in events:
-                        if isinstance(event, Started):
-                            _write_alike(path, alike)
-                        yield event
-                row = _read_row(folder, spec, registry)
-                if before := rows.get((spec.name, seed)):
-                    row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
-                if measure and spec.causal and seed == first and not is_measured(row):
-                    row = row.model_copy(update={**measure_run(folder, registry)})
-            except (CorpusError, ProviderError):  # the other runs would meet the same
-                raise
-            except Exception as error:
-                name = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
-                row = Row(
-                    cell=spec.name,
-                    seed=seed,
-                    causal=spec.causal,
-                    run=folder.name,
-                    error=name + one_line(error),
-                )
-            if rows.get((spec.name, seed)) != row or not (path / PICTURE).exists():
-                rows[spec.name, seed] = row
-                _write_alike(path, alike)
-                in_order = [rows[key] for key in sorted(rows)]
-                write_rows(in_order, path / TABLE)
-                draw_sweep(in_order, path / PICTURE)
+        for number, (spec, seed) in enumerate(pairs, 1):
+            turn = Turn(number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}")
+            if tune_rate and seed == first:
+                factors[spec.name] = yield from runs.best_factor(turn)
+            turn = _at(turn, factors.get(spec.name, 1.0))
+            row = yield from runs.row(turn, measure and spec.causal and seed == first)
+            runs.keep(row)
             yield row
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of a sweep, and how one is made."""
+
+    registry: Registry
+    recipe: str | None
+    settings: dict[str, Any]
+    given: dict[str, Any]
+    alike: _Alike
+    vocab_size: int
+    path: Path
+    rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
+
+    def best_factor(self, turn: Turn) -> Generator[SweepEvent, None, float]:
+        """Tries rates for the cell, and gives back what the best is of the usual one."""
+        found: dict[float, float] = {}
+
+        def bits_at(factor: float) -> Generator[SweepEvent, None, float]:
+            row = yield from self.row(_at(turn, factor))
+            yield Tried(row)
+            bits = row.held_out_bits_per_char
+            found[factor] = math.inf if bits is None else bits
+            return found[factor]
+
+        best = yield from bits_at(1.0)
+        for step in (2.0, 0.5) if best < math.inf else (0.5,):  # what diverged wants less
+            factor = step
+            while 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+                bits = yield from bits_at(factor)
+                if bits >= best < math.inf:
+                    break
+                best, factor = bits, factor * step
+            if best < found[1.0]:
+                break
+        return min(found, key=found.__getitem__)
+
+    def row(self, turn: Turn, measured: bool = False) -> Generator[SweepEvent, None, Row]:
+        """Trains the run, if it has not ended before, and reads its row."""
+        spec = self.registry.cells[turn.cell]
+        yield turn
+        try:
+            with closing(self._train(turn, spec)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if isinstance(event, Started):
+                        _write_alike(self.path, self.alike)
+                    yield event
+            row = _read_row(turn.folder, spec, self.registry)
+            before = self.rows.get((turn.cell, turn.seed))
+            if before is not None and before.run == row.run:
+                row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
+            if measured and not is_measured(row):
+                row = row.model_copy(update={**measure_run(turn.folder, self.registry)})
+            return row
+        except (CorpusError, ProviderError):  # the other runs would meet the same
+            raise
+        except Exception as error:
+            name = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
+            return Row(
+                cell=spec.name,
+                seed=turn.seed,
+                causal=spec.causal,
+                run=turn.folder.name,
+                error=name + one_line(error),
+            )
+
+    def _train(self, turn: Turn, spec: CellSpec) -> Iterator[Started | Event]:
+        if not (turn.folder / CONFIG).is_file():
+            own = {**self.settings, **self.alike.chosen, "cell": spec.name, "seed": turn.seed}
+            rate = self.given["learning_rate"]
+            if rate is None:
+                rate = multiplied_rate(spec.learning_rate, self.alike.rate_multiplier)
+            own["learning_rate"] = rate * turn.factor
+            if (parameters := self.given["parameters"]) is not None:
+                model = RunConfig.build(own, self.recipe).model
+                own["hidden"] = largest_hidden(
+                    parameters, model, spec, self.vocab_size, self.registry
+                )
+            yield from train_events(
+                recipe=self.recipe, out=turn.folder, registry=self.registry, **own
+            )
+        elif not read_record(turn.folder).finished:
+            yield from resume_events(turn.folder, self.registry)
+
+    def keep(self, row: Row) -> None:
+        """Puts the row into the table and the picture."""
+        key = row.cell, row.seed
+        if self.rows.get(key) == row and (self.path / PICTURE).exists():
+            return
+        self.rows[key] = row
+        _write_alike(self.path, self.alike)
+        in_order = [self.rows[key] for key in sorted(self.rows)]
+        write_rows(in_order, self.path / TABLE)
+        draw_sweep(in_order, self.path / PICTURE)
+
+
+def _at(turn: Turn, factor: float) -> Turn:
+    """The turn with another factor, and a folder that tells it."""
+    if factor == 1.0:
+        return turn
+    folder = turn.folder.with_name(f"{turn.folder.name}-rate-x{factor:g}")
+    return replace(turn, factor=factor, folder=folder)
 
 
 def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
@@ -213,56 +296,6 @@ def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpe
             raise UnknownNameError("cell", pattern, registry.cells, "`zoo cells`")
         chosen.update(found)
     return [registry.cells[name] for name in registry.cells if name in chosen]
-
-
-def largest_hidden(
-    parameters: int, config: ModelConfig, spec: CellSpec, vocab_size: int, registry: Registry
-) -> int:
-    """The largest hidden size with which the model that `config` describes, with this cell, has at
-    most so many parameters. Sizes that the cell refuses (by UsageError or ValueError) are passed
-    over. UsageError if there is none."""
-    counts, refused = {0: 0}, dict[int, Exception]()
-
-    def taken(size: int) -> int:
-        """The largest size up to `size` that the cell takes; 0 if it takes none."""
-        while size not in counts:
-            if size not in refused:
-                try:
-                    model = _with_cell(config, spec, size)
-                    counts[size] = count_parameters(model, vocab_size, registry)
-                    break
-                except (UsageError, ValueError) as error:
-                    refused[size] = error
-            size -= 1
-        return size
-
-    above = 1
-    while counts[taken(above)] <= parameters and above < MOST_HIDDEN:
-        above *= 2
-
-    def largest_of(sizes: range) -> int:
-        found = bisect_right(sizes, parameters, key=lambda size: counts[taken(size)])
-        return sizes[found - 1] if found else 0
-
-    # where heads divide the hidden size, a larger one may have fewer parameters: counts surely grow
-    # along multiples of 64, and after the last of these the sizes are looked at one by one
-    begin = largest_of(range(ROUND, above + 1, ROUND))
-    near = map(taken, (largest_of(range(1, above + 1)), *range(begin, begin + ROUND)))
-    size = max(size for size in near if counts[size] <= parameters)
-    if size == 0 and len(counts) == 1:
-        raise refused[above]
-    if size == 0:
-        least = min(counts.keys() - {0})
-        raise UsageError(
-            f"with hidden={least}, its least, {spec.name} has {counts[least]:,} parameters, and "
-            f"not {parameters:,}."
-        )
-    return size
-
-
-def _with_cell(config: ModelConfig, spec: CellSpec, hidden: int) -> ModelConfig:
-    changes = {"cell": spec.name, "hidden": hidden, "mask_token": not spec.causal}
-    return ModelConfig.checked(**{**config.model_dump(), **changes})
 
 
 def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
@@ -286,8 +319,9 @@ class _Alike(Settings):
     rate_multiplier: float = 1.0
 
 
-def _given(config: RunConfig, parameters: int | None) -> dict[str, Any]:
+def _given(config: RunConfig, parameters: int | None, tune_rate: bool) -> dict[str, Any]:
     given: dict[str, Any] = {"recipe": config.recipe, "parameters": parameters}
+    given["tune_rate"] = tune_rate or None  # which is what an older sweep.json has for it
     for name, section in setting_owners().items():
         settings = getattr(config, section)
         fixed = name in settings.model_fields_set or config.recipe is not None
@@ -327,8 +361,8 @@ def _sweep_before(
     for name, value in given.items():
         if (other := before.given.get(name)) != value:
             raise RunError(
-                f"the runs in {path} have {_told(name, other)}, and not {_told(name, value)}; "
-                f"choose another --out."
+                f"the runs in {path} have {_told(name, other)}, this command has "
+                f"{_told(name, value)}; choose another --out."
             )
     return before, {(row.cell, row.seed): row for row in read_rows(path / TABLE)}
 
@@ -354,6 +388,7 @@ def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
         tokens=last["tokens"],
         seconds=last["seconds"],
         tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
+        learning_rate=record.config.training.learning_rate,
         held_out_bits_per_char=record.best("held_out_bits_per_char"),
         train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
         run=folder.name,

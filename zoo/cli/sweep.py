@@ -36,6 +36,9 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--parameters", callback=_count, metavar="N",
               help="Instead of --hidden: for each cell the largest hidden size with which the "
               "model has at most N parameters (200000, 200k, 1.5M).")  # fmt: skip
+@click.option("--tune-rate", is_flag=True,
+              help="Train the first seed of each cell at several learning rates, by factors of two "
+              "for as long as that helps, and take the best for all its seeds.")  # fmt: skip
 @click.option("--measure", is_flag=True,
               help="Measure the first run of each cell too, on the machine as it then is: the "
               "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip
@@ -59,7 +62,7 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     from zoo.cli.progress import close_view, open_view
     from zoo.experiment import Started
     from zoo.sweep_table import TABLE, Row
-    from zoo.sweeping import PICTURE, Turn, sweep_events
+    from zoo.sweeping import PICTURE, Tried, Turn, sweep_events
 
     if pairs:
         settings["options"] = parse_pairs(pairs)
@@ -71,11 +74,15 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                 if isinstance(event, Turn):
                     folder = event.folder.parent
                     run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
-                elif isinstance(event, Row):
+                    if event.factor != 1:
+                        run += f", rate × {event.factor:g}"
+                elif isinstance(event, Row | Tried):
                     close_view(view)
                     view = None
-                    rows.append(event)
-                    note(f"{run}: {_outcome(event)}")
+                    row = event if isinstance(event, Row) else event.row
+                    if row is event:
+                        rows.append(row)
+                    note(f"{run}: {_outcome(row)}")
                 else:
                     if isinstance(event, Started):
                         parameters = event.run.model.parameter_count()

@@ -3,6 +3,7 @@ against their papers' equations in NumPy, step by step in float64."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import warnings
 from pathlib import Path
@@ -199,6 +200,38 @@ def test_sru_is_its_equations(peephole: bool, inputs: int) -> None:
         c = f * c + (1 - f) * (x_t @ w["W"])
         wanted.append(r * c + (1 - r) * skip * α if peephole else r * np.tanh(c) + (1 - r) * skip)
     agree(cell, x, state, np.stack(wanted), c)
+
+
+@pytest.fixture
+def authors_sru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The package of SRU's authors. On import it compiles kernels, of which only the inference of
+    its scripted functions has need; what it calls naive is PyTorch alone."""
+    monkeypatch.setattr("torch.utils.cpp_extension.load", lambda *_, **__: None)
+    monkeypatch.setattr("torch.jit.script", lambda function: function)
+    return importlib.import_module("sru")
+
+
+@pytest.mark.parametrize("inputs", [INPUTS, H])
+@pytest.mark.parametrize("peephole", [False, True])
+@pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
+def test_sru_is_that_of_its_authors(peephole: bool, inputs: int, authors_sru: ModuleType) -> None:
+    """Given our weights: its matrices are interleaved by unit, and its α is within the fourth."""
+    cell = build("sru", inputs, peephole=peephole, highway_bias=-1.5)
+    (x, state), w = draw(cell), dict(cell.named_parameters())
+    theirs = authors_sru.SRUCell(
+        inputs, H, highway_bias=-1.5, use_tanh=not peephole, v1=not peephole, rescale=peephole
+    ).double()
+    matrices = [w["W"], w["W_f"], w["W_r"]]
+    if inputs != H:
+        matrices.append(w["W_x"] * (1 + 2 * np.exp(-1.5)) ** 0.5 if peephole else w["W_x"])
+    with torch.no_grad():
+        theirs.weight.copy_(torch.stack(matrices, -1).flatten(1))
+        theirs.bias.copy_(torch.cat([w["b_f"], w["b_r"]]))
+        if peephole:
+            theirs.scale_x.copy_(torch.tensor(1 + 2 * np.exp(-1.5)).sqrt())  # it was in float32
+            theirs.weight_c.copy_(torch.cat([w["v_f"], w["v_r"]]))
+    y, c = theirs(x, state.c)  # gradients on: without, it calls a kernel
+    agree(cell, x, state, y.detach().numpy(), c.detach().numpy())
 
 
 def test_sru_begins_with_the_variance_of_its_input() -> None:

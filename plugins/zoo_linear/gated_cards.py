@@ -105,7 +105,7 @@ GATED: tuple[CellSpec, ...] = (
             ),
             state=(MEMORY,),
             parallel=True,
-            checked_against="the equations in NumPy",
+            checked_against="SRUCell of the authors' package sru",
             notes="Without peepholes it is the unit of 2017, which is linear in c and so parallel; "
             "peephole=true is that of EMNLP 2018, which is not and runs step by step, with "
             "α = √(1 + 2 exp(highway_bias)). Where the input's size is not the hidden state's, "

@@ -125,6 +125,8 @@ def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) 
     assert "the text has no gap; write '_'" in capsys.readouterr().err
     assert zoo_run(["fill", str(seeing.path), "a_b", "--gap", "__"]) == 2
     assert "must be one character" in capsys.readouterr().err
+    with pytest.raises(zoo.UsageError, match="top must be at least 1"):
+        zoo.fill(seeing.path, "a_b", top=0)
 
 
 def test_a_gap_sees_both_sides(trained: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -18,6 +19,7 @@ import torch
 import zoo
 from zoo.artifact import ArtifactInfo, StateEntry
 from zoo.errors import ArtifactError, ProviderError, RunError, UnknownNameError, VerificationError
+from zoo.exporter import training_facts
 from zoo.model import ModelStepper
 from zoo.proof import Proof, prove_step, relative_difference
 from zoo_ort.container import read_metadata
@@ -256,6 +258,21 @@ def test_a_file_that_fails_its_proof_is_not_published(
     with pytest.raises(VerificationError, match=r"step.onnx was not written: logits differs by"):
         zoo.export(fox_run, out="here/there")
     assert not Path("here").exists()
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 3)])
+def test_a_file_says_how_its_own_weights_were_judged(
+    trained: Callable[..., zoo.Run], keep: str, epoch: int
+) -> None:
+    run = trained(epochs=3, keep=keep)
+    shutil.copytree(run.path, "run")
+    lines = [{"epoch": n, "tokens": n * 100, "train_perplexity": 9.0 - n,
+              "held_out_perplexity": 2**bits, "held_out_bits_per_token": bits}
+             for n, bits in ((1, 3.0), (2, 2.0), (3, 2.5))]  # fmt: skip
+    Path("run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = training_facts(zoo.load("run"))
+    assert (facts.epochs, facts.tokens) == (epoch, epoch * 100)
+    assert facts.held_out_perplexity == lines[epoch - 1]["held_out_perplexity"]
 
 
 def test_export_does_not_touch_the_model(fox_run: zoo.Run) -> None:

@@ -11,9 +11,9 @@ import torch
 
 import zoo
 from zoo.config import Sampling
-from zoo.errors import RunError, UsageError, ZooError
+from zoo.errors import RunError, UsageError, VerificationError, ZooError
 from zoo.model import ModelStepper
-from zoo.position import Position
+from zoo.position import Position, Stops
 from zoo.proof import Difference, compare_texts, free_gap
 
 
@@ -104,6 +104,19 @@ def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
     position.feed(np.array([1]))
     with pytest.raises(ZooError, match="logits are not finite"):
         next(position.write(5, Sampling()))
+    # the graph that chooses tokens itself gives back no logits to look at
+    with pytest.raises(VerificationError, match="the model's logits are not finite at step 0"):
+        zoo.export(broken, graph="generate", out="files")
+    assert not list(Path().glob("files/*"))
+
+
+def test_a_string_to_stop_at_may_stand_alone(fox_run: zoo.Run) -> None:
+    tokenizer = fox_run.tokenizer
+    written = tokenizer.encode("the dog").tolist()
+    assert [Stops("dog", tokenizer).hit(written[:end]) for end in (5, 6, 7)] == [False, False, True]
+    assert Stops(np.array(written[:1]), tokenizer).hit(written[:1])
+    with pytest.raises(UsageError, match="strings and numbers of tokens"):
+        Stops([1.5], tokenizer)
 
 
 def test_sources_that_are_nothing() -> None:

@@ -62,9 +62,7 @@ def open_on(path: Path, provider: str, graphs: bool = True) -> DeviceEngine:
         assert isinstance(engine, DeviceEngine)
         assert engine.session.get_providers()[0] == "CUDAExecutionProvider"
         if not graphs:
-            return DeviceEngine(
-                engine.session, artifact.info, lambda: None, path.read_bytes(), "cuda", False
-            )
+            return DeviceEngine(engine.session, artifact.info, path.read_bytes(), "cuda", False)
     return engine
 
 

@@ -338,9 +338,12 @@ def test_long_prompts_are_read_by_the_sequence_beside(
     assert zoo.generate(folder / "generate.onnx", prompt, length=20, temperature=1.0) == wanted
     assert steps == [20]
     assert len(prompt) > LONG
-    # a sequence graph of another model is not asked
+    # another model's sequence graph is not asked, nor is what only has its name
     other = tmp_path / "sequence.onnx"
-    other.write_bytes((exported("gru", layers=1) / "sequence.onnx").read_bytes())
+    for neighbour in (exported("gru", layers=1) / "sequence.onnx", folder / "step.onnx"):
+        other.write_bytes(neighbour.read_bytes())
+        assert zoo.generate(lonely, prompt, length=20, temperature=1.0) == wanted
+    other.write_text("notes")
     assert zoo.generate(lonely, prompt, length=20, temperature=1.0) == wanted
 
 
@@ -482,9 +485,7 @@ def test_the_loop_that_stays_on_a_device(exported: Callable[..., Path]) -> None:
     """The buffers and bindings of CUDA, on the CPU: it writes what the step loop writes."""
     path = exported("lstm") / "step.onnx"
     source = zoo.open_source(path)
-    device = DeviceEngine(
-        source.engine.session, source.info, lambda: None, path.read_bytes(), "cpu"
-    )
+    device = DeviceEngine(source.engine.session, source.info, path.read_bytes(), "cpu")
     rng = np.random.default_rng(0)
     for batch_size in (1, 3, 1):
         states = [engine.init_state(batch_size) for engine in (device, source.engine)]

@@ -83,6 +83,12 @@ def test_a_sensor_stream_against_pytorch_and_the_reference_evaluator() -> None:
     assert stepper.state_to_arrays(found_state)["count"].tolist() == [60] * streams
 
 
+def test_a_state_that_is_learned() -> None:
+    module, inputs, state = make()
+    learned = state._replace(h=nn.Parameter(state.h))
+    assert export_step(module, inputs, learned, "learned.onnx").proof.difference < 1e-5
+
+
 def test_one_input_and_a_bare_tensor_as_state() -> None:
     class Leaky(nn.Module):
         def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +127,9 @@ def test_what_is_refused() -> None:
         export_step(module, inputs, state, "x.onnx", input_names=["readings"])
     with pytest.raises(UsageError, match="rows of the state before the first step must be equal"):
         export_step(module, inputs, state._replace(h=torch.randn(8, 16)), "x.onnx")
+
+    with pytest.raises(UsageError, match="must return .*: Sizes of tensors must match"):
+        export_step(module, (inputs[0][:, :1], inputs[1]), state, "x.onnx")
 
     class Grows(nn.Module):
         def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

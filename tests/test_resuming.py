@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -178,7 +179,10 @@ def test_what_resume_refuses(text_file: Path, capsys: pytest.CaptureFixture[str]
     for content, message in (
         (saved[:1000], "is damaged"),
         (saved.replace(b"step", b"stop"), "is damaged"),
+        (saved.replace(rb"train_perplexity\"", rb"train_perplexitx\""), "is damaged"),
+        (re.sub(rb'(samples.txt\\":)\d', rb"\1-", saved), "is damaged"),
     ):
+        assert content != saved
         Path("r/training.safetensors").write_bytes(content)
         with pytest.raises(RunError, match=message):
             list(resume_events("r"))
@@ -189,6 +193,21 @@ def test_what_resume_refuses(text_file: Path, capsys: pytest.CaptureFixture[str]
     Path("r/training.safetensors").unlink()
     with pytest.raises(RunError, match="cannot be resumed: it has no training"):
         list(resume_events("r"))
+
+
+def test_resuming_shortens_the_runs_own_files_alone(text_file: Path) -> None:
+    """A folder from a stranger may name other files; and a file that a power cut made shorter than
+    it was is not filled up."""
+    events = zoo.train_events(str(text_file), out="r", **{**SIZES, "epochs": 3})
+    assert any(isinstance(event, Report) for event in events)
+    events.close()
+    Path("precious").write_text("years of work")
+    saved = Path("r/training.safetensors").read_bytes()
+    Path("r/training.safetensors").write_bytes(saved.replace(b"samples.txt", b"../precious"))
+    Path("r/metrics.jsonl").write_text("")
+    list(resume_events("r"))
+    assert Path("precious").read_text() == "years of work"
+    assert zoo.load("r").metrics()[0]["step"] == 2 * SIZES["report_every"]
 
 
 def test_a_full_disk_leaves_the_save_before(

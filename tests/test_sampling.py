@@ -107,7 +107,12 @@ def test_margin_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"), ({"top_k": -1}, "top_k")],
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1e-46}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+    ],
 )
 def test_settings_out_of_bounds(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):

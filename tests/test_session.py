@@ -85,6 +85,10 @@ def test_the_state_belongs_to_the_last_piece_taken(source: zoo.Source) -> None:
     assert one.snapshot() == other.snapshot()
 
 
+def text_as_array(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
 def test_what_a_session_refuses(source: zoo.Source, trained: object) -> None:
     session = zoo.Session(source)
     with pytest.raises(UsageError, match="feed some text before sampling"):
@@ -103,9 +107,19 @@ def test_what_a_session_refuses(source: zoo.Source, trained: object) -> None:
         session.restore(other.snapshot())
     from safetensors.numpy import load, save
 
-    foreign = {**load(before), "last_token": np.array([1000])}
-    with pytest.raises(ZooError, match="its last token is not in this one's"):
-        session.restore(save(foreign))
+    whole = load(before)
+    state_name = next(name for name in whole if name.startswith("layer0"))
+    for name, array, message in (
+        ("last_token", np.array([1000]), "its last token is not in this one's"),
+        ("last_token", np.array([np.inf]), "its last token is not in this one's"),
+        (state_name, np.full_like(whole[state_name], np.nan), "numbers that are not finite"),
+        ("random", text_as_array("[" * 100_000), "the snapshot is damaged: RecursionError"),
+        ("random", text_as_array(whole["random"].tobytes().decode().replace(
+            '"has_uint32": ', f'"has_uint32": {2**40}')), "the snapshot is damaged: Overflow"),
+    ):  # fmt: skip
+        assert name in whole
+        with pytest.raises(ZooError, match=message):
+            session.restore(save({**whole, name: array}))
     assert session.snapshot() == before
     with pytest.raises(NoStepError, match="sees the whole sequence at once"):
         zoo.Session(trained("bidirectional", epochs=1).path)
@@ -140,6 +154,11 @@ def test_a_state_goes_to_safetensors_and_back(trained: object, tmp_path: Path) -
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     with pytest.raises(ZooError, match="of another model"):
         from_safetensors(trained("rnn").model.init_state(1), to_safetensors(state))
+    uneven = (state[0], state[1]._replace(c=state[1].c[:2]))
+    without_rows = (state[0], state[1]._replace(c=torch.tensor(1.0)))
+    for wrong in (uneven, without_rows):
+        with pytest.raises(ZooError, match="of another model"):
+            from_safetensors(model.init_state(1), to_safetensors(wrong))
     with pytest.raises(ZooError, match="the saved state is damaged"):
         from_safetensors(model.init_state(1), b"nonsense")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -184,6 +185,24 @@ def test_stopping_early_keeps_what_was_learned(text_file: Path) -> None:
     run = zoo.load("r")
     assert len(run.metrics()) == 1
     assert zoo.generate(run.path, "the", length=5).startswith("the")
+
+
+@pytest.mark.parametrize("batches", ["sequential", "random"])
+def test_events_go_on_where_they_were(text_file: Path, batches: str) -> None:
+    """Stopped within an epoch and asked again, a trainer reads the rest of its windows."""
+
+    def weights(steps: int) -> dict[str, torch.Tensor]:
+        model, data, config = small(text_file, batches=batches)
+        trainer, looks = Trainer(model, data, config, "a"), itertools.count(1)
+        list(trainer.events(lambda: next(looks) == steps))
+        assert trainer.finished == (steps == 0)
+        list(trainer.events())
+        assert trainer.finished
+        return model.state_dict()
+
+    undisturbed = weights(0)
+    for name, leaf in weights(7).items():
+        assert torch.equal(leaf, undisturbed[name])
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -208,7 +208,7 @@ class Sampling(Settings):
     )
     top_p: float = Field(
         1.0,
-        gt=0,
+        ge=1e-30,  # what float32 takes for 0 would leave no token
         le=1,
         description="Choose among the most likely tokens that together have this probability.",
     )

@@ -163,15 +163,20 @@ def fingerprint(model: LanguageModel) -> str:
 
 
 def training_facts(run: Run) -> TrainingFacts:
-    """Where a run's weights come from, by its config and its last line of metrics."""
-    last = (run.metrics() or [{}])[-1]
+    """Where a run's weights come from, by its config and the line of metrics that is theirs."""
+    lines = run.metrics() or [{}]
+    judged = [line for line in lines if line.get("held_out_bits_per_token") is not None]
+    if judged and run.config.training.keep == "best":
+        kept = min(judged, key=lambda line: line["held_out_bits_per_token"])
+    else:
+        kept = lines[-1]
     return TrainingFacts(
         corpus=run.config.data.corpus,
         prompt=run.prompt,
-        epochs=last.get("epoch"),
-        tokens=last.get("tokens"),
-        train_perplexity=last.get("train_perplexity"),
-        held_out_perplexity=last.get("held_out_perplexity"),
+        epochs=kept.get("epoch"),
+        tokens=kept.get("tokens"),
+        train_perplexity=kept.get("train_perplexity"),
+        held_out_perplexity=kept.get("held_out_perplexity"),
     )
 
 

@@ -58,6 +58,8 @@ def fill(
     assert isinstance(source.engine, Scorer)
     if source.engine.mask_token is None:
         raise UsageError("this model was trained without gaps and cannot fill them.")
+    if top < 1:
+        raise UsageError("top must be at least 1.")
     if len(gap) != 1 or gap not in text:
         raise UsageError(
             f"the text has no gap; write {gap[:1] or GAP!r} for each token to fill in."

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from zoo.batches import Window
 from zoo.model import LanguageModel
-
-MASKED_SHARE = 0.15
+from zoo.scoring import MASKED_SHARE
 
 
 class Examples(NamedTuple):

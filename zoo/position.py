@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -16,12 +17,19 @@ from zoo.tokenizers import Ids, Tokenizer
 
 
 class Stops:
-    """When to stop writing: at a token of `stop`, or as soon as the text holds a string of it. The
-    token that stops is the last of the text."""
+    """When to stop writing: at a token of `stop`, or as soon as the text holds a string of it, or
+    `stop` itself where that is a string. The token that stops is the last of the text.
 
-    def __init__(self, stop: Sequence[int | str], tokenizer: Tokenizer) -> None:
-        self._tokens = {item for item in stop if isinstance(item, int)}
-        self._strings = [item for item in stop if isinstance(item, str)]
+    UsageError for an empty string, and for what is neither token nor string.
+    """
+
+    def __init__(self, stop: str | Sequence[SupportsIndex | str], tokenizer: Tokenizer) -> None:
+        items = [stop] if isinstance(stop, str) else list(stop)
+        self._strings = [item for item in items if isinstance(item, str)]
+        try:
+            self._tokens = {index(item) for item in items if not isinstance(item, str)}
+        except TypeError:
+            raise UsageError("stop has to hold strings and numbers of tokens.") from None
         if "" in self._strings:
             raise UsageError("a stop string is empty; give at least one character.")
         self._tokenizer = tokenizer

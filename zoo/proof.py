@@ -155,6 +155,7 @@ def prove_generate(
             same = _hand_over(reference, candidate, state)
             written, found = candidate.write(last, same, uniform, sampling)
             logits, state = reference.step(last, state)
+            _require_finite(logits, where)  # the candidate's are not seen
             difference = max(
                 difference,
                 _compare(
@@ -173,6 +174,11 @@ def prove_generate(
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
 
 
+def _require_finite(logits: Logits, where: str) -> None:
+    if not np.isfinite(logits).all():
+        raise VerificationError(f"the model's logits are not finite {where}.")
+
+
 def _judge_tokens(
     wanted: Ids,
     found: Ids,
@@ -186,7 +192,7 @@ def _judge_tokens(
     rows = np.flatnonzero(wanted != found)
     for row in rows:
         gap = margin(logits[row], float(uniform[row]), sampling)
-        if gap > max(tolerance, ROUNDING_TIE):
+        if not gap <= max(tolerance, ROUNDING_TIE):
             raise VerificationError(
                 f"tokens has {found[row]} and should have {wanted[row]}, which was clear by "
                 f"{gap:.2g}, {where}."
@@ -331,13 +337,16 @@ def free_gap(
 
     Half of the rows read what `single` itself draws at temperature 1, which is how the model is
     used; the other half read random tokens, as a prompt may be anything.
+
+    VerificationError for a model whose logits are not finite.
     """
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, single.vocab_size, 2 * FREE_ROWS)
     states = [single.init_state(len(tokens)), double.init_state(len(tokens))]
     gap = 0.0
-    for _ in range(steps):
+    for step in range(steps):
         logits, states[0] = single.step(tokens, states[0])
+        _require_finite(logits, f"at step {step}")
         _, states[1] = double.step(tokens, states[1])
         found, wanted = single.state_to_arrays(states[0]), double.state_to_arrays(states[1])
         gap = max([gap, *(relative_difference(wanted[name], found[name]) for name in wanted)])

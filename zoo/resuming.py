@@ -9,10 +9,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -29,6 +28,7 @@ from zoo.snapshots import Snapshot, TrainingPlace
 from zoo.trainer import Trainer
 
 TRAINING = "training.safetensors"
+APPENDED = METRICS, SAMPLES  # what training appends to
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,16 +36,15 @@ class Saved(Settings):
     """What stands beside the tensors of `training.safetensors`: enough, with them, to go on.
 
     `metrics` is the last line of them and `best` that of the best weights; `text` is the SHA-256 of
-    the tokens that are trained on; `sizes` are those of the files that training appends to, in
-    bytes.
+    the tokens that are trained on; `sizes` are those of the files in APPENDED, in bytes.
     """
 
     format: int = Field(1, ge=1, le=1)
     place: TrainingPlace
-    metrics: dict[str, Any] | None
-    best: dict[str, Any] | None
+    metrics: Metrics | None
+    best: Metrics | None
     text: str
-    sizes: dict[str, int]
+    sizes: dict[str, Annotated[int, Field(ge=0)]]
 
 
 def save_training(trainer: Trainer, run: Run, data: Dataset) -> None:
@@ -62,12 +61,12 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     them."""
     saved = Saved(
         place=snapshot.place,
-        metrics=None if snapshot.last is None else asdict(snapshot.last),
-        best=None if snapshot.best is None else asdict(snapshot.best),
+        metrics=snapshot.last,
+        best=snapshot.best,
         text=_fingerprint(data),
         sizes={
             name: (run.path / name).stat().st_size if (run.path / name).exists() else 0
-            for name in (METRICS, SAMPLES)
+            for name in APPENDED
         },
     )
     content = save(
@@ -98,14 +97,18 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPlace
         raise RunError(
             f"{run.path} was trained on another text than {run.config.data.corpus} is now."
         )
-    last, best = (None if line is None else Metrics(**line) for line in (saved.metrics, saved.best))
-    trainer.restore(Snapshot(tensors, saved.place, last, best))
+    trainer.restore(Snapshot(tensors, saved.place, saved.metrics, saved.best))
     if trainer.processes.first:
         _remove_unfinished(run.path)
-    for name, size in saved.sizes.items():
-        if trainer.processes.first and (run.path / name).exists():
-            os.truncate(run.path / name, size)
+        for name in APPENDED:  # and no other that the file may name
+            _cut_off(run.path / name, saved.sizes.get(name, 0))
     return saved.place
+
+
+def _cut_off(path: Path, size: int) -> None:
+    """Shortens the file to `size` bytes; one that lost more than that to a power cut stays."""
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -86,7 +86,7 @@ class Session:
         try:
             arrays: Arrays = load(snapshot)
             random = json.loads(arrays.pop(RANDOM).tobytes())
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
         last = arrays.pop(LAST, None)
         wanted = _form(engine.state_to_arrays(engine.init_state(1)))
@@ -95,12 +95,15 @@ class Session:
                 f"the snapshot is of another model: its state is {_form(arrays)}, "
                 f"and this one's is {wanted}."
             )
-        token = None if last is None else int(last.flat[0]) if last.size == 1 else -1
+        if not all(np.isfinite(leaf).all() for leaf in arrays.values()):
+            raise ZooError("the snapshot is damaged: its state has numbers that are not finite.")
+        is_token = last is not None and last.size == 1 and last.dtype.kind == "i"
+        token = None if last is None else int(last.flat[0]) if is_token else -1
         if token is not None and not 0 <= token < engine.vocab_size:
             raise ZooError("the snapshot is of another model: its last token is not in this one's.")
         try:
             self._position.restore(engine.state_from_arrays(arrays), token, random)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
         self._fed = token is not None
 

@@ -110,7 +110,9 @@ def from_safetensors(like: TreeT, content: bytes) -> TreeT:
     except SafetensorError as error:
         raise ZooError(f"the saved state is damaged: {error}") from None
     wanted = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(like)}  # type: ignore[arg-type]
-    if {name: (leaf.shape[1:], leaf.dtype) for name, leaf in leaves.items()} != wanted:
+    rows = {tuple(leaf.shape[:1]) for leaf in leaves.values()}
+    found = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in leaves.items()}
+    if found != wanted or len(rows) > 1 or () in rows:
         raise ZooError(
             f"the saved state is of another model: it has {sorted(leaves)}, and this model's has "
             f"{sorted(wanted)}, or other shapes."

@@ -153,6 +153,7 @@ class Trainer:
     def _rest_of_epoch(self) -> Iterator[Window]:
         """The windows of the epoch that have not been read."""
         config = self._config
+        self._rng.bit_generator.state = self._place.epoch_random
         cut = BATCHES[config.batches](self._tokens, config.batch_size, config.steps, self._rng)
         return islice(cut, self._place.window, None)
 
@@ -352,7 +353,7 @@ class Trainer:
                 leaves = [parts["state"][name][self._rows] for name, _ in named_leaves(like)]
                 self._state = unflatten(like, [leaf.to(self._device) for leaf in leaves])
             self._restore_random(parts["random"], place)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
         self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
         self._meter = Meter(place.meter_began, self._device)

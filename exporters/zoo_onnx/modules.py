@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.artifact import StateEntry
 from zoo.checkpoint import new_folder, write_atomically
 from zoo.engine import Arrays
-from zoo.errors import UsageError, VerificationError
+from zoo.errors import UsageError, VerificationError, one_line
 from zoo.proof import prove_step
 from zoo.state import flatten, map_leaves, named_leaves, unflatten
 from zoo_onnx.exporter import checked, seal
@@ -47,7 +47,9 @@ def export_step(
     Raises UsageError for arguments that do not fit, ZooError for a module that cannot be traced,
     VerificationError for a file that does not compute what the module computes.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    inputs = tuple(value.detach().cpu() for value in given)
+    state = map_leaves(lambda leaf: leaf.detach().cpu(), state)  # it may be learned
     module = deepcopy(module).cpu().eval()
     reference = TorchModule(module, inputs, state, input_names, output_names)
     info = reference.info
@@ -113,9 +115,9 @@ class TorchModule:
                 same = [leaf.shape for leaf in flatten(after)] == [
                     leaf.shape for leaf in flatten(state)
                 ]
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:
                 raise UsageError(
-                    f"module(*inputs, state) must return (output, next state): {error}"
+                    f"module(*inputs, state) must return (output, next state): {one_line(error)}"
                 ) from None
         if not same:
             raise UsageError("the next state must have the shapes of the state that was given.")

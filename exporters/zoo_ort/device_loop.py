@@ -19,7 +19,7 @@ from zoo.config import Sampling
 from zoo.engine import Uniform
 from zoo.sampling import filters
 from zoo.tokenizers import Ids
-from zoo_ort.engines import CHUNK, Beside, State, StepEngine, require_finite
+from zoo_ort.engines import CHUNK, State, StepEngine, require_finite
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
 from zoo_ort.providers import make_session
 
@@ -93,12 +93,11 @@ class DeviceEngine(StepEngine):
         self,
         session: ort.InferenceSession,
         info: ArtifactInfo,
-        beside: Beside,
         content: bytes,
         device: str,
         graphs: bool = True,
     ) -> None:
-        super().__init__(session, info, beside)
+        super().__init__(session, info)
         self._device = device
         self._loop_session = make_session(
             with_choice(content), device, graphs=graphs and device == "cuda"

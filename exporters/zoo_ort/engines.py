@@ -74,7 +74,9 @@ class SessionEngine:
 class StepEngine(SessionEngine, StepLoop):
     """step.onnx: logits come back at every step, and the token is chosen here."""
 
-    def __init__(self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside = lambda: None
+    ) -> None:
         super().__init__(session, info)
         self._beside = beside
 
@@ -93,7 +95,9 @@ class GenerateEngine(SessionEngine):
 
     chunk = CHUNK
 
-    def __init__(self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside = lambda: None
+    ) -> None:
         super().__init__(session, info)
         self._beside = beside
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,6 @@ from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
     INTERFACES,
-    Beside,
     GenerateEngine,
     SequenceEngine,
     SequenceScorer,
@@ -68,7 +68,7 @@ class OnnxRuntime:
         session = open_session(path, as_checked, provider, threads)
         check_interface(path, session, *interface(info))
         return Artifact(
-            engine=self._engine(path, session, info, threads),
+            engine=self._engine(path, as_checked, session, info, threads),
             tokenizer=info.tokenizer,
             prompt=info.training.prompt,
             runs_on=f"ONNX Runtime on {provider_name(session)}",
@@ -109,38 +109,38 @@ class OnnxRuntime:
     def _engine(
         self,
         path: Path,
+        as_checked: tuple[int, ...],
         session: ort.InferenceSession,
         info: ArtifactInfo,
         threads: int,
     ) -> SessionEngine:
         if info.graph == SEQUENCE:
             return (SequenceEngine if info.causal else SequenceScorer)(session, info)
-        provider = provider_name(session).lower()
-        beside = self._find_beside(path, info, provider, threads)
+        if session.get_providers()[0] == CUDA:
+            content = path.read_bytes()
+            require_same(path, as_checked)
+            return DeviceEngine(session, info, content, provider_name(session).lower())
+        beside = cache(partial(self._sequence_beside, path, info, threads))
         if info.graph == GENERATE:
             return GenerateEngine(session, info, beside)
-        if session.get_providers()[0] == CUDA:
-            return DeviceEngine(session, info, beside, path.read_bytes(), provider)
         return StepEngine(session, info, beside)
 
-    def _find_beside(self, path: Path, info: ArtifactInfo, provider: str, threads: int) -> Beside:
-        """Finds, when it is first asked, the sequence graph in the same folder that is of the same
-        weights and precision. It reads long prompts; without it they are read step by step."""
-        found: list[SequenceEngine | None] = []
-
-        def beside() -> SequenceEngine | None:
-            if not found:
-                other = path.with_name(path.name.replace(info.graph, SEQUENCE, 1))
-                found.append(None)
-                if other != path and other.is_file():
-                    artifact = self.open(other, provider, threads)
-                    same = (artifact.info.weights, artifact.info.precision)
-                    if same == (info.weights, info.precision) and info.weights:
-                        assert isinstance(artifact.engine, SequenceEngine)
-                        found[0] = artifact.engine
-            return found[0]
-
-        return beside
+    def _sequence_beside(
+        self, path: Path, info: ArtifactInfo, threads: int
+    ) -> SequenceEngine | None:
+        """The sequence graph in the same folder that is of the same weights and precision; None
+        where there is none that can be opened. It reads long prompts on the CPU; without it they
+        are read step by step."""
+        other = path.with_name(path.name.replace(info.graph, SEQUENCE, 1))
+        if other == path or not other.is_file():
+            return None
+        try:
+            artifact = self.open(other, "cpu", threads)
+        except ArtifactError:
+            return None
+        same = (artifact.info.weights, artifact.info.precision) == (info.weights, info.precision)
+        engine = artifact.engine
+        return engine if isinstance(engine, SequenceEngine) and same and info.weights else None
 
 
 def describe_file(
@@ -172,9 +172,14 @@ def open_session(
         raise
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise ArtifactError(f"ONNX Runtime cannot open {path}: {one_line(error)}") from None
+    require_same(path, as_checked)
+    return session
+
+
+def require_same(path: Path, as_checked: tuple[int, ...]) -> None:
+    """ArtifactError for a file that is no longer the one that was checked."""
     if _identity(path) != as_checked:
         raise ArtifactError(f"{path} changed while it was opened; open it again.")
-    return session
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -131,7 +131,7 @@ class PartsAsSlices(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is Tensor.chunk and args[2:] in ((), (0,)):
+        if func is Tensor.chunk and args[2:] in ((), (0,)) and not kwargs:
             whole, parts = args[:2]
             size = whole.shape[0] // parts
             return tuple(whole[part * size : (part + 1) * size] for part in range(parts))

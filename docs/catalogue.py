@@ -102,9 +102,7 @@ def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
         _dataflow(spec),
         "| state | shape | |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{field.name}` | `[{', '.join(('batch', *field.shape))}]` "
-            f"| {_markdown(field.meaning)} |"
-            for field in card.state
+            f"| `{field.name}` | `{field}` | {_markdown(field.meaning)} |" for field in card.state
         ),
         f"| cost of a layer | | with {REFERENCE} inputs and hidden units |\n|---|---|---|\n"
         + "\n".join(
@@ -171,6 +169,10 @@ def _count(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
 def _bytes(value: int | None) -> str:
     if value is None:
         return ""
@@ -183,6 +185,7 @@ COLUMNS: dict[str, Callable[[list[Row]], str]] = {
     "bits per character": lambda own: f"{_bits(own):.3f}",
     "lowest to highest": lambda own: _span([row.held_out_bits_per_char for row in own]),
     "hidden": lambda own: str(own[0].hidden),
+    "learning rate": lambda own: _rate(own[0].learning_rate),
     "training, tokens/s": lambda own: _count(own[0].training_tokens_per_second),
     "generating, tokens/s": lambda own: _count(own[0].generate_tokens_per_second),
     "in int8, tokens/s": lambda own: _count(own[0].generate_int8_tokens_per_second),

@@ -76,6 +76,21 @@ def test_each_manager_is_fresh() -> None:
             "  return [zoo.CellSpec('My Cell', 'a:b', None)]",
             "name 'My Cell' is not kebab-case",
         ),
+        ("def zoo_cells(): return []", "supplies nothing; mark its hooks with @zoo.hookimpl"),
+        (
+            "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return [zoo.CellSpec('a', 'a:b', None)]",
+            "a: card must be a ModelCard (got None)",
+        ),
+        (
+            "import zoo\n@zoo.hookimpl\ndef zoo_cells():\n"
+            "  return [zoo.CellSpec('a', 'a:b', zoo.ModelCard('', '', 2020, '', 'h = 1', ()))]",
+            "a card's equations must be a tuple (got 'h = 1')",
+        ),
+        (
+            "import zoo\n@zoo.hookimpl\ndef zoo_cells():\n"
+            "  return 2 * [zoo.CellSpec('a', 'a:b', zoo.ModelCard('', '', 2020, '', (), ()))]",
+            "zoo_cells gave 'a' twice",
+        ),
     ],
 )
 def test_a_plugin_that_fails_costs_one_warning(

@@ -88,6 +88,8 @@ def test_what_zoo_new_writes_works_as_it_stands(
         ("My Cell", "is not kebab-case"),
         ("lstm", "there is a cell 'lstm' in the zoo already"),
         ("taken", "taken exists already"),
+        ("torch", "'torch' means something in Python already"),
+        ("lambda", "'lambda' means something in Python already"),
     ],
 )
 def test_names_that_cannot_be(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

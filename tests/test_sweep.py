@@ -22,6 +22,7 @@ from zoo.cell import Cell
 from zoo.cli import run
 from zoo.config import ModelConfig
 from zoo.dataset import read_dataset
+from zoo.errors import RunError
 from zoo.events import Report
 from zoo.experiment import train_events
 from zoo.model import count_parameters
@@ -320,6 +321,31 @@ def test_a_rate_is_looked_for_on_a_held_out_text(text_file: Path) -> None:
     with pytest.raises(zoo.UsageError, match="compared on a held-out text"):
         zoo.sweep(str(text_file), held_out=0, **TUNED)
     assert not Path("s").exists()
+
+
+def test_another_text_under_the_same_name(text_file: Path) -> None:
+    settings = {**SETTINGS, "cells": "rnn", "seeds": 1, "hidden": 8, "out": "s"}
+    zoo.sweep(str(text_file), **settings)
+    text_file.write_text(text_file.read_text().replace("fox", "cat"))
+    with pytest.raises(RunError, match=r"the runs in s are of another text than .* is now"):
+        zoo.sweep(str(text_file), **settings)
+
+
+def test_a_cell_that_cannot_be_imported_does_not_stop_the_others(text_file: Path) -> None:
+    class Plugin:
+        @zoo.hookimpl
+        def zoo_cells(self) -> list[CellSpec]:
+            return [CellSpec("gone", "nowhere_at_all:Gone", CARD)]
+
+    failed, good = zoo.sweep(
+        str(text_file), cells="gone,rnn", seeds=1, hidden=8, out="s",
+        registry=zoo.load_registry(Plugin()), **SETTINGS,
+    )  # fmt: skip
+    assert failed.error == (
+        "gone: nowhere_at_all:Gone cannot be imported: ModuleNotFoundError: No module named "
+        "'nowhere_at_all'"
+    )
+    assert good.error == ""
 
 
 def test_cells_are_chosen_by_names_and_patterns() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from zoo.config import CHOSEN, SECTIONS, ModelConfig, RunConfig
 from zoo.dataset import Dataset
-from zoo.errors import UsageError
+from zoo.errors import ZooError
 from zoo.model import count_parameters
 from zoo.processes import Processes
 from zoo.registry import Registry
@@ -132,7 +132,7 @@ def _count(config: ModelConfig, vocab_size: int, registry: Registry) -> float:
     """Parameters of the model; infinitely many where it cannot be built, which is said later."""
     try:
         return count_parameters(config, vocab_size, registry)
-    except (UsageError, ValueError):
+    except (ZooError, ValueError):
         return math.inf
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,11 @@ class Dataset:
     tokenizer: Tokenizer
     train: Ids
     held_out: Ids
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the tokens to train on."""
+        return hashlib.sha256(self.train.tobytes()).hexdigest()
 
     @cached_property
     def train_chars_per_token(self) -> float:

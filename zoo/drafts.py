@@ -19,6 +19,7 @@ from zoo.errors import VerificationError
 from zoo.generator import find_runtime
 from zoo.model import LanguageModel, ModelScorer, ModelStepper, to_float64
 from zoo.proof import (
+    AMPLIFYING,
     AMPLIFYING_STEPS,
     TOLERANCE,
     Proof,
@@ -74,6 +75,7 @@ class DraftRoom:
         self._folder, self._registry = folder, registry
         self._text, self._text_name, self._max_loss = text, text_name, max_loss
         self._lower: dict[str, tuple[Any, Proof]] = {}
+        self._is_one_model = False
 
     @cached_property
     def reference(self) -> ModelScorer:
@@ -89,9 +91,27 @@ class DraftRoom:
         double = to_float64(self.model)
         return free_gap(ModelStepper(self.model), ModelStepper(double), tokens)
 
+    def _require_one_model(self) -> None:
+        """VerificationError for a model that reads a whole sequence otherwise than step by step: it
+        was trained as one thing and would run as another. What rounding does stays far below."""
+        if self._is_one_model or not self.model.causal:
+            return
+        try:
+            prove_sequence(
+                self.reference, ModelScorer(self.model), tolerance=AMPLIFYING, gap=self.gap or 0.0
+            )
+        except VerificationError as error:
+            cell = self.model.config.cell
+            raise VerificationError(
+                f"cell {cell!r} computes something else over a whole sequence than step by step: "
+                f"{error} See `zoo check {cell}`."
+            ) from None
+        self._is_one_model = True
+
     def draft(self, exporter: Exporter, info: ArtifactInfo) -> Draft:
         """The file that `info` describes, with its proof. Raises VerificationError for one that
         does not compute what it should, or whose precision costs too much."""
+        self._require_one_model()
         built = exporter.build(self.model, info)
         path = self._folder / file_name(info, exporter)
         try:

@@ -43,6 +43,10 @@ class DuplicateNameError(ZooError):
     """Two plugins provide one name."""
 
 
+class FactoryError(ZooError):
+    """A plugin registers something that cannot be imported."""
+
+
 class CorpusError(ZooError):
     """A corpus that cannot be found, read, or trained on."""
 

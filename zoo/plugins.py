@@ -79,4 +79,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> str |
         if manager.has_plugin(name) and manager.get_plugin(name) is plugin:
             manager.unregister(plugin)
         return one_line(ValueError(" ".join(str(failure).split())))
+    if not manager.get_hookcallers(plugin):
+        manager.unregister(plugin)
+        return "supplies nothing; mark its hooks with @zoo.hookimpl"
     return None

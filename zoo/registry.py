@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zoo.errors import (
     DuplicateNameError,
+    FactoryError,
     PluginWarning,
     UnknownNameError,
     UsageError,
@@ -41,8 +42,11 @@ class StateField:
     and `input`), and what it holds."""
 
     name: str
-    shape: tuple[str, ...]
+    shape: tuple[str | int, ...]
     meaning: str
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(str, ('batch', *self.shape)))}]"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ class ModelCard:
     licence: str = "Apache-2.0"
     checked_against: str = ""
     notes: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("equations", "state"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(f"a card's {name} must be a tuple (got {getattr(self, name)!r})")
+        if not isinstance(self.year, int):
+            raise TypeError(f"a card's year must be a number (got {self.year!r})")
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,14 @@ class Spec:
             raise ValueError(f"{self.name}: factory {self.factory!r} is not 'module:attribute'")
 
     def load_factory(self) -> Any:
-        """Imports what `factory` names."""
-        return load_reference(self.factory)
+        """Imports what `factory` names; FactoryError where that fails."""
+        try:
+            return load_reference(self.factory)
+        except Exception as error:  # a stranger's module
+            raise FactoryError(
+                f"{self.name}: {self.factory} cannot be imported: {type(error).__name__}: "
+                f"{one_line(error)}"
+            ) from error
 
 
 def load_reference(reference: str) -> Any:
@@ -127,6 +144,11 @@ class CellSpec(Spec):
     adopt: str = ""
     learning_rate: float = 2e-3
     exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.card, ModelCard):
+            raise TypeError(f"{self.name}: card must be a ModelCard (got {self.card!r})")
 
     def options(self) -> dict[str, Option]:
         """The options that the factory's signature declares beyond the two sizes. Imports torch."""
@@ -330,7 +352,7 @@ def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) 
         (manager.hook.zoo_exporters, ExporterSpec, registry.exporters),
         (manager.hook.zoo_runtimes, RuntimeSpec, registry.runtimes),
     ]
-    supplied = []
+    supplied: list[tuple[Shelf[Any], Any]] = []
     try:
         for hook, spec_type, shelf in hooks:
             for implementation in hook.get_hookimpls():
@@ -340,6 +362,8 @@ def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) 
                 for spec in specs:
                     if not isinstance(spec, spec_type):
                         raise TypeError(f"{hook.name} gave {spec!r}, not a {spec_type.__name__}")
+                    if any(shelf is other and spec.name == known.name for other, known in supplied):
+                        raise ValueError(f"{hook.name} gave {spec.name!r} twice")
                     supplied.append((shelf, spec))
     except (Exception, SystemExit) as failure:  # a stranger's code, as when it is imported
         error = f"{type(failure).__name__}: {one_line(failure)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -63,7 +62,7 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
         place=snapshot.place,
         metrics=snapshot.last,
         best=snapshot.best,
-        text=_fingerprint(data),
+        text=data.fingerprint,
         sizes={
             name: (run.path / name).stat().st_size if (run.path / name).exists() else 0
             for name in APPENDED
@@ -93,7 +92,7 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPlace
         raise RunError(f"{path} is damaged: {first_problem(error)}") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
-    if saved.text != _fingerprint(data):
+    if saved.text != data.fingerprint:
         raise RunError(
             f"{run.path} was trained on another text than {run.config.data.corpus} is now."
         )
@@ -116,10 +115,6 @@ def _remove_unfinished(folder: Path) -> None:
     for name in (TRAINING, PROGRESS, *FILES):
         for path in folder.glob(f"{temporary_prefix(name)}*"):
             path.unlink()
-
-
-def _fingerprint(data: Dataset) -> str:
-    return hashlib.sha256(data.train.tobytes()).hexdigest()
 
 
 @contextmanager

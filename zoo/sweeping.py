@@ -144,7 +144,7 @@ def sweep_events(
     config = RunConfig.build(settings, recipe)
     if config.data.corpus == STANDARD_INPUT:
         raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
-    for spec in specs:
+    for spec in specs if config.model.options else ():
         spec.parse_options(config.model.options)
     path = Path(out) if out is not None else _default_folder(config)
     given = _given(config, parameters, tune_rate)
@@ -165,6 +165,12 @@ def sweep_events(
             given=given,
             chosen=_chosen(decided, given),
             rate_multiplier=rate_multiplier_of(decided, registry),
+            text=data.fingerprint,
+        )
+    if alike.text not in (data.fingerprint, None):
+        raise RunError(
+            f"the runs in {path} are of another text than {config.data.corpus} is now; choose "
+            f"another --out."
         )
     vocab_size = data.tokenizer.vocab_size
     runs = _Runs(registry, recipe, settings, given, alike, vocab_size, path, rows)
@@ -310,13 +316,14 @@ def _default_folder(config: RunConfig) -> Path:
 
 class _Alike(Settings):
     """What is alike in all runs of a sweep: the content of `sweep.json`. The settings that were
-    given, None for those that were left open; what was chosen for them, as for the first cell; and
-    how many times its own learning rate each cell gets."""
+    given, None for those that were left open; what was chosen for them, as for the first cell;
+    how many times its own learning rate each cell gets; and the text's fingerprint."""
 
     format: Literal[1] = 1
     given: dict[str, Any]
     chosen: dict[str, Any]
     rate_multiplier: float = 1.0
+    text: str | None = None  # not there in an older sweep
 
 
 def _given(config: RunConfig, parameters: int | None, tune_rate: bool) -> dict[str, Any]:

@@ -3,16 +3,18 @@ been computed."""
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from zoo.errors import VerificationError, ZooError, one_line
 
@@ -52,6 +54,11 @@ def trace(
         raise
     except Exception as error:  # the tracer's errors have no common type
         cause = error.__cause__ or error
+        if isinstance(cause, GuardOnDataDependentSymNode):
+            raise ZooError(
+                f"{what} cannot be traced: a value in a tensor decides what is computed; choose "
+                f"with torch.where, and take no numbers out of tensors."
+            ) from error
         raise ZooError(f"{what} cannot be traced: {one_line(cause)}") from error
     _check_outputs(model.graph)
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
@@ -76,13 +83,13 @@ def _check_outputs(graph: ir.Graph) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the tracer's notes to its own developers from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keeps the tracer's notes to its own developers from the user: log lines, warnings, and the
+    graphs that it prints."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -101,7 +101,7 @@ class Wrapped(Cell):
 
     def init_state(self, batch_size: int) -> Any:
         sizes = {"hidden": self.hidden_size, "input": self.input_size}
-        leaves = [self.zeros(batch_size, sizes[leaf.shape[0]]) for leaf in self.entry.state]
+        leaves = [self.zeros(batch_size, sizes[str(leaf.shape[0])]) for leaf in self.entry.state]
         return STATES[tuple(leaf.name for leaf in self.entry.state)](*leaves)
 
     def state_bounds(self) -> dict[str, float]:

@@ -42,10 +42,7 @@ def command(cell: str, picture: Path | None) -> None:
         *(f"    {equation}" for equation in card.equations),
         "",
         "state",
-        *(
-            f"    {field.name}  [{', '.join(('batch', *field.shape))}]  {field.meaning}"
-            for field in card.state
-        ),
+        *(f"    {field.name}  {field}  {field.meaning}" for field in card.state),
         f"costs, and with {REFERENCE} inputs and hidden units",
         *(
             f"    {meaning:<25}  {formulas[name]:<{width}}  {getattr(example, name):,}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -13,14 +15,17 @@ from zoo.registry import NAME, Registry, load_registry
 
 def write_package(name: str, folder: Path, registry: Registry | None = None) -> list[Path]:
     """Writes the package of a cell called `name` (kebab-case) into `folder`, which must not exist
-    yet, and returns the files. UsageError for a name that is taken or not kebab-case."""
+    yet, and returns the files. UsageError for a name that is taken, by a cell or a module, or not
+    kebab-case."""
     if not NAME.fullmatch(name):
         raise UsageError(f"name {name!r} is not kebab-case (like 'my-cell').")
     if name in (registry or load_registry()).cells:
         raise UsageError(f"there is a cell {name!r} in the zoo already; choose another name.")
+    module = name.replace("-", "_")
     if folder.exists():
         raise RunError(f"{folder} exists already; choose another name or --out.")
-    module = name.replace("-", "_")
+    if keyword.iskeyword(module) or find_spec(module) is not None:
+        raise UsageError(f"{module!r} means something in Python already; choose another name.")
     words = {
         "name": name,
         "module": module,

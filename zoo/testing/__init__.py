@@ -58,7 +58,8 @@ def check_cell(
     """Holds the registered cell to every law, or to some `laws`, one after the other. UsageError
     for options that it does not have."""
     registry = registry or load_registry()
-    registry.cells[name].parse_options(options or {})
+    if options:
+        registry.cells[name].parse_options(options)
     subject = Subject(registry.cells[name], options or {}, layers, registry=registry)
     for law in laws:
         if reason := exemption(law, subject):

@@ -168,7 +168,9 @@ def every_parameter_learns(subject: Subject) -> Measured:
     a tiny size all gradients (parameters', inputs', states') agree with finite differences."""
     stack, x = subject.build(), subject.inputs(7, 3)
     x.requires_grad_()  # there are cells in which nothing learns
-    stack(x, subject.reached_state(stack, 3))[0].square().sum().backward()
+    # from both: an initial state may be learned
+    for start in (stack.init_state(3), subject.reached_state(stack, 3)):
+        stack(x, start)[0].square().sum().backward()
     for name, parameter in stack.named_parameters():
         if parameter.requires_grad:
             gradient = parameter.grad

@@ -18,7 +18,14 @@ from zoo.config import Sampling
 from zoo.engine import Engine, Scorer, Stepper
 from zoo.errors import ArtifactError, NoStepError, UnknownNameError, UsageError, VerificationError
 from zoo.model import ModelStepper
-from zoo.proof import SAMPLINGS, compare_texts, prove_generate, prove_sequence, prove_step
+from zoo.proof import (
+    SAMPLINGS,
+    SHORT_PIECES,
+    compare_texts,
+    prove_generate,
+    prove_sequence,
+    prove_step,
+)
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
 
@@ -578,6 +585,7 @@ def test_texts_longer_than_the_gap_was_measured_over(
     run = zoo.load(trained("rnn", layers=2, epochs=2).path)
     give_gain(run, 3)
     monkeypatch.setattr("zoo.drafts.AMPLIFYING_STEPS", 3)
+    monkeypatch.setattr("zoo.proof.PIECES", SHORT_PIECES)  # the longer ones are not within them
     exported = zoo.export(run, out=tmp_path)
     assert not exported.info.proof.amplifies
     result = zoo.verify(exported.path, run, length=600, seeds=2, temperature=1.0)

@@ -29,13 +29,13 @@ from zoo.model import count_parameters
 from zoo.plots import draw_sweep
 from zoo.registry import CellSpec, ModelCard, Registry
 from zoo.sizing import largest_hidden
-from zoo.sweep_table import Row, read_rows
+from zoo.sweep_table import Row, read_rows, write_rows
 from zoo.sweeping import Tried, Turn, choose_cells, sweep_events
 
 SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "1500"]
 SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}
 COLUMNS = [
-    "cell", "seed", "causal", "hidden", "layers", "parameters", "learning_rate",
+    "cell", "seed", "causal", "hidden", "layers", "parameters", "learning_rate", "rate_factor",
     "tokens", "seconds",
     "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char",
     "training_tokens_per_second", "generate_tokens_per_second", "generate_int8_tokens_per_second",
@@ -168,7 +168,7 @@ def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
     assert "RuntimeError: out of luck" in out
     failed, good = table("s")
     assert (failed["cell"], failed["error"]) == ("picky", "RuntimeError: out of luck")
-    assert {failed[name] for name in COLUMNS[3:12]} == {""}
+    assert {failed[name] for name in COLUMNS[3:13]} == {""}
     assert float(good["held_out_bits_per_char"]) > 0
     assert [path.name for path in Path("s").iterdir() if path.is_dir()] == ["rnn-seed0"]
     # it is tried again, and its row replaced
@@ -284,6 +284,7 @@ def test_a_rate_is_looked_for_and_serves_all_seeds(text_file: Path, usual: float
     assert {best / 2, best, 2 * best} <= bits.keys()
     assert (best > usual) == (usual < 0.1)
     assert [row.learning_rate for row in rows] == [best, best]
+    assert [row.rate_factor for row in rows] == [best / usual, best / usual]
     assert rows[0].held_out_bits_per_char == bits[best]
     assert zoo.load(Path("s", rows[1].run)).config.training.seed == 1
     assert read_rows(Path("s/sweep.csv")) == rows
@@ -315,6 +316,36 @@ def test_a_rate_at_which_training_fails_is_lowered(
     # without the search, the same folder would mix rates that were looked for with others
     assert run([word for word in command if word != "--tune-rate"]) == 1
     assert "have tune_rate=True, this command has no tune_rate given" in capsys.readouterr().err
+
+
+def test_the_rates_that_another_sweep_found(text_file: Path) -> None:
+    """Whatever that sweep's usual rates were: the factors count. Who is not there keeps its own."""
+    Path("other").mkdir()
+    found = Row(cell="rnn", seed=0, causal=True, learning_rate=8.0, rate_factor=0.25, run="a")
+    failed = Row(cell="lstm", seed=0, causal=True, run="b", error="diverged")
+    write_rows([found, failed], Path("other/sweep.csv"))
+    settings = {**SETTINGS, "cells": "gru,lstm,rnn", "hidden": 8, "seeds": 2, "rates_of": "other",
+                "out": "s", "learning_rate": 0.01}  # fmt: skip
+    rows = zoo.sweep(str(text_file), **settings)
+    names = [f"{cell}-seed{seed}" for cell in ("gru", "lstm", "rnn") for seed in (0, 1)]
+    assert [row.run.removesuffix("-rate-x0.25") for row in rows] == names
+    for row in rows:
+        rate = zoo.load(Path("s", row.run)).config.training.learning_rate
+        assert rate == row.learning_rate == (0.0025 if row.cell == "rnn" else 0.01)
+        assert row.rate_factor == (0.25 if row.cell == "rnn" else 1.0)
+    again = list(sweep_events(str(text_file), **settings))
+    assert [event for event in again if not isinstance(event, Turn)] == rows
+    with pytest.raises(RunError, match=r"have rates_of=other, this command has rates_of=other.sw"):
+        zoo.sweep(str(text_file), **{**settings, "rates_of": Path("other/sweep.csv")})
+
+
+def test_a_sweep_that_tells_no_rates(text_file: Path) -> None:
+    settings = {**SETTINGS, "cells": "rnn", "hidden": 8, "out": "s"}
+    with pytest.raises(RunError, match="nowhere tells no learning rates; give the folder"):
+        zoo.sweep(str(text_file), rates_of="nowhere", **settings)
+    with pytest.raises(zoo.UsageError, match="tune_rate and rates_of exclude each other"):
+        zoo.sweep(str(text_file), rates_of="nowhere", tune_rate=True, **settings)
+    assert not Path("s").exists()
 
 
 def test_a_rate_is_looked_for_on_a_held_out_text(text_file: Path) -> None:

@@ -21,9 +21,10 @@ MEASURED = tuple(Measured.__annotations__)
 class Row(Settings):
     """A cell and a seed of a sweep: a line of `sweep.csv`.
 
-    `learning_rate` is the highest of the run, which is the best of those that were tried. `tokens`
-    and `seconds` are those of the training, seconds with the measuring on the held-out part;
-    `tokens_per_second`, without, is the median of the lines of metrics. The bits per character are
+    `learning_rate` is the highest of the run, `rate_factor` times the cell's usual one; where rates
+    were tried, the best. `tokens` and `seconds` are those of the training, seconds with the
+    measuring on the held-out part; `tokens_per_second`, without, is the median of the lines of
+    metrics. The bits per character are
     the lowest of the held-out part, and the last of the training; for a cell that is not `causal`
     they are about the masked tokens, and compare only with those of others like it.
     `state_bytes` are those of one stream. What is measured afterwards (see
@@ -39,6 +40,7 @@ class Row(Settings):
     layers: int | None = None
     parameters: int | None = None
     learning_rate: float | None = None
+    rate_factor: float | None = None
     tokens: int | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None
@@ -73,6 +75,18 @@ def read_rows(path: Path) -> list[Row]:
     except (ValidationError, csv.Error) as error:
         said = first_problem(error) if isinstance(error, ValidationError) else error
         raise RunError(f"{path} is damaged: {said}") from None
+
+
+def read_rate_factors(path: Path) -> dict[str, float]:
+    """How many times its usual learning rate each cell had in a sweep, given by its folder or its
+    table. RunError for one that does not tell."""
+    table = path / TABLE if path.is_dir() else path
+    factors = {row.cell: row.rate_factor for row in read_rows(table) if row.rate_factor is not None}
+    if not factors:
+        raise RunError(
+            f"{path} tells no learning rates; give the folder of a sweep or its {TABLE}."
+        )
+    return factors
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:

@@ -10,21 +10,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-from zoo.checkpoint import new_folder, write_atomically
+from zoo.checkpoint import new_folder
 from zoo.choosing import choose_settings, multiplied_rate, rate_multiplier_of
-from zoo.config import (
-    CHOSEN,
-    ModelConfig,
-    RunConfig,
-    Settings,
-    read_settings,
-    setting_fields,
-    setting_owners,
-)
+from zoo.config import ModelConfig, RunConfig
 from zoo.corpora import STANDARD_INPUT
 from zoo.dataset import read_dataset
 from zoo.errors import (
@@ -47,10 +39,11 @@ from zoo.registry import CellSpec, Registry, load_registry
 from zoo.run import TOKENIZER
 from zoo.sizing import largest_hidden
 from zoo.state import flatten
-from zoo.sweep_table import MEASURED, TABLE, Row, is_measured, read_rows, write_rows
+from zoo.sweep_alike import Alike, chosen_settings, given_settings, sweep_before, write_alike
+from zoo.sweep_table import MEASURED, TABLE, Row, is_measured, read_rate_factors, write_rows
 from zoo.tokenizers import read_tokenizer
 
-PICTURE, ALIKE = "sweep.png", "sweep.json"
+PICTURE = "sweep.png"
 LARGEST_FACTOR = 32.0  # of the rates that are tried, and the least is its inverse
 
 
@@ -84,6 +77,7 @@ def sweep(
     seeds: int = 3,
     parameters: int | None = None,
     tune_rate: bool = False,
+    rates_of: str | Path | None = None,
     measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
@@ -100,8 +94,10 @@ def sweep(
     `parameters`, each cell has the largest hidden size with which its model has at most so many
     parameters. With `tune_rate`, a cell's first seed is trained at several learning rates, by
     factors of two up or down for as long as the bits per character of the held-out text get lower,
-    and the best is the rate of its other seeds too. With `measure`, the first run of each causal
-    cell is measured too: a moment of its training, and, exported, the speed and size of its files.
+    and the best is the rate of its other seeds too. With `rates_of`, the folder or the table of
+    another sweep, each cell has what was the best there: so many times its usual rate; one that is
+    not there keeps the usual. With `measure`, the first run of each causal cell is measured too: a
+    moment of its training, and, exported, the speed and size of its files.
     Without `out` the folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
@@ -112,7 +108,7 @@ def sweep(
     """
     events = sweep_events(
         corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
-        tune_rate=tune_rate, out=out, registry=registry, **settings,
+        tune_rate=tune_rate, rates_of=rates_of, out=out, registry=registry, **settings,
     )  # fmt: skip
     return [event for event in events if isinstance(event, Row)]
 
@@ -124,6 +120,7 @@ def sweep_events(
     seeds: int = 3,
     parameters: int | None = None,
     tune_rate: bool = False,
+    rates_of: str | Path | None = None,
     measure: bool = False,
     recipe: str | None = None,
     out: str | Path | None = None,
@@ -138,6 +135,8 @@ def sweep_events(
         raise UsageError("a sweep has cells, and no cell.")
     if parameters is not None and settings.get("hidden") is not None:
         raise UsageError("parameters and hidden exclude each other; give one.")
+    if tune_rate and rates_of is not None:
+        raise UsageError("tune_rate and rates_of exclude each other; give one.")
     if seeds < 1 or (parameters is not None and parameters < 1):
         raise UsageError("seeds and parameters must be at least 1.")
     settings["corpus"] = corpus
@@ -147,8 +146,9 @@ def sweep_events(
     for spec in specs if config.model.options else ():
         spec.parse_options(config.model.options)
     path = Path(out) if out is not None else _default_folder(config)
-    given = _given(config, parameters, tune_rate)
-    alike, rows = _sweep_before(path, given)
+    factors = {} if rates_of is None else read_rate_factors(Path(rates_of))
+    given = given_settings(config, parameters, tune_rate, rates_of)
+    alike, rows = sweep_before(path, given)
     data = read_dataset(config.data, registry)
     if tune_rate and not len(data.held_out):
         raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
@@ -161,9 +161,9 @@ def sweep_events(
         )
         like_first = config.model_copy(update={"model": first_model})
         decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
-        alike = _Alike(
+        alike = Alike(
             given=given,
-            chosen=_chosen(decided, given),
+            chosen=chosen_settings(decided, given),
             rate_multiplier=rate_multiplier_of(decided, registry),
             text=data.fingerprint,
         )
@@ -176,7 +176,6 @@ def sweep_events(
     runs = _Runs(registry, recipe, settings, given, alike, vocab_size, path, rows)
     first = config.training.seed
     pairs = list(itertools.product(specs, range(first, first + seeds)))
-    factors: dict[str, float] = {}
     with new_folder(path):
         for number, (spec, seed) in enumerate(pairs, 1):
             turn = Turn(number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}")
@@ -196,7 +195,7 @@ class _Runs:
     recipe: str | None
     settings: dict[str, Any]
     given: dict[str, Any]
-    alike: _Alike
+    alike: Alike
     vocab_size: int
     path: Path
     rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
@@ -232,9 +231,9 @@ class _Runs:
             with closing(self._train(turn, spec)) as events:  # type: ignore[type-var]
                 for event in events:
                     if isinstance(event, Started):
-                        _write_alike(self.path, self.alike)
+                        write_alike(self.path, self.alike)
                     yield event
-            row = _read_row(turn.folder, spec, self.registry)
+            row = _read_row(turn, spec, self.registry)
             before = self.rows.get((turn.cell, turn.seed))
             if before is not None and before.run == row.run:
                 row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
@@ -277,7 +276,7 @@ class _Runs:
         if self.rows.get(key) == row and (self.path / PICTURE).exists():
             return
         self.rows[key] = row
-        _write_alike(self.path, self.alike)
+        write_alike(self.path, self.alike)
         in_order = [self.rows[key] for key in sorted(self.rows)]
         write_rows(in_order, self.path / TABLE)
         draw_sweep(in_order, self.path / PICTURE)
@@ -314,74 +313,10 @@ def _default_folder(config: RunConfig) -> Path:
     return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
 
 
-class _Alike(Settings):
-    """What is alike in all runs of a sweep: the content of `sweep.json`. The settings that were
-    given, None for those that were left open; what was chosen for them, as for the first cell;
-    how many times its own learning rate each cell gets; and the text's fingerprint."""
-
-    format: Literal[1] = 1
-    given: dict[str, Any]
-    chosen: dict[str, Any]
-    rate_multiplier: float = 1.0
-    text: str | None = None  # not there in an older sweep
-
-
-def _given(config: RunConfig, parameters: int | None, tune_rate: bool) -> dict[str, Any]:
-    given: dict[str, Any] = {"recipe": config.recipe, "parameters": parameters}
-    given["tune_rate"] = tune_rate or None  # which is what an older sweep.json has for it
-    for name, section in setting_owners().items():
-        settings = getattr(config, section)
-        fixed = name in settings.model_fields_set or config.recipe is not None
-        given[name] = getattr(settings, name) if fixed or name not in _choosable() else None
-    del given["cell"], given["seed"]
-    return given
-
-
-def _choosable() -> list[str]:
-    return [name for name, field in setting_fields().items() if field.json_schema_extra == CHOSEN]
-
-
-def _chosen(config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """What the config has for the settings that were left open. Each cell has a learning rate of
-    its own, and with a number of parameters a hidden size."""
-    owners = setting_owners()
-    own = {"learning_rate"} | ({"hidden"} if given["parameters"] is not None else set())
-    shared = [name for name in _choosable() if given[name] is None and name not in own]
-    return {name: getattr(getattr(config, owners[name]), name) for name in shared}
-
-
-def _write_alike(path: Path, alike: _Alike) -> None:
-    if not (path / ALIKE).exists():
-        write_atomically(path / ALIKE, alike.model_dump_json(indent=2).encode())
-
-
-def _sweep_before(
-    path: Path, given: dict[str, Any]
-) -> tuple[_Alike | None, dict[tuple[str, int], Row]]:
-    """The sweep that the folder holds, and its rows by cell and seed. RunError if it holds other
-    things, or a sweep of other settings."""
-    if not path.is_dir() or not any(path.iterdir()):
-        return None, {}
-    if not (path / ALIKE).is_file():
-        raise RunError(f"{path} exists and is not a sweep; choose another --out.")
-    before = read_settings(_Alike, path / ALIKE)
-    for name, value in given.items():
-        if (other := before.given.get(name)) != value:
-            raise RunError(
-                f"the runs in {path} have {_told(name, other)}, this command has "
-                f"{_told(name, value)}; choose another --out."
-            )
-    return before, {(row.cell, row.seed): row for row in read_rows(path / TABLE)}
-
-
-def _told(name: str, value: Any) -> str:
-    return f"no {name} given" if value is None else f"{name}={value}"
-
-
-def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
+def _read_row(turn: Turn, spec: CellSpec, registry: Registry) -> Row:
     """The row of a run that has ended."""
-    record = read_record(folder)
-    tokenizer = read_tokenizer((folder / TOKENIZER).read_bytes())
+    record = read_record(turn.folder)
+    tokenizer = read_tokenizer((turn.folder / TOKENIZER).read_bytes())
     model, last = record.config.model, record.metrics[-1]
     return Row(
         cell=spec.name,
@@ -396,7 +331,8 @@ def _read_row(folder: Path, spec: CellSpec, registry: Registry) -> Row:
         seconds=last["seconds"],
         tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
         learning_rate=record.config.training.learning_rate,
+        rate_factor=turn.factor,
         held_out_bits_per_char=record.best("held_out_bits_per_char"),
         train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
-        run=folder.name,
+        run=turn.folder.name,
     )

@@ -39,6 +39,9 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--tune-rate", is_flag=True,
               help="Train the first seed of each cell at several learning rates, by factors of two "
               "for as long as that helps, and take the best for all its seeds.")  # fmt: skip
+@click.option("--rates-of", type=click.Path(path_type=Path), metavar="SWEEP",
+              help="Take the rates that another sweep found best, given by its folder or table; "
+              "each cell has as many times its usual rate as there.")  # fmt: skip
 @click.option("--measure", is_flag=True,
               help="Measure the first run of each cell too, on the machine as it then is: the "
               "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip

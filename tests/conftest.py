@@ -32,6 +32,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("name", [*sorted(first), *slow])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with what is given the most time, so that no process waits for another's last test."""
+
+    def minutes(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return 0.0 if marker is None else marker.args[0] / 60
+
+    items.sort(key=minutes, reverse=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_registry_of_operators() -> Iterator[None]:
     """torch.onnx collects its translations of operators anew at each export, which is a third of

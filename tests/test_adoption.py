@@ -36,6 +36,7 @@ def adopt(model: object) -> zoo.LanguageModel:
     return zoo.LanguageModel.from_torch(model.embedding, model.rnn, model.head, tokenizer_of(model))
 
 
+@pytest.mark.slow
 def test_a_plain_two_layer_lstm_goes_all_the_way(text_file: Path, plain: ModuleType) -> None:
     """Trained and saved by a script in a process of its own; 2,000 characters from the exported
     file are those of the script's own loop, which runs nn.LSTM."""

@@ -146,6 +146,7 @@ def test_ways_take_turns_and_tokens_are_counted() -> None:
         assert median(way.rates) > tokens / 0.05
 
 
+@pytest.mark.slow
 def test_what_a_run_has_exported_is_not_exported_again(
     fox_run: zoo.Run, trained: Callable[..., zoo.Run], tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_exported_files_alone(exported: Path) -> None:
     assert name == "step"
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_both_sides_is_only_read(trained: Callable[..., zoo.Run]) -> None:
     found = benchmark(trained("bidirectional").path, batches=(2,), **QUICK)
     assert {row.way for row in found.rows} == {FORWARD, "sequence"}
@@ -339,6 +341,7 @@ def test_steps_on_cuda(ready: Path) -> None:
     assert {row.place for row in found.rows} == {Place("cuda", None)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
 @pytest.mark.parametrize("when", ["exporting in int8", "cpu × 1: round 1"])
 def test_an_interrupt_leaves_nothing(fox_run: zoo.Run, tmp_path: Path, when: str) -> None:

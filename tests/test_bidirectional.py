@@ -129,6 +129,7 @@ def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) 
         zoo.fill(seeing.path, "a_b", top=0)
 
 
+@pytest.mark.slow
 def test_a_gap_sees_both_sides(trained: object) -> None:
     run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
     model = run.model.eval()

@@ -96,7 +96,7 @@ def test_generate_in_the_reference_evaluator(
             np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*KINDS, "bidirectional"])
+@pytest.mark.parametrize("name", [*KINDS, pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_sequence_in_the_reference_evaluator(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
@@ -309,6 +309,7 @@ def test_a_model_that_knows_nothing_scores_the_vocabulary(trained: Train, text_f
     assert zoo.score(source, str(text_file)).perplexity == pytest.approx(run.tokenizer.vocab_size)
 
 
+@pytest.mark.slow
 def test_scores_of_models_that_see_both_sides(
     trained: Train, exported: Callable[..., Path], text_file: Path
 ) -> None:
@@ -325,6 +326,7 @@ def test_scores_of_models_that_see_both_sides(
         zoo.generate(file)
 
 
+@pytest.mark.slow
 def test_long_prompts_are_read_by_the_sequence_beside(
     exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -371,6 +373,7 @@ def test_a_folder_of_files_is_a_source(exported: Callable[..., Path], tmp_path: 
         zoo.open_source(mixed)
 
 
+@pytest.mark.slow
 def test_export_all_and_verify_each(
     trained: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -564,6 +567,7 @@ def give_gain(run: zoo.Run, gain: float) -> None:
             weight.copy_(torch.randn(weight.shape) * gain / len(weight) ** 0.5)
 
 
+@pytest.mark.slow
 def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -> None:
     """Its own runs part by 1e-5 to 1e-3: long sequences may part by as much, and no more."""
     run = zoo.load(trained("rnn").path)
@@ -577,6 +581,7 @@ def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -
     assert gap > 1e-5
 
 
+@pytest.mark.slow
 def test_texts_longer_than_the_gap_was_measured_over(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

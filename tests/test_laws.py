@@ -48,7 +48,8 @@ def test_in_both_directions(name: str) -> None:
     assert [verdict for verdict in verdicts if not verdict.passed] == []
 
 
-@pytest.mark.parametrize("name", ["gru", pytest.param("rnn-scratch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", "rnn-scratch"])
 def test_a_stack_in_both_directions(name: str) -> None:
     verdicts = list(check_cell("bidirectional", layers=3, options={"cell": name}))
     assert [verdict for verdict in verdicts if not verdict.passed] == []

@@ -48,7 +48,8 @@ def run(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("cell", ["lstm", pytest.param("bidirectional", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lstm", "bidirectional"])
 def test_two_processes_train_as_one(cell: str, text_file: Path) -> None:
     """The same batches, rows divided: the same weights and figures but for the order of sums. The
     bidirectional cell's masked tokens are not equally many in both halves of a batch."""
@@ -101,6 +102,7 @@ def _is_rank(process: str) -> bool:
     return "RANK" in _environment(process)
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_divided(text_file: Path) -> None:
     result = run(2, str(text_file), *SIZES, "--batch-size", "5", "--out", "run")
     assert result.returncode != 0

@@ -58,6 +58,7 @@ def test_an_outside_package_goes_all_the_way(text_file: Path, tmp_path: Path) ->
     take_all_the_way("leaky", install(THIRD_PARTY, tmp_path / "site"), text_file)
 
 
+@pytest.mark.slow
 def test_what_zoo_new_writes_works_as_it_stands(
     text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -497,6 +497,7 @@ def test_a_thousand_mutated_files_are_refused(fox_file: Path) -> None:
     assert found["refused:"] > 900
 
 
+@pytest.mark.slow
 def test_a_thousand_mutated_files_with_a_digest_that_fits(fox_file: Path) -> None:
     """Each is refused, or stops with one line, or runs; none ends the process."""
     found = open_mutated(fox_file, 0, "sealed")

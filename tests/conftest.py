@@ -35,11 +35,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what is given the most time, so that no process waits for another's last test."""
 
-    def minutes(item: pytest.Item) -> float:
+    def seconds(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
-        return 0.0 if marker is None else marker.args[0] / 60
+        return float(item.config.getini("timeout") if marker is None else marker.args[0])
 
-    items.sort(key=minutes, reverse=True)
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -409,6 +409,7 @@ REFUSED = [
     (["--out", "{folder}"], 1, "exists and is not a sweep; choose another --out."),
     (["--out", "{file}/below"], 1, "cannot be written: Not a directory"),
     (["--cell", "rnn"], 2, "No such option"),
+    (["--rates-of", "new", "--out", "new"], 1, "new tells no learning rates; give the folder"),
     (["--held-out", "0.0001", "--out", "new"], 1, "the text is too short to hold out"),
     (["--batch-size", "5000", "--out", "new"], 1, "the text is too short"),
 ]  # fmt: skip

@@ -24,12 +24,11 @@ class Row(Settings):
     `learning_rate` is the highest of the run, `rate_factor` times the cell's usual one; where rates
     were tried, the best. `tokens` and `seconds` are those of the training, seconds with the
     measuring on the held-out part; `tokens_per_second`, without, is the median of the lines of
-    metrics. The bits per character are
-    the lowest of the held-out part, and the last of the training; for a cell that is not `causal`
-    they are about the masked tokens, and compare only with those of others like it.
-    `state_bytes` are those of one stream. What is measured afterwards (see
-    `zoo.measuring.Measured`) is there for a cell's first run, where it was asked for.
-    `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
+    metrics. The bits per character are the lowest of the held-out part, and the last of the
+    training; for a cell that is not `causal` they are about the masked tokens, and compare only
+    with those of others like it. `state_bytes` are those of one stream. What is measured
+    afterwards (see `zoo.measuring.Measured`) is there for a cell's first run, where it was asked
+    for. `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
     failed, `error` says how, and there are no figures.
     """
 

@@ -97,14 +97,15 @@ def sweep(
     and the best is the rate of its other seeds too. With `rates_of`, the folder or the table of
     another sweep, each cell has what was the best there: so many times its usual rate; one that is
     not there keeps the usual. With `measure`, the first run of each causal cell is measured too: a
-    moment of its training, and, exported, the speed and size of its files.
-    Without `out` the folder is `runs/sweep-CORPUS`.
+    moment of its training, and, exported, the speed and size of its files. Without `out` the
+    folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
     stop the others: its row has the error. What concerns all runs is raised, before anything is
     trained: UsageError for cells that are not there and settings that cannot be meant, CorpusError
-    for a text that cannot be read, RunError for a folder that holds something else.
+    for a text that cannot be read, RunError for a folder that holds something else, and for one
+    of `rates_of` that tells no rates.
     """
     events = sweep_events(
         corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 import zoo
 from zoo.cli.show import COSTS, REFERENCE
-from zoo.dataflow import Box, dataflow
-from zoo.facts import cost_at, cost_formulas
-from zoo.flowchart import draw_dataflow
-from zoo.sweep_table import Row, read_rows
+from zoo.introspection.cost import cost_at, cost_formulas
+from zoo.introspection.dataflow import Box, dataflow
+from zoo.introspection.diagram import draw_dataflow
+from zoo.sweeps.table import Row, read_rows
 
 HERE = Path(__file__).parent
 EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
@@ -89,7 +89,7 @@ def catalogue() -> str:
     return "\n\n".join(["\n".join(lines), *(_entry(spec, registry) for spec in specs)])
 
 
-def _entry(spec: zoo.CellSpec, registry: zoo.Registry) -> str:
+def _entry(spec: zoo.CellSpec, registry: zoo.registry.Registry) -> str:
     card = spec.card
     formulas = cost_formulas(spec, registry)
     example = cost_at(spec, REFERENCE, REFERENCE, registry)

@@ -13,9 +13,9 @@ import click
 from pydantic_core import PydanticUndefined
 
 import zoo
-from zoo.artifact import ArtifactInfo
 from zoo.cli import VERBS, cli
 from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
+from zoo.inference.artifact import ArtifactInfo
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -191,8 +191,10 @@ def resolve_public_name(app, env, node, contnode):
 
 def require_all_public(app, env):
     documented = env.get_domain("py").objects
-    hooks = [name for name in vars(zoo.hookspecs) if name.startswith("zoo_")]
-    wanted = [f"zoo.{name}" for name in zoo.__all__] + [f"zoo.hookspecs.{name}" for name in hooks]
+    hooks = [name for name in vars(zoo.registry.hookspecs) if name.startswith("zoo_")]
+    wanted = [f"zoo.{name}" for name in zoo.__all__] + [
+        f"zoo.registry.hookspecs.{name}" for name in hooks
+    ]
     if missing := [name for name in wanted if name not in documented]:
         raise RuntimeError(f"public, and not in the reference: {', '.join(missing)}")
 

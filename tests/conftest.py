@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.corpora import TIME_MACHINE_SHA256, cache_folder
+from zoo.data.corpora import TIME_MACHINE_SHA256, cache_folder
 
 SENTENCE = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. "
 

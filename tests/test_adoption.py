@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import zoo
+from zoo.data.tokenizers import CharTokenizer
 from zoo.errors import UsageError
-from zoo.tokenizers import CharTokenizer
 
 SCRIPT = Path(__file__).parent / "plain_lstm.py"
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
+import grimp
+import pytest
+
 import zoo
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_every_public_name_exists() -> None:
@@ -17,19 +24,65 @@ def test_every_public_name_exists() -> None:
         assert getattr(zoo, name) is not None
 
 
-def test_lazy_names_are_those_that_type_checkers_see() -> None:
-    tree = ast.parse(Path(zoo.__file__).read_text())
-    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {alias.name: node.module for node in checked.body for alias in node.names}
-    assert seen == zoo._LAZY
+def test_each_name_is_declared_once() -> None:
+    """In the stub, which both type checkers and the lazy import read."""
+    tree = ast.parse(Path(zoo.__file__).with_suffix(".pyi").read_text())
+    names = [alias.name for node in tree.body for alias in node.names]
+    assert sorted(set(names)) == sorted(names)
+    assert len(names) <= 40
+    assert dir(zoo) == sorted(names) == zoo.__all__
 
 
 def test_functions_are_not_hidden_by_modules_of_their_name() -> None:
-    for module in ("trainer", "generator", "exporter", "experiment", "run"):
+    for module in ("training.trainer", "inference.generation", "exporting.export", "runs.run"):
         import_module(f"zoo.{module}")
     assert callable(zoo.train)
     assert callable(zoo.generate)
     assert callable(zoo.export)
+    assert dir(zoo) == zoo.__all__
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["registry", "nn", "data", "inference", "models", "introspection", "runs", "training",
+     "exporting", "benchmarking", "sweeps", "testing"],
+)  # fmt: skip
+def test_every_package_says_what_belongs_in_it_and_lists_its_names(package: str) -> None:
+    room = import_module(f"zoo.{package}")
+    assert room.__doc__
+    assert room.__all__
+    for name in room.__all__:
+        assert getattr(room, name) is not None
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    """Imports inside functions and for type checkers count as well."""
+    graph = grimp.build_graph("zoo", "zoo_onnx", "zoo_ort", exclude_type_checking_imports=False)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # CycleError shows the circle
+
+
+def test_plugins_and_outside_packages_import_public_rooms_only() -> None:
+    public = {"zoo", "zoo.nn", "zoo.nn.fused", "zoo.registry", "zoo.testing"}
+    for file in [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests/third_party").rglob("*.py"),
+                 *(ROOT / "zoo" / "scaffold").glob("*.txt")]:  # fmt: skip
+        found = re.findall(r"^\s*(?:from|import) (zoo(?:\.\w+)*)\b", file.read_text(), re.MULTILINE)
+        assert set(found) <= public, file
+
+
+def test_nothing_imports_an_underscored_name() -> None:
+    for folder in ("zoo", "exporters", "plugins"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zoo"):
+                    private = [alias.name for alias in node.names if alias.name[0] == "_"]
+                    assert not private, file
+
+
+def test_no_file_is_long() -> None:
+    for folder in ("zoo", "exporters"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert len(file.read_text().splitlines()) <= 400, file
 
 
 def test_importing_the_zoo_imports_no_torch() -> None:
@@ -38,7 +91,7 @@ def test_importing_the_zoo_imports_no_torch() -> None:
 
 
 def test_every_hook_is_documented() -> None:
-    from zoo import hookspecs
+    from zoo.registry import hookspecs
 
     text = (Path(__file__).parent.parent / "docs" / "reference" / "hooks.md").read_text()
     hooks = [name for name in vars(hookspecs) if name.startswith("zoo_")]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.batches import BATCHES, random_windows, sequential, windows_per_epoch
+from zoo.data.batches import BATCHES, random_windows, sequential, windows_per_epoch
 from zoo.errors import CorpusError
 
 

@@ -19,15 +19,15 @@ import pytest
 import torch
 
 import zoo
-import zoo.ways
-from zoo.benchmark import Benchmark, Row, benchmark, benchmark_events
+import zoo.benchmarking.workloads
+from zoo.benchmarking.benchmark import Benchmark, Row, benchmark, benchmark_events
+from zoo.benchmarking.roofline import Target, matrix_products, usable_cores
+from zoo.benchmarking.workloads import COMPILED, FORWARD, LOOP, CompiledStepper
 from zoo.cli import run
 from zoo.config import ModelConfig
 from zoo.errors import ArtifactError, UsageError
-from zoo.limits import Place, matrix_products, usable_cores
-from zoo.model import ModelStepper
-from zoo.registry import Registry
-from zoo.ways import COMPILED, FORWARD, LOOP, CompiledStepper
+from zoo.models.torch_engine import ModelStepper
+from zoo.registry.registry import Registry
 
 QUICK = {"rounds": 1, "seconds": 1e-3, "provider": "cpu", "compiled": False}
 QUICKLY = ["--rounds", "1", "--seconds", "0.001", "--provider", "cpu", "--no-compile"]
@@ -95,7 +95,7 @@ def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark
     found = [(row.place, row.batch, row.way) for row in measured.rows]
     assert len(set(found)) == len(found)
     assert set(found) == {
-        (Place("cpu", count), batch, way)
+        (Target("cpu", count), batch, way)
         for count in threads
         for batch in (1, 3)
         for way in (*WRITING, FORWARD, "sequence")
@@ -127,18 +127,18 @@ def test_medians_ratios_and_shares_fit_each_other(measured: Benchmark, fox_run: 
 def test_ways_take_turns_and_tokens_are_counted() -> None:
     turns = []
 
-    def takes(name: str, tokens: int) -> zoo.ways.Way:
+    def takes(name: str, tokens: int) -> zoo.benchmarking.workloads.Workload:
         def work() -> int:
             turns.append(name)
             time.sleep(0.01)
             return tokens
 
-        return zoo.ways.Way(name, 1, work)
+        return zoo.benchmarking.workloads.Workload(name, 1, work)
 
-    from zoo.benchmark import _measure
+    from zoo.benchmarking.benchmark import _measure
 
     ways = [takes("a", 10), takes("b", 1000)]
-    assert len(list(_measure(ways, Place("cpu", 1), 3, 1e-4))) == 1 + 3
+    assert len(list(_measure(ways, Target("cpu", 1), 3, 1e-4))) == 1 + 3
     assert turns == ["a", "b"] * (1 + 3)  # the first turn is not measured
     for way, tokens in zip(ways, (10, 1000), strict=True):
         assert len(way.rates) == 3
@@ -216,7 +216,7 @@ def test_compiling_ends_in_time_and_earlier_alarms_still_ring(
             pytest.fail("what ends it is nothing that a compiler catches")
 
     monkeypatch.setattr(torch, "compile", compile_for_ever)
-    monkeypatch.setattr(zoo.ways, "COMPILE_SECONDS", 0.05)
+    monkeypatch.setattr(zoo.benchmarking.workloads, "COMPILE_SECONDS", 0.05)
     before = signal.getsignal(signal.SIGALRM), signal.setitimer(signal.ITIMER_REAL, 500)[0]
     try:
         found = rows_of(ready, COMPILED)
@@ -338,7 +338,7 @@ def test_steps_on_cuda(ready: Path) -> None:
     assert speeds["step"] > 0
     assert speeds[LOOP] > 0
     assert speeds[FORWARD] > 0
-    assert {row.place for row in found.rows} == {Place("cuda", None)}
+    assert {row.place for row in found.rows} == {Target("cuda", None)}
 
 
 @pytest.mark.slow

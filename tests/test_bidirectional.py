@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.batches import Window
 from zoo.cli import run as zoo_run
+from zoo.data.batches import Window
 from zoo.errors import NoStepError, UsageError
-from zoo.objectives import MaskedToken, NextToken, choose_objective
+from zoo.training.objectives import MaskedToken, NextToken, choose_objective
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
@@ -135,8 +135,8 @@ def test_a_gap_sees_both_sides(trained: object) -> None:
     model = run.model.eval()
     ids = run.tokenizer.encode("the dog and the dog sleeps on. ")
     ids[10] = model.mask_token
-    from zoo.filling import fill_ids
-    from zoo.model import ModelScorer
+    from zoo.inference.infilling import fill_ids
+    from zoo.models.torch_engine import ModelScorer
 
     engine = ModelScorer(model)
     base = fill_ids(engine, ids)[10]

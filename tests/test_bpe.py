@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 import zoo
-from zoo.bpe import pieces
 from zoo.cli import run as zoo_run
 from zoo.config import DataConfig
-from zoo.dataset import read_dataset
+from zoo.data.bpe import pieces
+from zoo.data.dataset import read_dataset
+from zoo.data.tokenizers import MAX_TOKEN_BYTES, SPELLING, BPETokenizer, read_tokenizer
 from zoo.errors import CorpusError, TokenizerError, UsageError
-from zoo.tokenizers import MAX_TOKEN_BYTES, SPELLING, BPETokenizer, read_tokenizer
 
 # The words of the paper that brought BPE to language (Sennrich, Haddow and Birch, 2016), as often
 # as there: low 5, lower 2, newest 6, widest 3; all but the first with the space before them.
@@ -182,7 +182,7 @@ def test_a_long_text_is_encoded_in_pieces_that_do_not_show(tokenizer: BPETokeniz
 
 def test_learning_is_the_same_in_every_process() -> None:
     code = (
-        "from zoo.corpora import python_docs; from zoo.tokenizers import BPETokenizer\n"
+        "from zoo.data.corpora import python_docs; from zoo.data.tokenizers import BPETokenizer\n"
         "print(BPETokenizer.from_text(python_docs()[:200_000], 1000).model_dump_json())"
     )
     learned = {

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import zoo
-from zoo.choosing import choose_settings
 from zoo.config import RunConfig
-from zoo.corpora import Corpus
-from zoo.dataset import Dataset
-from zoo.processes import ALONE
-from zoo.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from zoo.data.corpora import Corpus
+from zoo.data.dataset import Dataset
+from zoo.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from zoo.training.defaults import choose_settings
+from zoo.training.distributed import ALONE
 
 SIXTY_FIVE = CharTokenizer(characters="".join(map(chr, range(65, 65 + 64))))
 
@@ -22,7 +22,7 @@ SIXTY_FIVE = CharTokenizer(characters="".join(map(chr, range(65, 65 + 64))))
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand million operations per second."""
-    monkeypatch.setattr("zoo.choosing._product_rate", lambda device: 1e11)
+    monkeypatch.setattr("zoo.training.defaults._product_rate", lambda device: 1e11)
 
 
 def choose(

@@ -240,7 +240,7 @@ def test_a_run_is_kept_unless_it_is_to_be_overwritten(
     assert {path: path.read_bytes() for path in Path("r").iterdir()} == before
     # a new run that fails before it has learned anything gives the old one back
     with monkeypatch.context() as patch:
-        patch.setattr("zoo.trainer.perplexity", lambda nats: 1 / 0)
+        patch.setattr("zoo.training.trainer.perplexity", lambda nats: 1 / 0)
         assert run([*arguments, "--overwrite", "--seed", "1"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("r").iterdir()} == before
@@ -358,7 +358,7 @@ def test_unknown_characters_are_one_warning(
 def test_an_interrupt_exits_130_and_keeps_the_run(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zoo import trainer
+    from zoo.training import trainer
 
     original, calls = trainer.evaluate, 0
 

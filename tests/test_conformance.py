@@ -10,11 +10,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import zoo
-from zoo.artifact import Artifact
-from zoo.exporter import Exported
-from zoo.model import ModelStepper
-from zoo.proof import TOLERANCE, relative_difference
-from zoo.state import named_leaves
+from zoo.exporting.export import Exported
+from zoo.exporting.parity import TOLERANCE, relative_difference
+from zoo.inference.runtime import Artifact
+from zoo.models.torch_engine import ModelStepper
+from zoo.nn.state import named_leaves
 
 
 @pytest.mark.parametrize(("inputs", "hidden"), [(5, 8), (3, 6), (4, 20)])

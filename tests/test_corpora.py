@@ -11,8 +11,8 @@ import pytest
 
 import zoo
 from zoo.config import DataConfig
-from zoo.corpora import load_corpus
-from zoo.dataset import read_dataset
+from zoo.data.corpora import load_corpus
+from zoo.data.dataset import read_dataset
 from zoo.errors import CorpusError
 
 
@@ -43,7 +43,7 @@ def test_time_machine_without_a_network_says_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("zoo.corpora.TIME_MACHINE_URL", "http://127.0.0.1:9/timemachine.txt")
+    monkeypatch.setattr("zoo.data.corpora.TIME_MACHINE_URL", "http://127.0.0.1:9/timemachine.txt")
     with pytest.raises(CorpusError, match="could not be downloaded") as caught:
         load_corpus("time-machine")
     assert str(tmp_path / "cache") in str(caught.value)

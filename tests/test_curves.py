@@ -147,7 +147,7 @@ def test_elsewhere_there_are_plain_lines(
 
 
 def test_a_run_that_goes_on_shows_its_past(fox_run: zoo.Run) -> None:
-    from zoo.experiment import Started
+    from zoo.training.events import Started
 
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, _environ={})
     view = LiveView(console)

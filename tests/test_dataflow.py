@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.cli import run as zoo_run
-from zoo.dataflow import Box, dataflow
-from zoo.flowchart import HEIGHT, arrange, place_layers
+from zoo.introspection.dataflow import Box, dataflow
+from zoo.introspection.diagram import HEIGHT, arrange, place_layers
 
 
 def edges(boxes: list[Box]) -> set[tuple[str, str]]:

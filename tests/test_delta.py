@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.state import flatten, map_leaves, named_leaves
+from zoo.nn.state import flatten, map_leaves, named_leaves
 from zoo_delta import delta_rule, gla, rwkv7
 
 T, B, INPUT, HIDDEN = 37, 3, 5, 26

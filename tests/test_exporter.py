@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import zoo
-from zoo.artifact import ArtifactInfo, StateEntry
 from zoo.errors import ArtifactError, ProviderError, RunError, UnknownNameError, VerificationError
-from zoo.exporter import training_facts
-from zoo.model import ModelStepper
-from zoo.proof import Proof, prove_step, relative_difference
+from zoo.exporting.export import training_facts
+from zoo.exporting.parity import prove_step, relative_difference
+from zoo.inference.artifact import ArtifactInfo, Proof, StateEntry
+from zoo.models.torch_engine import ModelStepper
 from zoo_ort.container import read_metadata
 
 

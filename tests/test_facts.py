@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from zoo.cli import run as zoo_run
-from zoo.facts import SIZES, cost_at, cost_formulas, polynomial
+from zoo.introspection.cost import SIZES, cost_at, cost_formulas, polynomial
 
 
 def test_an_lstm_by_hand() -> None:

@@ -12,9 +12,9 @@ import torch
 import zoo
 from zoo.config import Sampling
 from zoo.errors import RunError, UsageError, VerificationError, ZooError
-from zoo.model import ModelStepper
-from zoo.position import Position, Stops
-from zoo.proof import Difference, compare_texts, free_gap
+from zoo.exporting.parity import Difference, compare_texts, free_gap
+from zoo.inference.decoding import Position, Stops
+from zoo.models.torch_engine import ModelStepper
 
 
 def test_greedy_generation_is_the_textbooks_prediction(fox_run: zoo.Run) -> None:

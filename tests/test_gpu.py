@@ -16,12 +16,13 @@ import torch
 
 import zoo
 from zoo.config import ModelConfig, Sampling
-from zoo.drafts import DraftRoom
+from zoo.data.tokenizers import CharTokenizer
 from zoo.errors import ProviderError
-from zoo.exporter import describe, find_exporters
-from zoo.model import LanguageModel, ModelStepper
-from zoo.proof import compare_texts, prove_step
-from zoo.tokenizers import CharTokenizer
+from zoo.exporting.export import describe, find_exporters
+from zoo.exporting.parity import compare_texts, prove_step
+from zoo.exporting.staging import ExportBuilder
+from zoo.models.language_model import LanguageModel
+from zoo.models.torch_engine import ModelStepper
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK
 
@@ -48,7 +49,7 @@ def export(
     config = ModelConfig(cell=cell, hidden=hidden, layers=layers)
     model = LanguageModel(config, tokenizer.vocab_size).eval()
     registry = zoo.load_registry()
-    room = DraftRoom(model, folder, registry)
+    room = ExportBuilder(model, folder, registry)
     (exporter,) = find_exporters(["step"], precision, registry).values()
     draft = room.draft(exporter, describe(model, tokenizer, "step", precision))
     draft.path.write_bytes(draft.content)

@@ -15,10 +15,8 @@ from onnx.reference import ReferenceEvaluator
 import zoo
 from zoo.cli import run as zoo_run
 from zoo.config import Sampling
-from zoo.engine import Engine, Scorer, Stepper
 from zoo.errors import ArtifactError, NoStepError, UnknownNameError, UsageError, VerificationError
-from zoo.model import ModelStepper
-from zoo.proof import (
+from zoo.exporting.parity import (
     SAMPLINGS,
     SHORT_PIECES,
     compare_texts,
@@ -26,6 +24,8 @@ from zoo.proof import (
     prove_sequence,
     prove_step,
 )
+from zoo.inference.engine import Engine, Scorer, Stepper
+from zoo.models.torch_engine import ModelStepper
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
 
@@ -106,7 +106,7 @@ def test_sequence_in_the_reference_evaluator(
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, (3, 17))
     with torch.no_grad():
         wanted, end = model(torch.from_numpy(tokens).T)
-    from zoo.model import ModelScorer
+    from zoo.models.torch_engine import ModelScorer
 
     scorer = ModelScorer(model)
     state = scorer.state_to_arrays(scorer.init_state(3))
@@ -305,7 +305,7 @@ def test_a_model_that_knows_nothing_scores_the_vocabulary(trained: Train, text_f
     with torch.no_grad():
         run.model.head.weight.zero_()
         run.model.head.bias.zero_()
-    source = zoo.Source(ModelStepper(run.model), run.tokenizer, "", "PyTorch")
+    source = zoo.inference.Source(ModelStepper(run.model), run.tokenizer, "", "PyTorch")
     assert zoo.score(source, str(text_file)).perplexity == pytest.approx(run.tokenizer.vocab_size)
 
 
@@ -537,7 +537,7 @@ def test_ten_thousand_tokens_with_twenty_seeds(
 
 def test_a_bidirectional_model_from_pytorch(tmp_path: Path, text_file: Path) -> None:
     """It knows no gaps; nothing takes it for one that reads in one direction."""
-    from zoo.tokenizers import CharTokenizer
+    from zoo.data.tokenizers import CharTokenizer
 
     torch.manual_seed(0)
     tokenizer = CharTokenizer.from_text(text_file.read_text())
@@ -589,8 +589,10 @@ def test_texts_longer_than_the_gap_was_measured_over(
     so that its texts may part."""
     run = zoo.load(trained("rnn", layers=2, epochs=2).path)
     give_gain(run, 3)
-    monkeypatch.setattr("zoo.drafts.AMPLIFYING_STEPS", 3)
-    monkeypatch.setattr("zoo.proof.PIECES", SHORT_PIECES)  # the longer ones are not within them
+    monkeypatch.setattr("zoo.exporting.staging.AMPLIFYING_STEPS", 3)
+    monkeypatch.setattr(
+        "zoo.exporting.parity.PIECES", SHORT_PIECES
+    )  # the longer ones are not within them
     exported = zoo.export(run, out=tmp_path)
     assert not exported.info.proof.amplifies
     result = zoo.verify(exported.path, run, length=600, seeds=2, temperature=1.0)

@@ -291,7 +291,7 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
 }
 
 
-def registered(cell: type[Right], **spec: object) -> zoo.Registry:
+def registered(cell: type[Right], **spec: object) -> zoo.registry.Registry:
     state = tuple(StateField(name, ("hidden",), "") for name in cell(2, 2).init_state(1)._fields)
     card = ModelCard(title="t", authors="a", year=2026, paper="p", equations=(), state=state)
 
@@ -303,7 +303,7 @@ def registered(cell: type[Right], **spec: object) -> zoo.Registry:
     return zoo.load_registry(Plugin())
 
 
-def broken_laws(registry: zoo.Registry) -> dict[str, str]:
+def broken_laws(registry: zoo.registry.Registry) -> dict[str, str]:
     return {v.law: v.finding for v in check_cell("wrong", registry=registry) if not v.passed}
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.convolution import convolve, convolve_step
-from zoo.linear import linear_scan
-from zoo.matrix import matrix_scan, matrix_step
+from zoo.nn.convolution import convolve, convolve_step
+from zoo.nn.linear import linear_scan
+from zoo.nn.matrix import matrix_scan, matrix_step
 
 
 def step_by_step(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:

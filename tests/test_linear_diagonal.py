@@ -337,7 +337,7 @@ def test_the_zero_order_hold_of_slow_modes_keeps_its_digits() -> None:
     from zoo_linear.diagonal import zero_order_hold
 
     delta, frequency = torch.tensor(1e-3), torch.linspace(0, 60, 100)
-    poles = zoo.Complex(torch.full_like(frequency, -0.5), frequency)
+    poles = zoo.nn.Complex(torch.full_like(frequency, -0.5), frequency)
     decay, factor = (z.re.numpy() + 1j * z.im.numpy() for z in zero_order_hold(poles, delta))
     exact = -0.5 + 1j * frequency.double().numpy()
     step = exact * delta.double().item()

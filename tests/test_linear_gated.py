@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
-from zoo.state import flatten, unflatten
+from zoo.nn.state import flatten, unflatten
 
 EXACT = 1e-12  # float64, some tens of steps of values of about 1
 SINGLE = 1e-5  # a reference that computes in float32

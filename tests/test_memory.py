@@ -9,7 +9,7 @@ import pytest
 # each tensor is larger than all before it, which glibc by itself gives pages of its own every time
 PROGRAM = """
 import resource, sys, torch
-from zoo.memory import keep_freed_memory
+from zoo.training.malloc import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -13,7 +13,7 @@ import pytest
 import zoo
 from zoo import CellSpec, ModelCard, hookimpl
 from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError, UsageError
-from zoo.plugins import build_plugin_manager
+from zoo.registry.discovery import build_plugin_manager
 
 CARD = ModelCard(title="t", authors="a", year=2000, paper="p", equations=(), state=())
 
@@ -158,11 +158,11 @@ class Texts:
     """A plugin object with corpora that leave out what may be left out."""
 
     @hookimpl
-    def zoo_corpora(self) -> list[zoo.CorpusSpec]:
+    def zoo_corpora(self) -> list[zoo.registry.CorpusSpec]:
         return [
-            zoo.CorpusSpec("rose", f"{__name__}:my_text", "a rose"),
-            zoo.CorpusSpec("odd", f"{__name__}:my_text", "a rose", tokenizer="bits"),
-            zoo.CorpusSpec("nothing", f"{__name__}:no_text", "nothing"),
+            zoo.registry.CorpusSpec("rose", f"{__name__}:my_text", "a rose"),
+            zoo.registry.CorpusSpec("odd", f"{__name__}:my_text", "a rose", tokenizer="bits"),
+            zoo.registry.CorpusSpec("nothing", f"{__name__}:no_text", "nothing"),
         ]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.processes import Processes
+from zoo.training.distributed import Processes
 
 SIZES = [
     "--hidden",

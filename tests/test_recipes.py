@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.config import RunConfig, list_recipes
-from zoo.corpora import load_corpus
+from zoo.config import RunConfig
+from zoo.data.corpora import load_corpus
+from zoo.recipes import list_recipes
 
 # the best training perplexity of the last 20 epochs; the note reports 1.0, 1.4 and a curve
 NOTE = {"d2l-scratch": 1.1, "d2l-scratch-random": 1.5, "d2l-concise": 1.35}

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import zoo
-from zoo import resuming
 from zoo.cli import run as zoo_run
 from zoo.errors import RunError, ZooError
-from zoo.events import Finished, Report
-from zoo.experiment import Started, resume_events
+from zoo.training import checkpointing as resuming
+from zoo.training.events import Finished, Report, Started
+from zoo.training.experiment import resume_events
 
 CASES = {
     "adamw, carried state, dropout": {"cell": "lstm", "layers": 2, "dropout": 0.3},
@@ -84,9 +84,9 @@ def test_a_resumed_run_is_the_undisturbed_one(case: str, text_file: Path) -> Non
 PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
-import zoo.experiment
-zoo.experiment.SECONDS_BETWEEN_SAVES = 0.0
-from zoo.experiment import resume_events, train_events
+import zoo.training.experiment
+zoo.training.experiment.SECONDS_BETWEEN_SAVES = 0.0
+from zoo.training.experiment import resume_events, train_events
 arguments = sys.argv[1:]
 if arguments[0] == "resume":
     events = resume_events(arguments[1])
@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_save_before(
             break
     events.close()
     before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
-    monkeypatch.setattr("zoo.experiment.SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("zoo.training.experiment.SECONDS_BETWEEN_SAVES", 0.0)
     fsync = os.fsync
 
     def full(handle: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.config import Sampling
 from zoo.errors import UsageError
-from zoo.sampling import choose, kept_weights, margin
+from zoo.inference.sampling import choose, kept_weights, margin
 
 # softmax of these is 0.4, 0.3, 0.2, 0.1
 LOGITS = np.log(np.array([0.3, 0.1, 0.4, 0.2], np.float32))

@@ -10,11 +10,11 @@ import torch
 
 import zoo
 from zoo.errors import NoStepError, UsageError, ZooError
-from zoo.state import from_safetensors, reset_rows, select_rows, to_safetensors
+from zoo.nn.state import from_safetensors, reset_rows, select_rows, to_safetensors
 
 
 @pytest.fixture(params=["PyTorch", "ONNX Runtime"])
-def source(request: pytest.FixtureRequest, trained: object) -> zoo.Source:
+def source(request: pytest.FixtureRequest, trained: object) -> zoo.inference.Source:
     run = trained("lstm", layers=2)
     path = run.path if request.param == "PyTorch" else zoo.export(run).path
     return zoo.open_source(path)
@@ -23,7 +23,7 @@ def source(request: pytest.FixtureRequest, trained: object) -> zoo.Source:
 HOT = {"temperature": 0.9, "top_k": 12}
 
 
-def test_feeding_and_sampling_is_generating(source: zoo.Source) -> None:
+def test_feeding_and_sampling_is_generating(source: zoo.inference.Source) -> None:
     session = zoo.Session(source, seed=4)
     session.feed("the quick ")
     assert session.sample(200, **HOT) == zoo.generate(
@@ -31,7 +31,7 @@ def test_feeding_and_sampling_is_generating(source: zoo.Source) -> None:
     ).removeprefix("the quick ")
 
 
-def test_interleaved_sessions_give_what_each_gives_alone(source: zoo.Source) -> None:
+def test_interleaved_sessions_give_what_each_gives_alone(source: zoo.inference.Source) -> None:
     alone = []
     for seed, prompt in ((1, "the dog "), (2, "fox "), (3, "lazy")):
         session = zoo.Session(source, seed=seed)
@@ -53,7 +53,7 @@ def test_interleaved_sessions_give_what_each_gives_alone(source: zoo.Source) -> 
     assert texts == alone
 
 
-def test_a_snapshot_goes_back_and_a_fork_goes_its_own_way(source: zoo.Source) -> None:
+def test_a_snapshot_goes_back_and_a_fork_goes_its_own_way(source: zoo.inference.Source) -> None:
     session = zoo.Session(source, seed=5)
     session.feed("the ")
     session.sample(17, **HOT)
@@ -75,7 +75,7 @@ def test_a_snapshot_moves_between_runtimes(trained: object) -> None:
     assert other.sample(100, **HOT) == one.sample(100, **HOT)
 
 
-def test_the_state_belongs_to_the_last_piece_taken(source: zoo.Source) -> None:
+def test_the_state_belongs_to_the_last_piece_taken(source: zoo.inference.Source) -> None:
     one, other = zoo.Session(source, seed=7), zoo.Session(source, seed=7)
     one.feed("the")
     other.feed("the")
@@ -89,7 +89,7 @@ def text_as_array(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def test_what_a_session_refuses(source: zoo.Source, trained: object) -> None:
+def test_what_a_session_refuses(source: zoo.inference.Source, trained: object) -> None:
     session = zoo.Session(source)
     with pytest.raises(UsageError, match="feed some text before sampling"):
         session.sample(3)

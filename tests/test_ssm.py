@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.cell import Cell
-from zoo.state import flatten
+from zoo.nn.cell import Cell
+from zoo.nn.state import flatten
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,8 +8,8 @@ from torch import nn
 
 import zoo
 from zoo.config import ModelConfig
-from zoo.model import LanguageModel
-from zoo.state import named_leaves
+from zoo.models.language_model import LanguageModel
+from zoo.nn.state import named_leaves
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

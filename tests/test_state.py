@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from zoo.state import detach, flatten, map_leaves, named_leaves, unbind, unflatten
+from zoo.nn.state import detach, flatten, map_leaves, named_leaves, unbind, unflatten
 
 
 class Inner(NamedTuple):

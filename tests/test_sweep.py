@@ -18,19 +18,19 @@ import torch
 from matplotlib.axes import Axes
 
 import zoo
-from zoo.cell import Cell
 from zoo.cli import run
 from zoo.config import ModelConfig
-from zoo.dataset import read_dataset
+from zoo.data.dataset import read_dataset
 from zoo.errors import RunError
-from zoo.events import Report
-from zoo.experiment import train_events
-from zoo.model import count_parameters
-from zoo.plots import draw_sweep
-from zoo.registry import CellSpec, ModelCard, Registry
-from zoo.sizing import largest_hidden
-from zoo.sweep_table import Row, read_rows, write_rows
-from zoo.sweeping import Tried, Turn, choose_cells, sweep_events
+from zoo.models.parameter_budget import count_parameters, largest_hidden
+from zoo.nn.cell import Cell
+from zoo.registry.registry import Registry
+from zoo.registry.specs import CellSpec, ModelCard
+from zoo.sweeps.plot import draw_sweep
+from zoo.sweeps.runner import RunStarted, TrialFinished, choose_cells, sweep_events
+from zoo.sweeps.table import Row, read_rows, write_rows
+from zoo.training.events import Report
+from zoo.training.experiment import train_events
 
 SMALL = ["--epochs", "1", "--batch-size", "4", "--steps", "8", "--max-tokens", "1500"]
 SETTINGS = {"epochs": 1, "batch_size": 4, "steps": 8, "max_tokens": 1500}
@@ -107,9 +107,13 @@ def test_the_same_command_trains_nothing_again_and_another_cell_is_added(text_fi
                                  **SETTINGS))  # fmt: skip
 
     first = events("lstm")
-    assert [type(e) for e in first if isinstance(e, Turn | Report | Row)] == [Turn, Report, Row]
+    assert [type(e) for e in first if isinstance(e, RunStarted | Report | Row)] == [
+        RunStarted,
+        Report,
+        Row,
+    ]
     before = Path("s/sweep.csv").read_bytes()
-    assert [type(event) for event in events("lstm")] == [Turn, Row]
+    assert [type(event) for event in events("lstm")] == [RunStarted, Row]
     assert Path("s/sweep.csv").read_bytes() == before
     assert [type(e) for e in events("gru") if isinstance(e, Report)] == [Report]
     events("lstm", seeds=2)
@@ -158,7 +162,7 @@ def test_ctrl_c_stops_it_cleanly(text_file: Path) -> None:
 def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("zoo.sweeping.load_registry", with_picky)
+    monkeypatch.setattr("zoo.sweeps.runner.load_registry", with_picky)
     command = ["sweep", str(text_file), "--cells", "picky,rnn", "--seeds", "1", "--hidden", "8",
                "--out", "s", *SMALL]  # fmt: skip
     assert run(command) == 1
@@ -216,7 +220,7 @@ def test_what_is_left_open_is_chosen_once_for_all_runs(
 ) -> None:
     rows = iter((2, 3))
     monkeypatch.setattr(
-        "zoo.sweeping.choose_settings", lambda config, *_: config.model_copy(
+        "zoo.sweeps.runner.choose_settings", lambda config, *_: config.model_copy(
             update={"training": config.training.model_copy(update={"clip": 9.0,
                     "learning_rate": 0.008, "report_every": next(rows)})})
     )  # fmt: skip
@@ -234,7 +238,7 @@ def test_what_is_left_open_is_chosen_once_for_all_runs(
 
 
 def test_several_processes_are_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.sweeping.join_processes", lambda device: object())
+    monkeypatch.setattr("zoo.sweeps.runner.join_processes", lambda device: object())
     with pytest.raises(zoo.UsageError, match="a sweep trains in one process"):
         zoo.sweep(str(text_file), cells="gru", out="s")
     assert not Path("s").exists()
@@ -289,7 +293,7 @@ def test_a_rate_is_looked_for_and_serves_all_seeds(text_file: Path, usual: float
     assert zoo.load(Path("s", rows[1].run)).config.training.seed == 1
     assert read_rows(Path("s/sweep.csv")) == rows
     again = list(sweep_events(str(text_file), seeds=2, learning_rate=usual, **TUNED))
-    assert {type(event) for event in again} == {Turn, Tried, Row}
+    assert {type(event) for event in again} == {RunStarted, TrialFinished, Row}
     assert [event for event in again if isinstance(event, Row)] == rows
 
 
@@ -301,7 +305,7 @@ def test_a_rate_at_which_training_fails_is_lowered(
             raise zoo.ZooError("the loss is no longer finite")
         return train_events(learning_rate=learning_rate, **settings)
 
-    monkeypatch.setattr("zoo.sweeping.train_events", train_if_small)
+    monkeypatch.setattr("zoo.sweeps.runner.train_events", train_if_small)
     command = ["sweep", str(text_file), "--cells", "rnn", "--hidden", "8", "--seeds", "1", "--out",
                "s", "--tune-rate", "--learning-rate", "0.32", *SMALL]  # fmt: skip
     assert run(command) == 0
@@ -334,7 +338,7 @@ def test_the_rates_that_another_sweep_found(text_file: Path) -> None:
         assert rate == row.learning_rate == (0.0025 if row.cell == "rnn" else 0.01)
         assert row.rate_factor == (0.25 if row.cell == "rnn" else 1.0)
     again = list(sweep_events(str(text_file), **settings))
-    assert [event for event in again if not isinstance(event, Turn)] == rows
+    assert [event for event in again if not isinstance(event, RunStarted)] == rows
     with pytest.raises(RunError, match=r"have rates_of=other, this command has rates_of=other.sw"):
         zoo.sweep(str(text_file), **{**settings, "rates_of": Path("other/sweep.csv")})
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import zoo
 from zoo.cli import run
-from zoo.events import Report
-from zoo.tensorboard import write_tensorboard
+from zoo.training.events import Report
+from zoo.training.tensorboard import write_tensorboard
 
 SMALL = ["--hidden", "8", "--batch-size", "4", "--steps", "8", "--max-tokens", "2000"]
 

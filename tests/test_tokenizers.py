@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.errors import TokenizerError
-from zoo.tokenizers import (
+from zoo.data.tokenizers import (
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
     LettersTokenizer,
     read_tokenizer,
 )
+from zoo.errors import TokenizerError
 
 
 def test_char_orders_by_frequency_then_appearance() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import zoo
 import zoo_torchrecurrent
-from zoo.state import flatten, map_leaves, named_leaves
+from zoo.nn.state import flatten, map_leaves, named_leaves
 from zoo_torchrecurrent.entry import Entry
 from zoo_torchrecurrent.table import ENTRIES
 

@@ -14,15 +14,15 @@ import torch
 from torch.nn import functional as F
 
 import zoo
-from zoo.batches import BATCHES
 from zoo.config import RunConfig, TrainConfig
-from zoo.dataset import read_dataset
+from zoo.data.batches import BATCHES
+from zoo.data.dataset import read_dataset
 from zoo.errors import UsageError, ZooError
-from zoo.evaluation import evaluate
-from zoo.events import Finished, Progress, Report, Sample
-from zoo.model import LanguageModel
-from zoo.optimization import learning_rate, make_optimizer
-from zoo.trainer import Trainer, training
+from zoo.models.language_model import LanguageModel
+from zoo.training.evaluation import evaluate
+from zoo.training.events import Finished, Progress, Report, Sample
+from zoo.training.optimization import learning_rate, make_optimizer
+from zoo.training.trainer import Trainer, training
 
 
 def small(text_file: Path, **settings: object) -> tuple[LanguageModel, object, TrainConfig]:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import tomllib
 import types
 from collections.abc import Mapping
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -32,7 +31,7 @@ DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
 
-class Settings(BaseModel):
+class FrozenModel(BaseModel):
     """Frozen, and closed to unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -46,7 +45,7 @@ class Settings(BaseModel):
             raise UsageError(first_problem(error)) from None
 
 
-class DataConfig(Settings):
+class DataConfig(FrozenModel):
     """The text and how it is read."""
 
     corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
@@ -68,7 +67,7 @@ class DataConfig(Settings):
     )
 
 
-class ModelConfig(Settings):
+class ModelConfig(FrozenModel):
     """The sizes and kinds from which a language model is built."""
 
     cell: str = Field("lstm", description="Which cell; `zoo cells` lists them.")
@@ -110,7 +109,7 @@ class ModelConfig(Settings):
     )
 
 
-class TrainConfig(Settings):
+class TrainConfig(FrozenModel):
     """How a model is trained."""
 
     epochs: int | None = Field(
@@ -197,7 +196,7 @@ class TrainConfig(Settings):
         return values
 
 
-class Sampling(Settings):
+class Sampling(FrozenModel):
     """How the next token is chosen."""
 
     temperature: float = Field(
@@ -219,7 +218,16 @@ class Sampling(Settings):
         return self.temperature < 1e-30
 
 
-class RunConfig(Settings):
+@dataclass(frozen=True)
+class Recipe:
+    """A named experiment: the sections of RunConfig with its choices, and what it is, in a line."""
+
+    name: str
+    title: str
+    sections: Mapping[str, Mapping[str, Any]]
+
+
+class RunConfig(FrozenModel):
     """Everything that was chosen for a run: the content of `config.json`."""
 
     format: Literal[1] = 1
@@ -229,28 +237,30 @@ class RunConfig(Settings):
     training: TrainConfig = TrainConfig()
 
     @classmethod
-    def build(cls, settings: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
+    def build(cls, settings: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:
         """The recipe's choices, or the defaults, overridden by flat `settings` (`hidden=256`).
 
         Raises UsageError, naming the setting, for one that does not exist or is out of bounds.
         """
-        sections: dict[str, Any] = load_recipe(recipe) if recipe else {}
+        merged: dict[str, Any] = {}
+        if recipe is not None:
+            merged = {name: dict(part) for name, part in recipe.sections.items()}
         owners = setting_owners()
         given = {name: value for name, value in settings.items() if value is not None}
         for name, value in given.items():
             if name not in owners:
                 raise UnknownNameError("setting", name, owners, "`zoo train --help`")
-            sections.setdefault(owners[name], {})[name] = value
+            merged.setdefault(owners[name], {})[name] = value
         if "epochs" in given or "minutes" in given:  # a budget given here replaces the recipe's
             for name in {"epochs", "minutes"} - given.keys():
-                sections["training"].pop(name, None)
-        return cls.checked(recipe=recipe, **sections)
+                merged["training"].pop(name, None)
+        return cls.checked(recipe=recipe and recipe.name, **merged)
 
 
-SECTIONS: dict[str, type[Settings]] = {
+SECTIONS: dict[str, type[FrozenModel]] = {
     name: field.annotation
     for name, field in RunConfig.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    if isinstance(field.annotation, type) and issubclass(field.annotation, FrozenModel)
 }
 
 
@@ -269,26 +279,6 @@ def setting_fields() -> dict[str, FieldInfo]:
     return {
         name: SECTIONS[section].model_fields[name] for name, section in setting_owners().items()
     }
-
-
-def list_recipes() -> dict[str, str]:
-    """The named experiments that ship with the zoo, and what each is in one line."""
-    folder = resources.files("zoo") / "recipes"
-    recipes = {}
-    for file in sorted(folder.iterdir(), key=lambda item: item.name):
-        if file.name.endswith(".toml"):
-            recipes[file.name.removesuffix(".toml")] = tomllib.loads(file.read_text())["title"]
-    return recipes
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """A recipe's sections: those of RunConfig."""
-    known = list_recipes()
-    if name not in known:
-        raise UnknownNameError("recipe", name, known, "`zoo train --help`")
-    recipe = tomllib.loads((resources.files("zoo") / "recipes" / f"{name}.toml").read_text())
-    del recipe["title"]
-    return recipe
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)

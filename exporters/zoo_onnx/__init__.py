@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoo import ExporterSpec, hookimpl
+from zoo import hookimpl
+from zoo.registry import ExporterSpec
 
 if TYPE_CHECKING:
     from zoo_onnx.modules import export_step

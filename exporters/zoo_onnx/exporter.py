@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from zoo.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.errors import VerificationError, one_line
-from zoo.model import LanguageModel
+from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
+from zoo.models.language_model import LanguageModel
 from zoo_onnx.generate import build_generate
 from zoo_onnx.precision import PRECISIONS
 from zoo_onnx.products import plain_products
@@ -27,7 +27,7 @@ TRACED: dict[str, Traced] = {STEP: trace_step, GENERATE: trace_step, SEQUENCE: t
 
 
 class OnnxExporter:
-    """See `zoo.exporter.Exporter`. Graphs that begin with one trace share it while the model
+    """See `zoo.exporting.Exporter`. Graphs that begin with one trace share it while the model
     lives; its weights must not change meanwhile."""
 
     suffix = ".onnx"

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper
 
-from zoo.artifact import LOGITS, SAMPLING_INPUTS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
+from zoo.inference.artifact import LOGITS, SAMPLING_INPUTS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo_onnx.sampler import choice_graph, settings_graph
 
 INSIDE = "step_"

@@ -13,12 +13,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zoo.artifact import StateEntry
-from zoo.checkpoint import new_folder, write_atomically
-from zoo.engine import Arrays
 from zoo.errors import UsageError, VerificationError, one_line
-from zoo.proof import prove_step
-from zoo.state import flatten, map_leaves, named_leaves, unflatten
+from zoo.exporting.parity import prove_step
+from zoo.files import new_folder, write_atomically
+from zoo.inference.artifact import StateEntry
+from zoo.inference.engine import Arrays
+from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
 from zoo_onnx.exporter import checked, seal
 from zoo_onnx.step import TRACED_BATCH
 from zoo_onnx.tracing import trace

@@ -1,4 +1,4 @@
-"""The choice of the next token as a graph: `zoo.sampling.choose`, operation by operation.
+"""The choice of the next token as a graph: `zoo.inference.sampling.choose`, operation by operation.
 
 Everything is in double precision from float32 logits, as there, so that equal logits give equal
 tokens. What does not change from token to token (`SETTINGS`) is computed once, outside the loop.

@@ -17,10 +17,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zoo.artifact import LOGITS, TOKENS, ArtifactInfo
-from zoo.cell import Cell
-from zoo.model import LanguageModel
-from zoo.state import flatten, map_leaves, unflatten
+from zoo.inference.artifact import LOGITS, TOKENS, ArtifactInfo
+from zoo.models.language_model import LanguageModel
+from zoo.nn.cell import Cell
+from zoo.nn.state import flatten, map_leaves, unflatten
 from zoo_onnx.step import TRACED_BATCH
 from zoo_onnx.tracing import trace
 

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zoo.artifact import LOGITS, TOKEN, ArtifactInfo
 from zoo.errors import NoStepError
-from zoo.model import LanguageModel
-from zoo.state import flatten, unflatten
+from zoo.inference.artifact import LOGITS, TOKEN, ArtifactInfo
+from zoo.models.language_model import LanguageModel
+from zoo.nn.state import flatten, unflatten
 from zoo_onnx.tracing import trace
 
 # Two would do for a dynamic axis; three is a size at which nothing is verified afterwards.

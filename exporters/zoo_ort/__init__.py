@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoo import RuntimeSpec, hookimpl
+from zoo import hookimpl
+from zoo.registry import RuntimeSpec
 
 if TYPE_CHECKING:
     from zoo_ort.modules import open_module
@@ -19,7 +20,7 @@ def zoo_runtimes() -> Iterable[RuntimeSpec]:
             name="onnxruntime",
             factory="zoo_ort.runtime:OnnxRuntime",
             title="ONNX Runtime, on CPUs and CUDA",
-            suffix=".onnx",
+            files="*.onnx",
         )
     ]
 

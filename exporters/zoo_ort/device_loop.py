@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from zoo.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo.config import Sampling
-from zoo.engine import Uniform
-from zoo.sampling import filters
-from zoo.tokenizers import Ids
+from zoo.data.tokenizers import Ids
+from zoo.inference.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
+from zoo.inference.engine import Uniform
+from zoo.inference.sampling import filters
 from zoo_ort.engines import CHUNK, State, StepEngine, require_finite
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
 from zoo_ort.providers import make_session
@@ -26,7 +26,7 @@ from zoo_ort.providers import make_session
 POSITION, TEMPERATURE = "position", "temperature"
 NEXT_TOKEN, NEXT_POSITION, MORE_TOKENS = "next_token", "next_position", "more_tokens"
 
-# `zoo.sampling.choose` for temperature alone, then the token's place among those of the chunk.
+# `zoo.inference.sampling.choose` for temperature alone, then the token's place in the chunk.
 # Both ways of choosing are computed: a branch would be decided on the host.
 CHOICE = (
     Node("Cast", [LOGITS], ["wide"], to=DOUBLE),

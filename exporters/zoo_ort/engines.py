@@ -1,4 +1,5 @@
-"""Sessions on exported graphs as engines: see `zoo.engine`. A state is the tuple of its leaves."""
+"""Sessions on exported graphs as engines (see `zoo.inference.engine`). A state is the tuple of its
+leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from zoo.artifact import (
+from zoo.config import Sampling
+from zoo.data.tokenizers import Ids
+from zoo.errors import ArtifactError
+from zoo.inference.artifact import (
     GENERATE,
     LOGITS,
     SAMPLING_INPUTS,
@@ -19,10 +23,7 @@ from zoo.artifact import (
     UNIFORM,
     ArtifactInfo,
 )
-from zoo.config import Sampling
-from zoo.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform
-from zoo.errors import ArtifactError
-from zoo.tokenizers import Ids
+from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform
 from zoo_ort.providers import run_session
 
 State = tuple[np.ndarray, ...]

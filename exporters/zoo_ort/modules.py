@@ -12,17 +12,17 @@ import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import Field
 
-from zoo.artifact import MAX_STATE_ELEMENTS, MODULE, SelfDescription
-from zoo.config import Settings
-from zoo.engine import Arrays
+from zoo.config import FrozenModel
 from zoo.errors import ArtifactError, UsageError
+from zoo.inference.artifact import MAX_STATE_ELEMENTS, MODULE, SelfDescription
+from zoo.inference.engine import Arrays
 from zoo_ort.providers import run_session
 from zoo_ort.runtime import check_interface, describe_file, open_session
 
 State = tuple[npt.NDArray[Any], ...]
 
 
-class TensorEntry(Settings):
+class TensorEntry(FrozenModel):
     """An input or output: its name, its shape without the batch axis, and its dtype."""
 
     name: str = Field(pattern=r"^[A-Za-z]\w*$", max_length=200)

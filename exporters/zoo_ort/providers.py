@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from zoo.artifact import ProviderReport
 from zoo.errors import ArtifactError, ProviderError, one_line
+from zoo.inference.runtime import ProviderReport
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SILENT = 4  # ONNX Runtime's "fatal": its errors come to us as exceptions

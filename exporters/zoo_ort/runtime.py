@@ -11,18 +11,12 @@ from typing import TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from zoo.artifact import (
-    GENERATE,
-    SEQUENCE,
-    STEP,
-    Artifact,
-    ArtifactInfo,
-    ProviderReport,
-    SelfDescription,
-)
 from zoo.config import Sampling
-from zoo.engine import Engine
 from zoo.errors import ArtifactError, ProviderError, one_line
+from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
+from zoo.inference.engine import Engine
+from zoo.inference.runtime import Artifact, ProviderReport
+from zoo.registry.registry import Registry
 from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
@@ -49,7 +43,10 @@ DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
 
 
 class OnnxRuntime:
-    """See `zoo.artifact.Runtime`."""
+    """See `zoo.inference.Runtime`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     def open(self, path: Path, provider: str = "auto", threads: int | None = None) -> Artifact:
         info, as_checked = describe_file(path, ArtifactInfo)

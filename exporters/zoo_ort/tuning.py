@@ -18,8 +18,8 @@ from pathlib import Path
 import onnxruntime as ort
 from pydantic import Field, TypeAdapter, ValidationError
 
-from zoo.config import Settings
-from zoo.cores import usable_cores
+from zoo.config import FrozenModel
+from zoo.inference.cpu import usable_cores
 
 TIMINGS = "timings.json"
 MAX_TIMINGS = 1000
@@ -27,7 +27,7 @@ ONE_CORES_CACHE = 2**21  # bytes; second-level caches are from half a megabyte t
 Speed = Callable[[Path, int], float]
 
 
-class Timing(Settings):
+class Timing(FrozenModel):
     """Tokens per second of a file, by its size and time of change, with that many threads."""
 
     file: str

@@ -8,7 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Cell, Registry, UsageError, adopt_layer, single_layer
+from zoo import Cell, UsageError
+from zoo.nn import Adopted, adopt_layer, single_layer
+from zoo.registry import Registry
 
 
 class BidirectionalState(NamedTuple):
@@ -35,8 +37,8 @@ class Bidirectional(Cell):
         spec = registry.cells[cell]
         if not spec.causal:
             raise UsageError(f"'bidirectional' wraps causal cells only, and {cell!r} is not.")
-        self.ahead = spec.build(input_size, hidden_size, registry=registry, **options)
-        self.behind = spec.build(input_size, hidden_size, registry=registry, **options)
+        self.ahead: Cell = spec.build(input_size, hidden_size, registry=registry, **options)
+        self.behind: Cell = spec.build(input_size, hidden_size, registry=registry, **options)
 
     @property
     def output_size(self) -> int:

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, uniform
+from zoo import Cell
+from zoo.nn import uniform
 
 
 class IndRNNState(NamedTuple):

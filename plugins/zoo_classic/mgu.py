@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo import Cell, uniform
+from zoo import Cell
+from zoo.nn import uniform
 
 
 class MGUState(NamedTuple):

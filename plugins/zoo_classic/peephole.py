@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zoo import Cell, uniform
+from zoo import Cell
+from zoo.nn import uniform
 
 
 class PeepholeState(NamedTuple):

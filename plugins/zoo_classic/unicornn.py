@@ -17,7 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, uniform
+from zoo import Cell
+from zoo.nn import uniform
 
 
 class UnICORNNState(NamedTuple):

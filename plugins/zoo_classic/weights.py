@@ -5,7 +5,7 @@ from math import sqrt
 import torch
 from torch import nn
 
-from zoo import uniform
+from zoo.nn import uniform
 
 
 def glorot(rows: int, columns: int, *, gates: int = 1, gain: float = 1.0) -> nn.Parameter:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from zoo import Cell, convolve, convolve_step, matrix_scan, matrix_step
+from zoo import Cell
+from zoo.nn import convolve, convolve_step, matrix_scan, matrix_step
 from zoo_delta.heads import by_head, drawn, l2_normalise, silu
 
 TAPS = 4  # inputs that the short convolution sees

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, matrix_scan, matrix_step
+from zoo import Cell
+from zoo.nn import matrix_scan, matrix_step
 from zoo_delta.heads import by_head, drawn, head_count, rms_norm, silu
 
 

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, matrix_scan, matrix_step
+from zoo import Cell
+from zoo.nn import matrix_scan, matrix_step
 from zoo_delta.heads import by_head, drawn
 
 STRONGEST = exp(-0.5)  # of -log w; no feature decays to less than exp(-0.607) = 0.545 in a step

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Adopted, Registry, TorchCell
+from zoo.nn import Adopted, TorchCell
+from zoo.registry import Registry
 
 
 class RNNState(NamedTuple):

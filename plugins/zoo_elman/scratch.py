@@ -11,14 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import (
-    Cell,
-    Recurrence,
-    plus_product,
-    product_over_steps,
-    run_fused,
-    tanh_gradient,
-)
+from zoo import Cell
+from zoo.nn.fused import Recurrence, plus_product, product_over_steps, run_fused, tanh_gradient
 
 
 class RNNState(NamedTuple):

@@ -7,12 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import (
-    Adopted,
-    Cell,
+from zoo import Cell
+from zoo.nn import Adopted, TorchCell
+from zoo.nn.fused import (
     Recurrence,
-    Registry,
-    TorchCell,
     plus_product,
     product,
     product_over_steps,
@@ -20,6 +18,7 @@ from zoo import (
     sigmoid_gradient,
     tanh_gradient,
 )
+from zoo.registry import Registry
 from zoo_gated.weights import gate_weights
 
 

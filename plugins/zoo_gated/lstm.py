@@ -7,18 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import (
-    Adopted,
-    Cell,
+from zoo import Cell
+from zoo.nn import Adopted, TorchCell
+from zoo.nn.fused import (
     Recurrence,
-    Registry,
-    TorchCell,
     plus_product,
     product_over_steps,
     run_fused,
     sigmoid_gradient,
     tanh_gradient,
 )
+from zoo.registry import Registry
 from zoo_gated.weights import gate_weights
 
 

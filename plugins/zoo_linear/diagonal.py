@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Complex
+from zoo.nn import Complex
 
 
 class GatedMixing(nn.Module):

@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Complex, LinearCell, UsageError
+from zoo import UsageError
+from zoo.nn import Complex, LinearCell
 from zoo_linear.diagonal import GatedMixing, exponential
 
 MARGIN = 1e-6  # keeps |λ|² off the centre and the unit circle, where ν or log γ is infinite

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zoo import LinearCell, uniform
+from zoo.nn import LinearCell, uniform
 
 
 class MinGRUState(NamedTuple):

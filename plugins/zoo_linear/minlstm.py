@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import LinearCell, uniform
+from zoo.nn import LinearCell, uniform
 
 
 class MinLSTMState(NamedTuple):

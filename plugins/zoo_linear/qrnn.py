@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zoo import Cell, linear_scan, uniform
+from zoo import Cell
+from zoo.nn import linear_scan, uniform
 
 
 class QRNNState(NamedTuple):

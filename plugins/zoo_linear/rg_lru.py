@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, UsageError, convolve, convolve_step, linear_scan
+from zoo import Cell, UsageError
+from zoo.nn import convolve, convolve_step, linear_scan
 
 C = 8.0
 # Of 1 - a²: its root's slope is then at most 1000, where RecurrentGemma's code clips the gradient.

@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, Complex, UsageError
+from zoo import Cell, UsageError
+from zoo.nn import Complex
 from zoo_linear.diagonal import (
     GatedMixing,
     exponential,

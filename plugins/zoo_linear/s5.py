@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Complex, LinearCell, UsageError
+from zoo import UsageError
+from zoo.nn import Complex, LinearCell
 from zoo_linear.diagonal import log_time_steps, multiply, zero_order_hold
 
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import Cell, LinearCell, uniform
+from zoo import Cell
+from zoo.nn import LinearCell, uniform
 
 
 class SRUState(NamedTuple):

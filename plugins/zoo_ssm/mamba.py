@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from zoo import Cell, convolve, convolve_step, linear_scan, uniform
+from zoo import Cell
+from zoo.nn import convolve, convolve_step, linear_scan, uniform
 
 PIECE = 128  # steps of which all states are kept for the gradient
 

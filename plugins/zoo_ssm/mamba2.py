@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, convolve, convolve_step, matrix_scan, matrix_step, uniform
+from zoo import Cell
+from zoo.nn import convolve, convolve_step, matrix_scan, matrix_step, uniform
 from zoo_ssm.mamba import delta_bias, linear_weight
 
 EPSILON = 1e-5  # of the norm, as in the authors' code
@@ -37,7 +38,7 @@ class Mamba2Input(NamedTuple):
 
 
 class Recurrence(NamedTuple):
-    """What zoo.matrix calls q, k, v and log w, and x: [..., heads, features]."""
+    """What zoo.nn.matrix calls q, k, v and log w, and x: [..., heads, features]."""
 
     C: Tensor
     B: Tensor

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, matrix_scan, matrix_step
+from zoo import Cell
+from zoo.nn import matrix_scan, matrix_step
 
 FEWEST_UNITS = 4  # in a head; the norm of two units would leave their signs only
 # The authors' packages have 1e-5 and 1e-6. A head whose outputs nearly cancel is scaled up by the

@@ -31,21 +31,22 @@ from torch import nn
 
 import zoo
 from zoo.config import ModelConfig, Sampling
-from zoo.drafts import DraftRoom
-from zoo.exporter import describe, find_exporters
-from zoo.generator import find_runtime
-from zoo.model import LanguageModel, ModelStepper
-from zoo.sampling import choose
-from zoo.tokenizers import CharTokenizer
+from zoo.data.tokenizers import CharTokenizer
+from zoo.exporting.export import describe, find_exporters
+from zoo.exporting.staging import ExportBuilder
+from zoo.inference.runtime import open_artifact
+from zoo.inference.sampling import choose
+from zoo.models.language_model import LanguageModel
+from zoo.models.torch_engine import ModelStepper
 
 HIDDEN, ROUNDS, SLICE = 512, 10, 0.15
 HOT = Sampling(temperature=1.0)
 torch.set_num_threads(1)
 
-Way = Callable[[], int]  # runs for a while and says how many tokens it made
+Workload = Callable[[], int]  # runs for a while and says how many tokens it made
 
 
-def compare(ways: dict[str, Way]) -> dict[str, float]:
+def compare(ways: dict[str, Workload]) -> dict[str, float]:
     """Median tokens per second of each, all in turn."""
     for way in ways.values():
         way()
@@ -78,7 +79,7 @@ def export(
     model: LanguageModel, tokenizer: object, folder: Path, precision: str
 ) -> dict[str, Path]:
     registry = zoo.load_registry()
-    room = DraftRoom(model, folder, registry)
+    room = ExportBuilder(model, folder, registry)
     files = {}
     for graph, exporter in find_exporters(None, precision, registry).items():
         draft = room.draft(exporter, describe(model, tokenizer, graph, precision))
@@ -88,10 +89,12 @@ def export(
 
 
 def open_engine(path: Path) -> object:
-    return find_runtime(path, zoo.load_registry()).open(path, "cpu", threads=1).engine
+    return open_artifact(path, "cpu", zoo.load_registry(), threads=1).engine
 
 
-def writer(engine: object, batch_size: int = 1, tokens: int = 32, sampling: Sampling = HOT) -> Way:
+def writer(
+    engine: object, batch_size: int = 1, tokens: int = 32, sampling: Sampling = HOT
+) -> Workload:
     rng = np.random.default_rng(0)
     place = [np.zeros(batch_size, np.int64), engine.init_state(batch_size)]
 
@@ -104,7 +107,7 @@ def writer(engine: object, batch_size: int = 1, tokens: int = 32, sampling: Samp
     return write
 
 
-def plain_torch(cell: str, vocab_size: int) -> Way:
+def plain_torch(cell: str, vocab_size: int) -> Workload:
     """The loop of the lecture note over torch.nn's own layer."""
     layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](vocab_size, HIDDEN)
     head = nn.Linear(HIDDEN, vocab_size)
@@ -143,7 +146,7 @@ def session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def step_loop_as_it_stands(cell: str, vocab_size: int) -> Way:
+def step_loop_as_it_stands(cell: str, vocab_size: int) -> Workload:
     states = 2 if cell == "lstm" else 1
     example = (
         torch.zeros(1, 1, dtype=torch.int64),
@@ -173,7 +176,7 @@ def step_loop_as_it_stands(cell: str, vocab_size: int) -> Way:
     return write
 
 
-def onnx_lstm(vocab_size: int, embedding: int) -> Way:
+def onnx_lstm(vocab_size: int, embedding: int) -> Workload:
     """A graph around ONNX's LSTM operator, over sequences."""
     rng = np.random.default_rng(0)
 
@@ -215,7 +218,7 @@ def onnx_lstm(vocab_size: int, embedding: int) -> Way:
     return score
 
 
-def scorer(engine: object, vocab_size: int, length: int = 64) -> Way:
+def scorer(engine: object, vocab_size: int, length: int = 64) -> Workload:
     tokens = np.random.default_rng(0).integers(0, vocab_size, (length, 1))
     state = engine.init_state(1)
 
@@ -226,7 +229,7 @@ def scorer(engine: object, vocab_size: int, length: int = 64) -> Way:
     return score
 
 
-def product(rows: int, columns: int, inner: int) -> Way:
+def product(rows: int, columns: int, inner: int) -> Workload:
     """One product by ONNX Runtime's own kernel; its tokens are floating-point operations."""
     value = helper.make_tensor_value_info
     weight = np.random.default_rng(0).normal(size=(inner, columns)).astype(np.float32)

@@ -16,7 +16,7 @@ from pathlib import Path
 import plain_loop
 
 import zoo
-from zoo.corpora import cache_folder
+from zoo.data.corpora import cache_folder
 
 
 def main() -> None:

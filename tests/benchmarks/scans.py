@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.memory import keep_freed_memory
+from zoo.training.malloc import keep_freed_memory
 
 STEPS, BATCH, HIDDEN, ROUNDS = 1024, 8, 256, 5
 TOKENS = STEPS * BATCH

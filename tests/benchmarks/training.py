@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.config import ModelConfig
-from zoo.memory import keep_freed_memory
-from zoo.model import LanguageModel
-from zoo.state import detach
+from zoo.models.language_model import LanguageModel
+from zoo.nn.state import detach
+from zoo.training.malloc import keep_freed_memory
 
 VOCAB, HIDDEN, BATCH, STEPS, ROUNDS, SLICE = 28, 512, 32, 35, 9, 0.4
 TOKENS = BATCH * STEPS

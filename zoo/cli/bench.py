@@ -13,8 +13,8 @@ from zoo.cli.console import note, print_rows
 from zoo.cli.doctor import dependency_versions
 
 if TYPE_CHECKING:
-    from zoo.benchmark import Row
-    from zoo.limits import Limits
+    from zoo.benchmarking.benchmark import Row
+    from zoo.benchmarking.roofline import Limits
 
 
 @click.command()
@@ -51,7 +51,7 @@ def command(source: str, plot: Path | None, as_json: bool, **settings: Any) -> N
 
     Nothing else should run meanwhile: threads that wait for each other suffer most from it.
     """
-    from zoo.benchmark import Benchmark, benchmark_events
+    from zoo.benchmarking.benchmark import Benchmark, benchmark_events
 
     if plot is not None and (plot.suffix != ".png" or not plot.parent.is_dir()):
         raise click.BadParameter(
@@ -78,7 +78,7 @@ def command(source: str, plot: Path | None, as_json: bool, **settings: Any) -> N
     else:
         print_rows([_shown(row) for row in found.rows], as_json=False)
     if plot is not None:
-        from zoo.plots import draw_speeds
+        from zoo.benchmarking.plot import draw_speeds
 
         draw_speeds(found.rows, plot, f"{Path(source).name} on {title}")
 

@@ -10,7 +10,7 @@ import click
 
 from zoo.cli.settings import parse_pairs
 from zoo.errors import UnknownNameError
-from zoo.registry import list_cells, load_registry
+from zoo.registry.registry import list_cells, load_registry
 
 if TYPE_CHECKING:
     from zoo.testing import Verdict

@@ -20,8 +20,8 @@ from zoo.cli.console import note
 )
 def command(runs: tuple[Path, ...], out: Path) -> None:
     """Draw the curves of several RUNS together, over tokens and over time."""
-    from zoo.plots import draw_comparison
-    from zoo.records import read_record
+    from zoo.runs.metadata import read_record
+    from zoo.runs.plot import draw_comparison
 
     draw_comparison([read_record(run) for run in runs], out)
     note("held-out curves; those of training where nothing was held out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zoo.cli.console import print_rows
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 
 
 @click.command()

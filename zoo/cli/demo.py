@@ -18,10 +18,10 @@ def command(minutes: float, out: Path | None) -> None:
     from zoo.cli.export import describe_proof
     from zoo.cli.generate import print_stream
     from zoo.cli.progress import show
-    from zoo.experiment import train_events
-    from zoo.exporter import export
-    from zoo.generator import open_source
-    from zoo.run import PLOT, free_folder
+    from zoo.exporting.export import export
+    from zoo.inference.runtime import open_source
+    from zoo.runs.run import PLOT, free_folder
+    from zoo.training.experiment import train_events
 
     out = out or free_folder("demo")
     note(f"$ zoo train --minutes {minutes:g} --out {out}")

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import click
 
 from zoo.cli.console import print_rows
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 
 
 @click.command()
@@ -20,13 +20,12 @@ def command(as_json: bool) -> None:
         _row("recurrent-zoo", True, version("recurrent-zoo")),
     ]
     rows += [_row(name, True, found) for name, found in dependency_versions()]
-    rows += [_row("PyTorch on cuda", *_torch_cuda())]
     registry = load_registry()
     for plugin in registry.plugins:
         if plugin.error is not None:
             rows.append(_row(f"plugin {plugin.name}", False, plugin.error))
     for spec in registry.runtimes.values():
-        for report in spec.load_factory()().probe():
+        for report in spec.load_factory()(registry).probe():
             detail = "runs a small graph" if report.runs else report.reason
             rows.append(_row(f"{spec.name} {report.provider}", report.runs, detail))
     print_rows(rows, as_json)
@@ -50,16 +49,3 @@ def dependency_versions() -> list[tuple[str, str]]:
         except PackageNotFoundError:
             continue  # required on other platforms only
     return found
-
-
-def _torch_cuda() -> tuple[bool, str]:
-    import torch
-
-    from zoo.device import choose_device
-    from zoo.errors import ProviderError
-
-    try:
-        choose_device("cuda")
-    except ProviderError as error:
-        return False, str(error)
-    return True, torch.cuda.get_device_name()

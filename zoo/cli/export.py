@@ -10,7 +10,7 @@ import click
 from zoo.cli.console import note
 
 if TYPE_CHECKING:
-    from zoo.proof import Proof
+    from zoo.inference.artifact import Proof
 
 ALL = "all"
 
@@ -36,7 +36,7 @@ ALL = "all"
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; else RUN/export.")
 def command(run: Path, graph: str, precision: str, max_loss: float, out: Path | None) -> None:
     """Export a trained RUN, prove each file against PyTorch, and print its path."""
-    from zoo.exporter import export_all
+    from zoo.exporting.export import export_all
 
     graphs = None if graph == ALL else (graph,)
     for exported in export_all(run, graphs, precision, max_loss, out):

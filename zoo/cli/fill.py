@@ -18,7 +18,7 @@ from zoo.cli.console import print_rows
 def command(source: str, text: str, gap: str, top: int, as_json: bool) -> None:
     """Fill the gaps of TEXT ("time tra___er") with a model that sees both sides: a run
     folder, or the sequence graph exported from one."""
-    from zoo.filling import fill
+    from zoo.inference.infilling import fill
 
     if len(gap) != 1:
         raise click.BadParameter("must be one character.", param_hint="'--gap'")

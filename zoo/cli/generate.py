@@ -13,7 +13,7 @@ from zoo.cli.settings import settings_options
 from zoo.config import DEFAULT_LENGTH, Sampling
 
 if TYPE_CHECKING:
-    from zoo.generator import Source
+    from zoo.inference.runtime import Source
 
 
 @click.command()
@@ -51,7 +51,7 @@ def command(
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it in full precision.
     """
-    from zoo.generator import open_source
+    from zoo.inference.runtime import open_source
 
     given = {name: value for name, value in settings.items() if value is not None}
     print_stream(open_source(source, provider), prompt, length, seed=seed, stop=stop, **given)
@@ -66,7 +66,7 @@ def print_stream(
     **settings: Any,
 ) -> None:
     """Prints the prompt and, piece by piece, its continuation; then the speed, as a note."""
-    from zoo.generator import continue_prompt
+    from zoo.inference.generation import continue_prompt
 
     tokens = continue_prompt(source, prompt, length, Sampling.checked(**settings), seed, stop)
     count = 0

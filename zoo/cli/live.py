@@ -9,9 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from zoo.cli.console import duration
 from zoo.cli.curves import PerplexityCurves
-from zoo.events import Event, Report
-from zoo.events import Progress as TrainingProgress
-from zoo.experiment import Started
+from zoo.training.events import Event, Report, Started
+from zoo.training.events import Progress as TrainingProgress
 
 
 class LiveView(Progress):
@@ -35,7 +34,7 @@ class LiveView(Progress):
         yield from super().get_renderables()
         yield self.curves
 
-    def follow(self, event: Started | Event) -> None:
+    def follow(self, event: Event) -> None:
         if isinstance(event, Started):
             for line in event.run.metrics():  # those before it was stopped, of a run that goes on
                 self.curves.add(

@@ -8,7 +8,7 @@ import click
 
 from zoo.cli.console import print_rows
 from zoo.errors import PluginWarning
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 
 
 @click.command()

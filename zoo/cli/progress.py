@@ -12,19 +12,18 @@ from zoo.cli.console import duration, note
 
 if TYPE_CHECKING:
     from zoo.cli.live import LiveView
-    from zoo.events import Event, Metrics
-    from zoo.experiment import Started
+    from zoo.training.events import Event, Started
+    from zoo.training.metrics import Metrics
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def show(events: Iterator[Started | Event]) -> None:
+def show(events: Iterator[Event]) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
     stands. Of several processes the first speaks."""
-    from zoo.events import Finished, Report, Sample
-    from zoo.experiment import Started
-    from zoo.processes import is_first_process
-    from zoo.resuming import resume_command
+    from zoo.training.checkpointing import resume_command
+    from zoo.training.distributed import is_first_process
+    from zoo.training.events import Finished, Report, Sample, Started
 
     if not is_first_process():
         for _ in events:

@@ -15,7 +15,7 @@ from zoo.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def command(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER (by default runs/) with their best figures."""
-    from zoo.records import find_records
+    from zoo.runs.metadata import find_records
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; train something, or name the folder of runs.")

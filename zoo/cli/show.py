@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.console import note
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 
 REFERENCE = 256  # inputs and hidden units that the costs are also given for, in numbers
 COSTS = {
@@ -23,8 +23,8 @@ COSTS = {
               help="Draw the dataflow of a step too: a .png, .svg or .pdf file.")  # fmt: skip
 def command(cell: str, picture: Path | None) -> None:
     """Show a cell's card: its equations, state, costs and options."""
-    from zoo.facts import cost_at, cost_formulas
-    from zoo.flowchart import draw_cell
+    from zoo.introspection.cost import cost_at, cost_formulas
+    from zoo.introspection.diagram import draw_cell
 
     registry = load_registry()
     spec = registry.cells[cell]

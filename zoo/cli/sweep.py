@@ -14,7 +14,7 @@ from zoo.cli.settings import parse_pairs, settings_options
 from zoo.cli.train import FIELDS
 
 if TYPE_CHECKING:
-    from zoo.sweep_table import Row
+    from zoo.sweeps.table import Row
 
 
 def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -63,9 +63,9 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     Exit code 1 if a run failed; the others are trained all the same.
     """
     from zoo.cli.progress import close_view, open_view
-    from zoo.experiment import Started
-    from zoo.sweep_table import TABLE, Row
-    from zoo.sweeping import PICTURE, Tried, Turn, sweep_events
+    from zoo.sweeps.runner import PICTURE, RunStarted, TrialFinished, sweep_events
+    from zoo.sweeps.table import TABLE, Row
+    from zoo.training.events import Started
 
     if pairs:
         settings["options"] = parse_pairs(pairs)
@@ -74,12 +74,12 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     with closing(sweep_events(out=out, **settings)) as events:  # type: ignore[type-var]
         try:
             for event in events:
-                if isinstance(event, Turn):
+                if isinstance(event, RunStarted):
                     folder = event.folder.parent
                     run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
                     if event.factor != 1:
                         run += f", rate × {event.factor:g}"
-                elif isinstance(event, Row | Tried):
+                elif isinstance(event, Row | TrialFinished):
                     close_view(view)
                     view = None
                     row = event if isinstance(event, Row) else event.row

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from zoo.cli.settings import parse_pairs, settings_options
-from zoo.config import list_recipes, setting_fields
+from zoo.config import setting_fields
+from zoo.recipes import list_recipes
 
 FIELDS = {
     name: field for name, field in setting_fields().items() if name not in ("corpus", "options")
@@ -47,7 +48,7 @@ def command(
     Without CORPUS it is the recipe's, or python-docs.
     """
     from zoo.cli.progress import show
-    from zoo.experiment import resume_events, train_events
+    from zoo.training.experiment import resume_events, train_events
 
     if resume:
         given = [name for name, value in settings.items() if value is not None]
@@ -61,7 +62,7 @@ def command(
             settings["options"] = parse_pairs(pairs)
         events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)
     if tensorboard:
-        from zoo.tensorboard import write_tensorboard
+        from zoo.training.tensorboard import write_tensorboard
 
         events = write_tensorboard(events)
     with closing(events):  # type: ignore[type-var]

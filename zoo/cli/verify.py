@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Prove an exported FILE against its run: step by step and, if it generates in full precision,
     by the texts of both."""
-    from zoo.verification import verify
+    from zoo.exporting.verification import verify
 
     result = verify(
         file,

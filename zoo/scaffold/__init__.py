@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from zoo.checkpoint import new_folder
 from zoo.errors import RunError, UsageError
-from zoo.registry import NAME, Registry, load_registry
+from zoo.files import new_folder
+from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import NAME
 
 
 def write_package(name: str, folder: Path, registry: Registry | None = None) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from zoo.config import OptionValue
 from zoo.errors import one_line
-from zoo.registry import Registry, load_registry
+from zoo.registry.registry import Registry, load_registry
 from zoo.testing.laws import CAUSAL_LAWS, LAWS, LawBroken, Measured, Subject
 
 __all__ = [

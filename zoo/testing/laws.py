@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from zoo.artifact import GENERATE, SEQUENCE, STEP
 from zoo.config import ModelConfig, OptionValue
 from zoo.errors import one_line
-from zoo.model import LanguageModel, Stack
-from zoo.registry import CellSpec, Registry, load_registry
-from zoo.state import flatten, map_leaves, named_leaves, unflatten
+from zoo.inference.artifact import GENERATE, SEQUENCE, STEP
+from zoo.models.language_model import LanguageModel, Stack
+from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
+from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import CellSpec
 
 EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives
 VOCABULARY = "abcdefghij"
@@ -319,9 +320,9 @@ def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
     """Each exported graph, in its runtime, equals PyTorch, states and logits or tokens: the step
     and the loop over 256 steps, whole sequences in pieces, at batch sizes 1 and 5, always from the
     same state. The figure is the largest difference; the free run's drift is shown beside it."""
-    from zoo.drafts import DraftRoom
-    from zoo.exporter import describe, find_exporters
-    from zoo.tokenizers import CharTokenizer
+    from zoo.data.tokenizers import CharTokenizer
+    from zoo.exporting.export import describe, find_exporters
+    from zoo.exporting.staging import ExportBuilder
 
     config = ModelConfig(
         cell=subject.spec.name,
@@ -337,7 +338,7 @@ def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
     graphs = (STEP, GENERATE, SEQUENCE) if subject.spec.causal else (SEQUENCE,)
     exporters = find_exporters(graphs, "fp32", subject.registry)
     with tempfile.TemporaryDirectory() as folder:
-        room = DraftRoom(model, Path(folder), subject.registry)
+        room = ExportBuilder(model, Path(folder), subject.registry)
         proofs = [
             room.draft(exporter, describe(model, tokenizer, graph)).info.proof
             for graph, exporter in exporters.items()

@@ -1,0 +1,231 @@
+"""How many tokens per second a model writes or reads, each way that it can be run, and how near
+that is to the machine's limits.
+
+Everything is measured in turn, over and over, the limits with it: where the machine's speed drifts,
+it does so for all, and the ratios hold.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from zoo.benchmarking.roofline import Limits, Target, describe_machine, matrix_products, probes
+from zoo.benchmarking.workloads import FORWARD, LOOP, Workload, find_workloads
+from zoo.errors import ArtifactError, ProviderError, RunError, UsageError
+from zoo.exporting.export import export_all, fingerprint
+from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
+from zoo.inference.cpu import usable_cores
+from zoo.inference.runtime import exported_files, open_artifact
+from zoo.models.language_model import LanguageModel
+from zoo.registry.registry import Registry, load_registry
+from zoo.runs.metadata import CONFIG
+from zoo.runs.run import load
+
+EXPORTED = {"fp32": (STEP, GENERATE, SEQUENCE), "int8": (STEP, GENERATE)}
+SETTLE_SECONDS = 0.05  # threads of a runtime may wait 20 ms for more work before they sleep
+NO_LOOPS = "on CUDA only the step graph runs; measure that, or use the CPU."
+File = tuple[Path, ArtifactInfo]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the model, at one place and batch size; `reads` is whether it reads tokens
+    rather than writing them.
+
+    `tokens_per_second`, of all rows of the batch together, is the median over the rounds; `lowest`
+    and `highest` are the extremes. `ratio` is that median by the median of PyTorch's loop at the
+    same place and batch size, or, of a way that reads, by that of PyTorch's forward pass. The
+    shares are those of the place's Limits, as if each step read the weights once. What was not
+    measured is None; where that is all, `reason` says why.
+    """
+
+    way: str
+    reads: bool
+    place: Target
+    batch: int
+    reason: str = ""
+    tokens_per_second: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    ratio: float | None = None
+    memory_share: float | None = None
+    arithmetic_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, on which machine. `multiply_adds` are what a token costs; 0 where the
+    model's cell is not installed, and its cost not known."""
+
+    machine: Mapping[str, Any]
+    multiply_adds: int
+    limits: Sequence[Limits]
+    rows: Sequence[Row]
+
+
+def benchmark(source: str | Path, **settings: Any) -> Benchmark:
+    """The result of `benchmark_events`, which takes the same."""
+    *_, result = benchmark_events(source, **settings)
+    assert isinstance(result, Benchmark)
+    return result
+
+
+def benchmark_events(
+    source: str | Path,
+    *,
+    batches: Sequence[int] = (1, 16, 256),
+    rounds: int = 5,
+    seconds: float = 0.2,
+    provider: str = "auto",
+    compiled: bool = True,
+    registry: Registry | None = None,
+) -> Iterator[str | Benchmark]:
+    """Measures; yields what is being done, a line at a time, and in the end the result.
+
+    `source` is a run folder (what is not in its `export` is exported into a temporary folder), a
+    folder of exported files, or one of them. Each way gets `rounds` slices of `seconds`, at each of
+    the `batches`; on a CPU with one thread, then with one for each core. `provider` "cuda" measures
+    CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is whether to try torch.compile.
+    Raises UsageError for values out of bounds, RunError and ArtifactError for a source that is not
+    one, ProviderError for CUDA that was asked for and does not run.
+    """
+    if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
+        raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
+    registry = registry or load_registry()
+    batches = list(dict.fromkeys(batches))
+    cpu, cuda = (
+        [Target("cpu", count) for count in sorted({1, usable_cores()})],
+        Target("cuda", None),
+    )
+    places = {"cpu": cpu, "cuda": [cuda], "auto": [*cpu, cuda]}[provider]
+    machine = describe_machine()
+    limits: list[Limits] = []
+    rows: list[Row] = []
+    threads_before = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as made:
+        try:
+            model, files = yield from _open_source(Path(source), Path(made), registry)
+            info = files[0][1]
+            products = matrix_products(info.model, info.tokenizer.vocab_size, registry)
+            for place in places:
+                ways = find_workloads(model, files, place, batches, compiled, registry)
+                if all(way.reason for way in ways):
+                    if provider == "cuda":
+                        raise ProviderError(ways[0].reason if ways else NO_LOOPS)
+                    continue
+                torch.set_num_threads(place.threads or threads_before)
+                bounds = [Workload("", *probe) for probe in probes(products, place, batches)]
+                yield from _measure([*ways, *bounds], place, rounds, seconds)
+                limit = _limit(place, bounds) if bounds else None
+                limits += [limit] if limit else []
+                rows += [_row(way, ways, sum(products.values()), place, limit) for way in ways]
+        finally:
+            torch.set_num_threads(threads_before)
+    yield Benchmark(machine, sum(products.values()), limits, rows)
+
+
+def _open_source(
+    path: Path, made: Path, registry: Registry
+) -> Generator[str | Benchmark, None, tuple[LanguageModel | None, list[File]]]:
+    """The model, if its run is there, and the files to measure."""
+    if not (path / CONFIG).is_file():
+        files = _read_files(path, registry) if path.is_dir() else [_read_file(path, registry)]
+        if not files:
+            raise RunError(f"{path} holds neither a run nor exported files.")
+        if len({info.weights for _, info in files}) > 1:
+            raise ArtifactError(f"{path} holds files of several models; name one.")
+        return None, sorted(files, key=_in_order)
+    run = load(path, registry)
+    weights = fingerprint(run.model)
+    found: dict[tuple[str, str], File] = {
+        (info.graph, info.precision): (file, info)
+        for file, info in _read_files(path / "export", registry)
+        if info.weights == weights
+    }
+    for precision, graphs in EXPORTED.items():
+        wanted = [graph for graph in graphs if run.model.causal or graph == SEQUENCE]
+        if missing := [graph for graph in wanted if (graph, precision) not in found]:
+            yield f"exporting in {precision}: {', '.join(missing)}"
+            for exported in export_all(run, missing, precision, math.inf, made, registry):
+                found[exported.info.graph, precision] = exported.path, exported.info
+        files += [found[graph, precision] for graph in wanted]
+    return run.model, sorted(files, key=_in_order)
+
+
+def _read_files(folder: Path, registry: Registry) -> list[File]:
+    paths = exported_files(folder, registry)
+    return [_read_file(path, registry) for path in paths]
+
+
+def _read_file(path: Path, registry: Registry) -> File:
+    return path, open_artifact(path, "cpu", registry, threads=1).info
+
+
+def _in_order(file: File) -> tuple[bool, bool, str, bool]:
+    """Those that write before those that read, then by precision, step before generate."""
+    _, info = file
+    full = info.precision == "fp32"
+    return info.graph == SEQUENCE, not full, info.precision, info.graph != STEP
+
+
+def _measure(ways: Sequence[Workload], place: Target, rounds: int, seconds: float) -> Iterator[str]:
+    """Fills in the rates of all ways, or the reason why there are none."""
+    yield f"{place}: warming up"
+    for way in ways:
+        if not way.reason:
+            way.prepare()
+    for number in range(1, rounds + 1):
+        yield f"{place}: round {number} of {rounds}"
+        for way in ways:
+            if not way.reason:
+                time.sleep(SETTLE_SECONDS)
+                way.rates.append(_rate(way, place, seconds))
+
+
+def _rate(way: Workload, place: Target, seconds: float) -> float:
+    began = time.perf_counter()
+    done = way.run()  # once at least: a busy machine may take the whole slice away
+    while time.perf_counter() - began < seconds:
+        done += way.run()
+    if place.provider == "cuda" and torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return done / (time.perf_counter() - began)
+
+
+def _limit(place: Target, bounds: Sequence[Workload]) -> Limits:
+    """Of several products at one batch size, the fastest."""
+    best: dict[int, float] = {}
+    for way in bounds:
+        best[way.batch] = max(median(way.rates), best.get(way.batch, 0.0))
+    return Limits(place, best.pop(0), best)
+
+
+def _row(
+    way: Workload,
+    others: Sequence[Workload],
+    multiply_adds: int,
+    place: Target,
+    limit: Limits | None,
+) -> Row:
+    if way.reason:
+        return Row(way.name, way.reads, place, way.batch, way.reason)
+    speed = median(way.rates)
+    ratio = memory = arithmetic = None
+    for other in others:
+        if (other.name, other.batch) == (FORWARD if way.reads else LOOP, way.batch):
+            ratio = speed / median(other.rates) if other.rates else None
+    if limit is not None:
+        read = multiply_adds * way.weight_bytes
+        memory = speed / way.batch * read / limit.bytes_per_second
+        arithmetic = speed * multiply_adds / limit.multiply_adds_per_second[way.batch]
+    figures = speed, min(way.rates), max(way.rates), ratio, memory, arithmetic
+    return Row(way.name, way.reads, place, way.batch, "", *figures)

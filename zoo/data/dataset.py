@@ -1,0 +1,92 @@
+"""A corpus read with a tokenizer, and divided into a part to train on and a part to test on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from zoo.config import DEFAULT_VOCAB, DataConfig
+from zoo.data.corpora import Corpus, load_corpus
+from zoo.data.tokenizers import TOKENIZERS, BPETokenizer, Ids, Tokenizer
+from zoo.errors import CorpusError, UnknownNameError, UsageError
+from zoo.registry.registry import Registry
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokens to train on and, after them in the text, tokens kept for testing (perhaps none)."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: Ids
+    held_out: Ids
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the tokens to train on."""
+        return hashlib.sha256(self.train.tobytes()).hexdigest()
+
+    @cached_property
+    def train_chars_per_token(self) -> float:
+        """Characters of the training text for each of its tokens."""
+        return _chars_per_token(self.tokenizer, self.train)
+
+    @cached_property
+    def held_out_chars_per_token(self) -> float:
+        """Characters of the held-out text for each of its tokens."""
+        return _chars_per_token(self.tokenizer, self.held_out)
+
+
+def read_dataset(
+    config: DataConfig, registry: Registry | None = None, known: Tokenizer | None = None
+) -> Dataset:
+    """Reads the corpus, with at most `max_tokens` tokens, of which the last `held_out` share is
+    held out.
+
+    The vocabulary comes from the whole text, which is then cut and divided; but where merges are
+    learned, they must not know the held-out text. So such a text is divided first, by its
+    characters; the tokenizer learns from all of the training part, each part is encoded on its own,
+    and where they have too many tokens, the beginnings of both are used. A `known` tokenizer, that
+    of a run that goes on, is taken as it is.
+    """
+    corpus = load_corpus(config.corpus, registry)
+    kind = config.tokenizer or corpus.tokenizer
+    if kind not in TOKENIZERS:  # only a plugin's corpus can name one
+        raise UnknownNameError("tokenizer", kind, TOKENIZERS, f"corpus {corpus.name!r} names it;")
+    tokenizer_type = TOKENIZERS[kind]
+    if issubclass(tokenizer_type, BPETokenizer):
+        return _learned(corpus, config, known)
+    if config.vocab is not None:
+        raise UsageError(
+            f"--vocab is for --tokenizer bpe; {kind!r} has as many tokens as it needs."
+        )
+    text = tokenizer_type.normalize(corpus.text)
+    tokenizer = known or tokenizer_type.from_text(text)
+    tokens = tokenizer.encode(text)[: config.max_tokens]
+    cut = len(tokens) - round(len(tokens) * config.held_out)
+    return _checked(Dataset(corpus, tokenizer, tokens[:cut], tokens[cut:]), config)
+
+
+def _learned(corpus: Corpus, config: DataConfig, known: Tokenizer | None) -> Dataset:
+    cut = len(corpus.text) - round(len(corpus.text) * config.held_out)
+    vocab = config.vocab or DEFAULT_VOCAB
+    tokenizer = known or BPETokenizer.from_text(corpus.text[:cut], vocab)
+    train, held_out = tokenizer.encode(corpus.text[:cut]), tokenizer.encode(corpus.text[cut:])
+    if config.max_tokens is not None and len(train) + len(held_out) > config.max_tokens:
+        held_out = held_out[: round(config.max_tokens * config.held_out)]
+        train = train[: config.max_tokens - len(held_out)]
+    return _checked(Dataset(corpus, tokenizer, train, held_out), config)
+
+
+def _checked(data: Dataset, config: DataConfig) -> Dataset:
+    if config.held_out and len(data.held_out) < 2:
+        raise CorpusError(
+            f"the text is too short to hold out {config.held_out:.0%} of its "
+            f"{len(data.train) + len(data.held_out)} tokens; use --held-out 0 or a longer text."
+        )
+    return data
+
+
+def _chars_per_token(tokenizer: Tokenizer, tokens: Ids) -> float:
+    return len(tokenizer.decode(tokens.tolist())) / len(tokens)

@@ -1,0 +1,185 @@
+"""From a trained model to published files: the contract of exporters, and how they are used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.data.tokenizers import Ids, Tokenizer
+from zoo.errors import NoStepError, UnknownNameError, ZooError
+from zoo.exporting.exporter import Exporter
+from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
+from zoo.registry.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from zoo.exporting.staging import ProvedFile
+    from zoo.models.language_model import LanguageModel
+    from zoo.runs.run import Run
+
+DEFAULT_MAX_LOSS = 0.02  # bits per token
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A published file, and what it says about itself (its proof with it)."""
+
+    path: Path
+    info: ArtifactInfo
+
+
+def export(
+    run: Run | str | Path,
+    graph: str = STEP,
+    precision: str = "fp32",
+    max_loss: float = DEFAULT_MAX_LOSS,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+) -> Exported:
+    """Exports a trained run, proves the file against PyTorch, and only then publishes it.
+
+    `graph` is "step", "generate" or "sequence", `precision` "fp32", "fp16" or "int8". The file is
+    named by them and by the format's suffix, in the folder `out` (by default `export` in the run's
+    folder). `max_loss` is what a lower precision may cost at most, in bits per token. Raises
+    UnknownNameError for a graph or precision that no exporter writes, NoStepError for a graph that
+    needs a step of a model without one, VerificationError for a file that does not compute what the
+    model computes; nothing is written then.
+    """
+    return export_all(run, (graph,), precision, max_loss, out, registry)[0]
+
+
+def export_all(
+    run: Run | str | Path,
+    graphs: Sequence[str] | None = None,
+    precision: str = "fp32",
+    max_loss: float = DEFAULT_MAX_LOSS,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+) -> list[Exported]:
+    """Exports several graphs of a run, by default all that the model can have; otherwise as
+    `export`. All are proved before the first is published."""
+    from zoo.exporting.staging import ExportBuilder
+    from zoo.files import new_folder, write_atomically
+    from zoo.runs.run import Run, load
+
+    registry = registry or load_registry()
+    exporters = find_exporters(graphs, precision, registry)
+    if not isinstance(run, Run):
+        run = load(run, registry)
+    folder = Path(out) if out is not None else run.path / "export"
+    text, text_name = text_to_judge_by(run, registry) if precision != "fp32" else (None, "")
+    facts = training_facts(run)
+    drafts: list[ProvedFile] = []
+    with new_folder(folder):
+        room = ExportBuilder(
+            run.model, folder, registry, text=text, text_name=text_name, max_loss=max_loss
+        )
+        for graph, exporter in exporters.items():
+            info = describe(room.model, run.tokenizer, graph, precision, facts)
+            try:
+                drafts.append(room.draft(exporter, info))
+            except NoStepError:
+                if graphs is not None:
+                    raise
+        for made in drafts:
+            write_atomically(made.path, made.content)
+    return [Exported(made.path, made.info) for made in drafts]
+
+
+def find_exporters(
+    graphs: Sequence[str] | None, precision: str, registry: Registry
+) -> dict[str, Exporter]:
+    """Who writes each of these kinds of graph (all, for None), in this precision. An exporter that
+    writes several is one object."""
+    specs = registry.exporters.values()
+    kinds = list(dict.fromkeys(kind for spec in specs for kind in spec.graphs))
+    precisions = list(dict.fromkeys(kind for spec in specs for kind in spec.precisions))
+    made: dict[str, Exporter] = {}
+    found: dict[str, Exporter] = {}
+    for graph in kinds if graphs is None else graphs:
+        if graph not in kinds:
+            raise UnknownNameError("graph", graph, kinds)
+        if precision not in precisions:
+            raise UnknownNameError("precision", precision, precisions)
+        for spec in specs:
+            if graph in spec.graphs and precision in spec.precisions:
+                if spec.name not in made:
+                    made[spec.name] = spec.load_factory()()
+                found[graph] = made[spec.name]
+                break
+    return found
+
+
+def describe(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    graph: str,
+    precision: str = "fp32",
+    training: TrainingFacts | None = None,
+) -> ArtifactInfo:
+    """What a file exported from a model says about itself, short of its proof."""
+    from zoo.models.torch_engine import ModelScorer
+
+    scorer = ModelScorer(model)
+    rows = scorer.state_to_arrays(scorer.init_state(1))
+    bounds = model.stack.state_bounds()
+    return ArtifactInfo.checked(
+        graph=graph,
+        precision=precision,
+        model=model.config,
+        causal=model.causal,
+        tokenizer=tokenizer,
+        state=tuple(
+            StateEntry.from_row(name, row[0], bounds.get(name)) for name, row in rows.items()
+        ),
+        weights=fingerprint(model),
+        training=training or TrainingFacts(),
+    )
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """SHA-256, in hexadecimal, of the weights: names, shapes and values."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        whole.update(f"{name} {array.shape} {array.dtype} ".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()
+
+
+def training_facts(run: Run) -> TrainingFacts:
+    """Where a run's weights come from, by its config and the line of metrics that is theirs."""
+    lines = run.metrics() or [{}]
+    judged = [line for line in lines if line.get("held_out_bits_per_token") is not None]
+    if judged and run.config.training.keep == "best":
+        kept = min(judged, key=lambda line: line["held_out_bits_per_token"])
+    else:
+        kept = lines[-1]
+    return TrainingFacts(
+        corpus=run.config.data.corpus,
+        prompt=run.prompt,
+        epochs=kept.get("epoch"),
+        tokens=kept.get("tokens"),
+        train_perplexity=kept.get("train_perplexity"),
+        held_out_perplexity=kept.get("held_out_perplexity"),
+    )
+
+
+def text_to_judge_by(run: Run, registry: Registry) -> tuple[Ids | None, str]:
+    """The text that the run held out, or, if it held none out, the end of what it was trained on;
+    None for a run that was not trained here, or whose text is gone."""
+    from zoo.data.dataset import read_dataset
+
+    if not run.metrics():
+        return None, ""
+    try:
+        data = read_dataset(run.config.data, registry)
+    except ZooError:
+        return None, ""
+    if data.tokenizer != run.tokenizer:
+        return None, ""
+    if len(data.held_out):
+        return data.held_out, "held-out text"
+    return data.train[-len(data.train) // 10 :], "training text"

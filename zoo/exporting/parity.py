@@ -1,0 +1,368 @@
+"""Proof that two engines compute the same model: PyTorch and an exported file, two runtimes, two
+kinds of graph. Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.config import Sampling
+from zoo.data.tokenizers import Ids
+from zoo.errors import VerificationError
+from zoo.inference.artifact import Proof
+from zoo.inference.engine import Arrays, Engine, HasState, Logits, Scorer, Stepper
+from zoo.inference.sampling import choose, margin
+
+STEPS = 256
+BATCH_SIZES = (1, 5)
+# One step in float32 with sums over some hundreds of terms is right to about 1e-6 of the values'
+# size, whatever the order of the sums; a wrong weight, gate or state shows from 1e-3 up.
+TOLERANCE = 1e-5
+AMPLIFYING_STEPS = 1000
+FREE_ROWS = 8
+ROUNDING_TIE = 1e-5
+# A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
+CHUNK = 37
+# Lengths of the pieces that a sequence is given in. A model that magnifies rounding is given short
+# ones only: after many steps the two sides would part whatever the graph computes.
+PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
+PARTING = (
+    4  # two float32 runs part by twice what each does from float64, over these tokens or those
+)
+# Every way to choose a token: the likeliest; from all; from the best k, from the best share, both.
+SAMPLINGS = (
+    Sampling(),
+    Sampling(temperature=1.0),
+    Sampling(temperature=0.7, top_k=5),
+    Sampling(temperature=1.3, top_p=0.8),
+    Sampling(temperature=1.0, top_k=9, top_p=0.6),
+)
+
+
+def prove_step(
+    reference: Any,
+    candidate: Any,
+    *,
+    steps: int = STEPS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    draw: Callable[[np.random.Generator, int], Any] | None = None,
+) -> Proof:
+    """Runs both Steppers over random tokens, different in each row, from the initial state on. For
+    steps of something else than tokens, `draw` gives their inputs for a batch size; outputs may
+    then be a dict of arrays.
+
+    In each step the candidate gets the reference's state, and its logits and next state are
+    compared: names, shapes, dtypes, values. Beside that it runs freely, for the drift. Raises
+    VerificationError naming the output, the step and the difference.
+    """
+    difference = drift = 0.0
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(seed)
+        state = _begin(reference, candidate, batch_size)
+        free = candidate.init_state(batch_size)
+        for step in range(steps):
+            if draw is not None:
+                inputs = draw(rng, batch_size)
+            else:
+                inputs = rng.integers(0, reference.vocab_size, batch_size)
+            found_logits, found = candidate.step(inputs, _hand_over(reference, candidate, state))
+            logits, state = reference.step(inputs, state)
+            difference = max(
+                difference,
+                _compare(
+                    {**_named(logits), **reference.state_to_arrays(state)},
+                    {**_named(found_logits), **candidate.state_to_arrays(found)},
+                    tolerance,
+                    f"at step {step} of {steps}, at batch size {batch_size}",
+                ),
+            )
+            free_logits, free = candidate.step(inputs, free)
+            wanted, own = _named(logits), _named(free_logits)
+            drift = max([drift, *(relative_difference(wanted[name], own[name]) for name in wanted)])
+    return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, drift=drift)
+
+
+def _named(outputs: Logits | Arrays) -> Arrays:
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+def prove_generate(
+    reference: Stepper,
+    candidate: Engine,
+    *,
+    steps: int = STEPS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Proof:
+    """Lets the candidate write one token at a time, each from the reference's state, in every way
+    to choose a token; then many at a time, which must be what it writes one by one.
+
+    Raises VerificationError for a state that differs, or a token that differs by more than
+    rounding.
+    """
+    difference, ties = 0.0, 0
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(seed)
+        last = rng.integers(0, reference.vocab_size, batch_size)
+        state = _begin(reference, candidate, batch_size)
+        for step in range(steps):
+            sampling = SAMPLINGS[step % len(SAMPLINGS)]
+            where = f"at step {step} of {steps}, at batch size {batch_size}"
+            uniform = rng.random((1, batch_size), dtype=np.float32)
+            same = _hand_over(reference, candidate, state)
+            written, found = candidate.write(last, same, uniform, sampling)
+            logits, state = reference.step(last, state)
+            _require_finite(logits, where)  # the candidate's are not seen
+            difference = max(
+                difference,
+                _compare(
+                    reference.state_to_arrays(state),
+                    candidate.state_to_arrays(found),
+                    tolerance,
+                    where,
+                ),
+            )
+            last = choose(logits, uniform[0], sampling)
+            ties += _judge_tokens(last, written[0], logits, uniform[0], sampling, tolerance, where)
+        for sampling in SAMPLINGS:
+            uniform = rng.random((CHUNK, batch_size), dtype=np.float32)
+            same = _hand_over(reference, candidate, state)
+            _prove_chunk(candidate, last, same, uniform, sampling, tolerance)
+    return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
+
+
+def _require_finite(logits: Logits, where: str) -> None:
+    if not np.isfinite(logits).all():
+        raise VerificationError(f"the model's logits are not finite {where}.")
+
+
+def _judge_tokens(
+    wanted: Ids,
+    found: Ids,
+    logits: Logits,
+    uniform: npt.NDArray[np.float32],
+    sampling: Sampling,
+    tolerance: float,
+    where: str,
+) -> int:
+    """How many tokens differ by rounding; VerificationError for one that differs by more."""
+    rows = np.flatnonzero(wanted != found)
+    for row in rows:
+        gap = margin(logits[row], float(uniform[row]), sampling)
+        if not gap <= max(tolerance, ROUNDING_TIE):
+            raise VerificationError(
+                f"tokens has {found[row]} and should have {wanted[row]}, which was clear by "
+                f"{gap:.2g}, {where}."
+            )
+    return len(rows)
+
+
+def _prove_chunk(
+    candidate: Engine,
+    last: Ids,
+    state: Any,
+    uniform: npt.NDArray[np.float32],
+    sampling: Sampling,
+    tolerance: float,
+) -> None:
+    """One graph computes both sides: their tokens are the same, all of them."""
+    tokens, end = candidate.write(last, state, uniform, sampling)
+    for index, row in enumerate(uniform):
+        written, state = candidate.write(last, state, row[None], sampling)
+        last = written[-1]
+        if (last != tokens[index]).any():
+            raise VerificationError(
+                f"tokens has {tokens[index].tolist()} at step {index} of a run of {len(uniform)}, "
+                f"and {last.tolist()} when written one by one."
+            )
+    _compare(
+        candidate.state_to_arrays(state),
+        candidate.state_to_arrays(end),
+        tolerance,
+        f"after {len(uniform)} steps in one run",
+    )
+
+
+def prove_sequence(
+    reference: Stepper | Scorer,
+    candidate: Scorer,
+    *,
+    steps: int = STEPS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    gap: float = 0.0,
+) -> Proof:
+    """Gives the candidate pieces of random tokens, each from the reference's state, and compares
+    its logits and last state with the reference's, which goes step by step where it can.
+
+    `gap` is how far rounding carries the model's own runs apart (see `free_gap`): a long piece may
+    differ by some of that, and there are none for a model that amplifies rounding.
+
+    Raises VerificationError naming the output, the piece and the difference.
+    """
+    difference, done = 0.0, 0
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(seed)
+        state = _begin(reference, candidate, batch_size)
+        done = 0
+        while done < steps:
+            for length in SHORT_PIECES if Proof.gap_amplifies(gap) else PIECES:
+                tokens = rng.integers(0, reference.vocab_size, (length, batch_size))
+                same = _hand_over(reference, candidate, state)
+                found_logits, found = candidate.logits(tokens, same)
+                logits, state = _run(reference, tokens, state)
+                difference = max(
+                    difference,
+                    _compare(
+                        {"logits": logits, **reference.state_to_arrays(state)},
+                        {"logits": found_logits, **candidate.state_to_arrays(found)},
+                        tolerance if length in SHORT_PIECES else max(tolerance, PARTING * gap),
+                        f"over steps {done} to {done + length}, at batch size {batch_size}",
+                    ),
+                )
+                done += length
+    return Proof(steps=done, batch_sizes=tuple(batch_sizes), difference=difference)
+
+
+def _run(reference: Stepper | Scorer, tokens: Ids, state: Any) -> tuple[Logits, Any]:
+    if not isinstance(reference, Stepper):
+        return reference.logits(tokens, state)
+    found = []
+    for column in tokens:
+        logits, state = reference.step(column, state)
+        found.append(logits)
+    return np.stack(found), state
+
+
+def _begin(reference: HasState, candidate: HasState, batch_size: int) -> Any:
+    """The reference's initial state, after the candidate's was found to be the same."""
+    state = reference.init_state(batch_size)
+    _compare(
+        reference.state_to_arrays(state),
+        candidate.state_to_arrays(candidate.init_state(batch_size)),
+        TOLERANCE,
+        f"before the first step, at batch size {batch_size}",
+    )
+    return state
+
+
+def _hand_over(reference: HasState, candidate: HasState, state: Any) -> Any:
+    return candidate.state_from_arrays(reference.state_to_arrays(state))
+
+
+def relative_difference(
+    reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
+) -> float:
+    """The largest absolute difference, divided by the largest reference value where that exceeds
+    1; the largest float there is if either side has a value that is not finite."""
+    wanted = reference.astype(np.float64)
+    gap = np.abs(wanted - found.astype(np.float64)).max(initial=0.0)
+    size = max(1.0, np.abs(wanted).max(initial=0.0))
+    finite = np.isfinite(gap) and np.isfinite(size)
+    return float(gap / size) if finite else sys.float_info.max
+
+
+def _compare(wanted: Arrays, found: Arrays, tolerance: float, where: str) -> float:
+    if list(wanted) != list(found):
+        raise VerificationError(f"outputs are {list(found)} and should be {list(wanted)}, {where}.")
+    largest = 0.0
+    for name, reference in wanted.items():
+        value = found[name]
+        if value.shape != reference.shape:
+            raise VerificationError(
+                f"{name} has shape {value.shape} and should have {reference.shape}, {where}."
+            )
+        if value.dtype != reference.dtype:
+            raise VerificationError(
+                f"{name} is {value.dtype} and should be {reference.dtype}, {where}."
+            )
+        gap = relative_difference(reference, value)
+        if not gap <= tolerance:
+            raise VerificationError(
+                f"{name} differs by {gap:.2g} (allowed: {tolerance:.0e}) {where}."
+            )
+        largest = max(largest, gap)
+    return largest
+
+
+def free_gap(
+    single: Stepper, double: Stepper, steps: int = AMPLIFYING_STEPS, seed: int = 0
+) -> float:
+    """How far the states of two precisions of one model part when both run freely over the same
+    tokens. Above 1e-3 within 1,000 steps the model counts as amplifying rounding.
+
+    Half of the rows read what `single` itself draws at temperature 1, which is how the model is
+    used; the other half read random tokens, as a prompt may be anything.
+
+    VerificationError for a model whose logits are not finite.
+    """
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, single.vocab_size, 2 * FREE_ROWS)
+    states = [single.init_state(len(tokens)), double.init_state(len(tokens))]
+    gap = 0.0
+    for step in range(steps):
+        logits, states[0] = single.step(tokens, states[0])
+        _require_finite(logits, f"at step {step}")
+        _, states[1] = double.step(tokens, states[1])
+        found, wanted = single.state_to_arrays(states[0]), double.state_to_arrays(states[1])
+        gap = max([gap, *(relative_difference(wanted[name], found[name]) for name in wanted)])
+        own = choose(logits, rng.random(len(tokens), dtype=np.float32), Sampling(temperature=1.0))
+        tokens = rng.integers(0, single.vocab_size, len(tokens))
+        tokens[:FREE_ROWS] = own[:FREE_ROWS]
+    return gap
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A token that two sides chose differently: its place (from 0) in the generated tokens, and how
+    far the reference's choice was from another. See `zoo.inference.sampling.margin`."""
+
+    token: int
+    margin: float
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether rounding alone explains it."""
+        return self.margin <= ROUNDING_TIE
+
+
+def compare_texts(
+    reference: Stepper,
+    candidate: Engine,
+    prompt: Ids,
+    length: int,
+    sampling: Sampling,
+    seed: int = 0,
+) -> Iterator[Difference]:
+    """The differences between the tokens that both sides generate, each from its own state. After
+    a difference both go on from the reference's token."""
+    rng = np.random.default_rng(seed)
+    state = reference.init_state(1)
+    for token in prompt[:-1]:
+        _, state = reference.step(np.array([token]), state)
+    other = candidate.read(prompt[:-1, None], candidate.init_state(1))
+    last, done = prompt[-1:], 0
+    while done < length:
+        uniform = rng.random((min(candidate.chunk, length - done), 1), dtype=np.float32)
+        while len(uniform):
+            written, after = candidate.write(last, other, uniform, sampling)
+            first, agreed = last, 0
+            for row, found in zip(uniform, written, strict=True):
+                logits, state = reference.step(last, state)
+                last = choose(logits, row, sampling)
+                agreed += 1
+                if last[0] != found[0]:
+                    token = done + agreed - 1
+                    yield Difference(token, margin(logits[0], float(row[0]), sampling))
+                    _, after = candidate.write(first, other, uniform[:agreed], sampling)
+                    break
+            other, uniform, done = after, uniform[agreed:], done + agreed

@@ -1,0 +1,99 @@
+"""Checking an exported file against the run that it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.config import Sampling
+from zoo.errors import VerificationError
+from zoo.exporting.export import DEFAULT_MAX_LOSS, find_exporters, fingerprint, text_to_judge_by
+from zoo.exporting.parity import Difference, compare_texts
+from zoo.exporting.staging import FULL, ExportBuilder
+from zoo.inference.artifact import Proof
+from zoo.inference.engine import Engine
+from zoo.inference.runtime import open_artifact
+from zoo.models.torch_engine import ModelStepper
+from zoo.registry.registry import Registry, load_registry
+from zoo.runs.run import Run, load
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: the proof and, for each text that was generated on both sides, its
+    settings, seed and differences."""
+
+    proof: Proof
+    texts: tuple[tuple[Sampling, int, tuple[Difference, ...]], ...]
+
+
+def verify(
+    file: str | Path,
+    against: Run | str | Path,
+    provider: str = "auto",
+    *,
+    length: int = 2000,
+    seeds: int = 5,
+    temperature: float = 0.8,
+    max_loss: float = DEFAULT_MAX_LOSS,
+    registry: Registry | None = None,
+) -> Verification:
+    """Proves an exported file against the run that it came from: step by step, as `zoo.export`
+    does; and, if it generates in full precision, by the texts of both (`length` tokens, greedily
+    and with `seeds` seeds at `temperature`).
+
+    Raises VerificationError for a file of another model, for a step that differs, for a precision
+    that costs more than `max_loss` bits per token, and, unless the model amplifies rounding within
+    `length` tokens, for texts that differ by more than rounding ties.
+    """
+    registry = registry or load_registry()
+    artifact = open_artifact(Path(file), provider, registry)
+    info = artifact.info
+    if not isinstance(against, Run):
+        against = load(against, registry)
+    if (info.model, info.tokenizer) != (against.config.model, against.tokenizer) or (
+        info.weights != fingerprint(against.model)
+    ):
+        raise VerificationError(f"{file} was exported from another model than {against.path}.")
+    (exporter,) = find_exporters([info.graph], info.precision, registry).values()
+    text, name = text_to_judge_by(against, registry) if info.precision != FULL else (None, "")
+    with tempfile.TemporaryDirectory() as folder:
+        room = ExportBuilder(
+            against.model, Path(folder), registry, text=text, text_name=name, max_loss=max_loss
+        )
+        proof = room.prove(exporter, info, artifact.engine)
+    reference, engine = room.reference, artifact.engine
+    texts = []
+    if (
+        isinstance(reference, ModelStepper)
+        and isinstance(engine, Engine)
+        and info.precision == FULL
+    ):
+        prompt = artifact.tokenizer.encode(artifact.prompt)
+        drawn = Sampling.checked(temperature=temperature)
+        for sampling, seed in [(Sampling(), 0), *((drawn, seed) for seed in range(seeds))]:
+            found = compare_texts(reference, engine, prompt, length, sampling, seed)
+            texts.append((sampling, seed, tuple(found)))
+    differences = [difference for _, _, found in texts for difference in found]
+    # texts may be longer than what the proof's own gap was measured over
+    if differences and not (proof.amplifies or Proof.gap_amplifies(room.gap_over(length))):
+        judge(differences, length * len(texts))
+    return Verification(proof, tuple(texts))
+
+
+def judge(differences: Sequence[Difference], tokens: int) -> None:
+    """VerificationError for a difference that is no rounding tie, or for too many ties."""
+    faults = [difference for difference in differences if not difference.is_tie]
+    if faults:
+        worst = max(faults, key=lambda difference: difference.margin)
+        raise VerificationError(
+            f"the texts differ at token {worst.token}, where the choice was clear by "
+            f"{worst.margin:.2g}: not a rounding tie."
+        )
+    allowed = max(2, 2 * tokens // 100_000)
+    if len(differences) > allowed:
+        raise VerificationError(
+            f"{len(differences)} rounding ties in {tokens} tokens; at most {allowed} are expected."
+        )

@@ -1,0 +1,227 @@
+"""The exported file, as those who write and those who run it agree on it: the names of its inputs
+and outputs, what it says about itself, and what a runtime makes of it. Needs no torch."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_origin
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from zoo.config import FrozenModel, ModelConfig, first_problem
+from zoo.data.tokenizers import Tokenizer
+from zoo.errors import ArtifactError
+
+PREFIX = "zoo."
+STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
+MODULE = "module"  # a step of something that is no language model
+TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
+UNIFORM = "uniform"
+SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
+MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
+
+
+AMPLIFYING = 1e-3
+
+
+class Proof(FrozenModel):
+    """What was measured before a file was published. Differences are the largest absolute ones,
+    divided by the largest value of that output where it exceeds 1.
+
+    A file of lower precision is compared with the step graph of that precision (the sequence graph
+    of a model without a step), and that one with the model by what its predictions of text cost.
+    """
+
+    steps: int = Field(ge=1)
+    batch_sizes: tuple[int, ...]
+    difference: float = Field(description="Of logits and states, each step from the same state.")
+    drift: float | None = Field(
+        None, description="Of the logits, both sides running freely; of a step graph."
+    )
+    ties: int = Field(0, description="Tokens that rounding alone decided otherwise.")
+    float64_gap: float | None = Field(
+        None, description="Of the model's own float32 and float64 runs over the same 1,000 tokens."
+    )
+    cost_bits: float | None = Field(
+        None, description="What a lower precision costs, in bits per token."
+    )
+    cost_measured_on: str = Field("", description="The text that the cost was measured on.")
+
+    @property
+    def amplifies(self) -> bool:
+        """Whether the model magnifies rounding, so that equal texts cannot be asked of it."""
+        return self.float64_gap is not None and self.gap_amplifies(self.float64_gap)
+
+    @staticmethod
+    def gap_amplifies(gap: float) -> bool:
+        """Whether a `float64_gap` is more than rounding leaves by itself."""
+        return gap > AMPLIFYING
+
+
+class StateEntry(FrozenModel):
+    """One leaf of the state as the file declares it.
+
+    `name` is "layer0.h" in a language model; `shape` has no batch axis; `initial` is the row before
+    the first step: the number that fills it, or its bytes (little-endian) in base64.
+    """
+
+    name: str = Field(pattern=r"^\w+(\.\w+)*$", max_length=200)
+    shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
+    dtype: Literal["float32", "float16", "float64", "int64", "int32", "bool"]
+    initial: float | str
+    bound: float | None = Field(
+        None, gt=0, description="What the values' sizes cannot exceed, by the cell's equations."
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> StateEntry:
+        if self.elements > MAX_STATE_ELEMENTS:
+            raise ValueError("a state leaf is too large")
+        if isinstance(self.initial, str):
+            self._decoded()
+        return self
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for size in self.shape:  # Python's integers: no overflow on hostile shapes
+            count *= size
+        return count
+
+    def initial_rows(self, batch_size: int) -> npt.NDArray[Any]:
+        """The leaf before the first step, [batch_size, *shape]."""
+        if isinstance(self.initial, str):
+            row = self._decoded().reshape(self.shape)
+            return np.repeat(row[None], batch_size, axis=0)
+        return np.full((batch_size, *self.shape), self.initial, self.dtype)
+
+    def _decoded(self) -> npt.NDArray[Any]:
+        assert isinstance(self.initial, str)
+        raw = base64.b64decode(self.initial, validate=True)
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        if len(raw) != self.elements * dtype.itemsize:
+            raise ValueError("the initial row does not fit the shape")
+        return np.frombuffer(raw, dtype).astype(self.dtype)
+
+    @classmethod
+    def from_row(cls, name: str, row: npt.NDArray[Any], bound: float | None = None) -> StateEntry:
+        """The entry of a leaf whose initial row, without the batch axis, is `row`."""
+        first = row.flat[0].item()
+        initial: float | str = (
+            float(first)
+            if (row == first).all()
+            else base64.b64encode(row.astype(row.dtype.newbyteorder("<")).tobytes()).decode()
+        )
+        return cls.checked(
+            name=name,
+            shape=row.shape,
+            dtype=str(row.dtype),
+            initial=initial,
+            bound=bound,
+        )
+
+
+class TrainingFacts(FrozenModel):
+    """Where the weights come from."""
+
+    corpus: str = ""
+    prompt: str = ""
+    epochs: int | None = None
+    tokens: int | None = None
+    train_perplexity: float | None = None
+    held_out_perplexity: float | None = None
+
+
+class SelfDescription(FrozenModel):
+    """What a file says about itself: a metadata entry for each field, under "zoo."."""
+
+    format: Literal["1"] = "1"
+    graph: str = Field(pattern=r"^[a-z]+$", max_length=40)
+    state: tuple[StateEntry, ...] = Field(max_length=4096)
+    proof: Proof | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({entry.name for entry in self.state}) != len(self.state):
+            raise ValueError("two state leaves have one name")
+        return self
+
+    def state_names(self, side: Literal["in", "out"]) -> list[str]:
+        """Names of the graph's state inputs or outputs, in order: "state_00_layer0_h_in". Numbers
+        have a fixed width, so that both sides sort alike."""
+        width = max(2, len(str(len(self.state) - 1)))
+        return [
+            f"state_{index:0{width}}_{entry.name.replace('.', '_')}_{side}"
+            for index, entry in enumerate(self.state)
+        ]
+
+    def state_bounds(self) -> dict[str, float]:
+        """The bounds of the state inputs and outputs that have one, by name."""
+        bounds = {}
+        for side in ("in", "out"):
+            for name, entry in zip(self.state_names(side), self.state, strict=True):
+                if entry.bound is not None:
+                    bounds[name] = entry.bound
+        return bounds
+
+    def to_metadata(self) -> dict[str, str]:
+        fields = self.model_dump(mode="json")
+        return {
+            PREFIX + name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in fields.items()
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Raises ArtifactError for metadata that is not ours, damaged, or out of bounds."""
+        if PREFIX + "format" not in metadata:
+            raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
+        if metadata[PREFIX + "format"] != "1":
+            raise ArtifactError(
+                f"its format is {metadata[PREFIX + 'format'][:20]!r}; this zoo reads '1'."
+            )
+        cls.check_graph(metadata.get(PREFIX + "graph", ""))
+        values: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if (text := metadata.get(PREFIX + name)) is None:
+                continue
+            is_text = field.annotation is str or get_origin(field.annotation) is Literal
+            try:
+                values[name] = text if is_text else json.loads(text)
+            except (ValueError, RecursionError):
+                raise ArtifactError(f"its metadata {PREFIX}{name} is damaged.") from None
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ArtifactError(f"its metadata is damaged: {first_problem(error)}") from None
+
+    @classmethod
+    def check_graph(cls, graph: str) -> None:
+        """ArtifactError for a kind of graph that this does not describe."""
+
+
+class ArtifactInfo(SelfDescription):
+    """What an exported language model says about itself.
+
+    `causal` is false for a model that sees the whole sequence at once. `weights` is the SHA-256 of
+    the weights that it was exported from: files of one model have one.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    model: ModelConfig
+    causal: bool = True
+    tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
+    weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
+    training: TrainingFacts = TrainingFacts()
+
+    def to_metadata(self) -> dict[str, str]:
+        return {**super().to_metadata(), PREFIX + "cell": self.model.cell}
+
+    @classmethod
+    def check_graph(cls, graph: str) -> None:
+        if graph == MODULE:
+            raise ArtifactError("it is no language model; open it with zoo_ort.open_module.")

@@ -1,0 +1,139 @@
+"""Opening what runs a model: a run folder or an exported file, by the runtime that a plugin
+registers for it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from zoo.data.tokenizers import Tokenizer
+from zoo.errors import NoStepError, RunError, UsageError
+from zoo.inference.artifact import ArtifactInfo
+from zoo.inference.engine import Engine, HasState
+from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import RuntimeSpec
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that runs a model: a run in PyTorch, or an exported file.
+
+    `engine` computes; the protocols of `zoo.inference` that it keeps say what can be done with it.
+    `prompt` is the one that the model was trained to show its samples with; `runs_on` names what
+    computes.
+    """
+
+    engine: HasState
+    tokenizer: Tokenizer
+    prompt: str
+    runs_on: str
+
+    def writer(self) -> Engine:
+        """The engine, if it can generate; NoStepError if it sees both sides of a token."""
+        if not isinstance(self.engine, Engine):
+            raise NoStepError("this model")
+        return self.engine
+
+
+@dataclass(frozen=True)
+class Artifact(Source):
+    """An opened file: a Source that also says what it holds."""
+
+    info: ArtifactInfo
+
+
+@dataclass(frozen=True)
+class ProviderReport:
+    """Whether an execution provider really runs a small graph here, and if not, why."""
+
+    provider: str
+    runs: bool
+    reason: str = ""
+
+
+class Runtime(Protocol):
+    """Runs exported files of one format."""
+
+    def open(self, path: Path, provider: str, threads: int | None = None) -> Source:
+        """The file, checked and ready. `provider` is "auto", "cpu" or "cuda"; `threads` those of a
+        CPU, by default what is fastest. Raises ArtifactError for a file that is not ours or
+        damaged, ProviderError for a provider that does not run."""
+
+    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
+        """Which of the files of one model to use there: the one that generates fastest, or one that
+        `scores`."""
+
+    def probe(self) -> Sequence[ProviderReport]:
+        """Each provider that this runtime was built with, tried on a small graph."""
+
+
+def open_source(
+    source: str | Path,
+    provider: str = "auto",
+    registry: Registry | None = None,
+    *,
+    runtime: str | None = None,
+    scores: bool = False,
+) -> Source:
+    """What runs the model at the path `source`: a run folder (by PyTorch), an exported file, or a
+    folder of exported files, of which the runtime takes the one that it finds fastest, or one that
+    `scores`.
+
+    `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here. `runtime` names
+    one where several can open the path; UsageError if it is left out then. RunError for a path that
+    none opens.
+    """
+    path, registry = Path(source), registry or load_registry()
+    spec, files = _find(path, registry, runtime)
+    opener: Runtime = spec.load_factory()(registry)
+    file = opener.choose(files, provider, scores=scores) if path.is_dir() else path
+    return opener.open(file, provider)
+
+
+def open_artifact(
+    path: Path,
+    provider: str,
+    registry: Registry,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> Artifact:
+    """The exported file at `path`; otherwise as `open_source`. RunError for something else."""
+    spec, _ = _find(path, registry, runtime)
+    opener: Runtime = spec.load_factory()(registry)
+    opened = opener.open(path, provider, threads)
+    if not isinstance(opened, Artifact):
+        raise RunError(f"{path} is no exported file; `zoo export` writes one.")
+    return opened
+
+
+def _find(path: Path, registry: Registry, name: str | None) -> tuple[RuntimeSpec, list[Path]]:
+    """The runtime for a path, and the files in it or at it that match the runtime's pattern."""
+    if not path.exists():
+        raise RunError(f"{path} does not exist; give a run folder or an exported file.")
+    specs = registry.runtimes.values() if name is None else [registry.runtimes[name]]
+    found = [(spec, files) for spec in specs if (files := _matching(path, spec.files))]
+    if len(found) > 1:
+        names = " and ".join(spec.name for spec, _ in found)
+        raise UsageError(f"the runtimes {names} both open {path}; choose one with --runtime.")
+    if not found:
+        patterns = ", ".join(sorted(spec.files for spec in specs)) or "none"
+        raise RunError(
+            f"{path} is neither a run folder nor a file that a runtime here opens ({patterns})."
+        )
+    return found[0]
+
+
+def _matching(path: Path, pattern: str) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.glob(pattern))
+    return [path] if fnmatchcase(path.name, pattern) else []
+
+
+def exported_files(folder: Path, registry: Registry) -> list[Path]:
+    """What is in the folder that a runtime opens, in order of name."""
+    found = {path for spec in registry.runtimes.values() for path in folder.glob(spec.files)}
+    return sorted(found)

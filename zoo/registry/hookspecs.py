@@ -1,0 +1,35 @@
+"""Every hook of the zoo. A plugin is a module with any of these functions, marked `@zoo.hookimpl`,
+and an entry point in the group `zoo` that names the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from zoo.registry.specs import CellSpec, CorpusSpec, ExporterSpec, RuntimeSpec
+
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
+
+
+@hookspec
+def zoo_cells() -> Iterable[CellSpec]:  # type: ignore[empty-body]
+    """The recurrent cells that this plugin supplies."""
+
+
+@hookspec
+def zoo_corpora() -> Iterable[CorpusSpec]:  # type: ignore[empty-body]
+    """The named texts that this plugin can load."""
+
+
+@hookspec
+def zoo_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
+    """The formats that this plugin can write a trained model in."""
+
+
+@hookspec
+def zoo_runtimes() -> Iterable[RuntimeSpec]:  # type: ignore[empty-body]
+    """The runtimes with which this plugin can run an exported file."""

@@ -1,0 +1,237 @@
+"""What plugins register, each kind as a frozen spec.
+
+Nothing here imports torch: a spec names its factory as "module:attribute", which is imported when
+the thing is first built or shown. Listing the cells therefore stays quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from zoo.errors import (
+    FactoryError,
+    UsageError,
+    near_names,
+    one_line,
+)
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+REGISTRY = "registry"
+REFERENCE = re.compile(r"[\w.]+:\w+")
+
+
+@dataclass(frozen=True)
+class StateField:
+    """One leaf of a cell's state: its name, its shape without the batch axis (in terms of `hidden`
+    and `input`), and what it holds."""
+
+    name: str
+    shape: tuple[str | int, ...]
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(str, ('batch', *self.shape)))}]"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a person wants to know about a cell before using it.
+
+    `equations` are lines of plain text, in the paper's own symbols. `parallel` says whether
+    training can run over all time steps at once. `licence` is that of the implementation.
+    `checked_against` names what the tests hold the cell to that is not of its own author: another
+    implementation, given the same weights, or an example worked by hand.
+    """
+
+    title: str
+    authors: str
+    year: int
+    paper: str
+    equations: tuple[str, ...]
+    state: tuple[StateField, ...]
+    parallel: bool = False
+    licence: str = "Apache-2.0"
+    checked_against: str = ""
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("equations", "state"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(f"a card's {name} must be a tuple (got {getattr(self, name)!r})")
+        if not isinstance(self.year, int):
+            raise TypeError(f"a card's year must be a number (got {self.year!r})")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a cell, read from its factory's signature: nowhere else is it declared."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+
+    @property
+    def type_name(self) -> str:
+        """The type as a person reads it, with its bounds: "float, > 0, ≤ 1"."""
+        from zoo.config import describe_type
+
+        return describe_type(self.annotation)
+
+
+class Spec:
+    """What every spec has: a kebab-case `name`, and a `factory` as "module:attribute"."""
+
+    name: str
+    factory: str
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} is not kebab-case (like 'gru-scratch')")
+        if not REFERENCE.fullmatch(self.factory):
+            raise ValueError(f"{self.name}: factory {self.factory!r} is not 'module:attribute'")
+
+    def load_factory(self) -> Any:
+        """Imports what `factory` names; FactoryError where that fails."""
+        try:
+            return load_reference(self.factory)
+        except Exception as error:  # a stranger's module
+            raise FactoryError(
+                f"{self.name}: {self.factory} cannot be imported: {type(error).__name__}: "
+                f"{one_line(error)}"
+            ) from error
+
+
+def load_reference(reference: str) -> Any:
+    """Imports what "module:attribute" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class CellSpec(Spec):
+    """A cell as a plugin registers it.
+
+    `factory` names a callable `(input_size, hidden_size, **options) -> Cell`. One that builds other
+    cells declares a keyword `registry` beside its options, and one that hands options on to them
+    takes `**options`. `causal` is False for a cell that sees the future: it has `forward` and no
+    `step`. `adopt` names a function that takes trained torch.nn layers over as this cell (see
+    `zoo.nn.adopt_layer`). `learning_rate` is the highest at which it trains well with AdamW, a few
+    hundred units and thousands of updates; runs that name none choose theirs from it. `exceptions`
+    are laws of `zoo.testing` that the cell cannot keep, each with the reason.
+    """
+
+    name: str
+    factory: str
+    card: ModelCard
+    causal: bool = True
+    adopt: str = ""
+    learning_rate: float = 2e-3
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.card, ModelCard):
+            raise TypeError(f"{self.name}: card must be a ModelCard (got {self.card!r})")
+
+    def options(self) -> dict[str, Option]:
+        """The options that the factory's signature declares beyond the two sizes. Imports torch."""
+        found = {}
+        for parameter in self._parameters():
+            if parameter.kind is parameter.VAR_KEYWORD or parameter.name == REGISTRY:
+                continue
+            notes = getattr(parameter.annotation, "__metadata__", ())
+            help_text = next((n.description for n in notes if getattr(n, "description", "")), "")
+            found[parameter.name] = Option(
+                parameter.name, parameter.annotation, parameter.default, help_text
+            )
+        return found
+
+    def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given`, with each value (text or already typed) checked and converted.
+
+        Raises UsageError for an option that the cell does not have or a value out of its bounds.
+        What a cell hands on to the cells that it builds is checked there.
+        """
+        from zoo.config import parse_value
+
+        declared = self.options()
+        hands_on = any(p.kind is p.VAR_KEYWORD for p in self._parameters())
+        values = {}
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in declared and hands_on:
+                values[name] = value
+                continue
+            if name not in declared:
+                near = near_names(name, declared)
+                has = ", ".join(declared) or "none"
+                hint = f"did you mean {near}?" if near else f"it has: {has}."
+                raise UsageError(f"cell {self.name!r} has no option {key!r}; {hint}")
+            values[name] = parse_value(
+                declared[name].annotation, value, f"option {name!r} of cell {self.name!r}"
+            )
+        return values
+
+    def build(
+        self, input_size: int, hidden_size: int, *, registry: Any = None, **options: Any
+    ) -> Any:
+        """A new `zoo.Cell`. Sizes are numbers of features, at least 1. `registry` is the
+        `zoo.registry.Registry` in which a cell that builds others finds them; UsageError where such
+        a cell is given none."""
+        arguments = self.parse_options(options)
+        if any(parameter.name == REGISTRY for parameter in self._parameters()):
+            if registry is None:
+                raise UsageError(
+                    f"cell {self.name!r} builds other cells; give it registry=zoo.load_registry()."
+                )
+            arguments[REGISTRY] = registry
+        return self.load_factory()(input_size, hidden_size, **arguments)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        """The factory's parameters beyond the two sizes."""
+        signature = inspect.signature(self.load_factory(), eval_str=True)
+        return list(signature.parameters.values())[2:]
+
+
+@dataclass(frozen=True)
+class CorpusSpec(Spec):
+    """A text that can be named. `factory` names a callable `() -> str`; `tokenizer` is the one it
+    is read with unless another is asked for; `prompt` is a beginning that suits it."""
+
+    name: str
+    factory: str
+    title: str
+    tokenizer: str = "char"
+    prompt: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class ExporterSpec(Spec):
+    """A format that trained models can be written in. `factory` names a `zoo.exporting.Exporter`;
+    `graphs` are the kinds of graph that it writes ("step", "generate", "sequence"), `precisions`
+    those that its products can have ("fp32", "fp16", "int8")."""
+
+    name: str
+    factory: str
+    title: str
+    graphs: tuple[str, ...]
+    precisions: tuple[str, ...] = ("fp32",)
+
+
+@dataclass(frozen=True)
+class RuntimeSpec(Spec):
+    """Something that runs models: the files whose names match the shell pattern `files`
+    ("*.onnx"), and the folders that hold such files. `factory` names a callable
+    `(registry) -> zoo.inference.Runtime`."""
+
+    name: str
+    factory: str
+    title: str
+    files: str

@@ -1,0 +1,88 @@
+"""The curves of runs, as pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from zoo.files import write_atomically
+from zoo.errors import UsageError
+from zoo.runs.metadata import Record
+from zoo.runs.run import PLOT, Run
+
+FEW_POINTS = 40  # of a curve: each is marked
+
+
+def draw_perplexity(run: Run) -> None:
+    """Draws `perplexity.png` from the run's metrics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    lines = run.metrics()
+    if not lines:
+        return
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    tokens = [line["tokens"] / 1e6 for line in lines]
+    marker = "." if len(lines) <= FEW_POINTS else ""
+    training = [line["train_perplexity"] for line in lines]
+    axes.plot(tokens, training, marker=marker, label="training")
+    held_out: list[Any] = [line["held_out_perplexity"] for line in lines]
+    if any(value is not None for value in held_out):
+        axes.plot(tokens, held_out, marker=marker, label="held out")
+        best = min(held_out)
+        bits = lines[held_out.index(best)]["held_out_bits_per_char"]
+        label = f"best, {best:.3g} ({bits:.3f} bits per character)"
+        place = tokens[held_out.index(best)], best
+        axes.plot(*place, "o", color="tab:orange", fillstyle="none", markersize=9, label=label)
+    axes.set(xlabel="million tokens", ylabel="perplexity", yscale="log", title=run.path.name)
+    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
+    axes.grid(which="both", alpha=0.25)
+    axes.legend()
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(run.path / PLOT, picture.getvalue())
+
+
+
+
+
+
+def draw_comparison(records: Sequence[Record], path: Path) -> None:
+    """Draws the runs' bits per character, of the held-out text where there is one, over tokens and
+    over time, to `path`. UsageError for a run that has no metrics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for record in records:
+        if not record.metrics:
+            raise UsageError(f"{record.path} has no metrics to draw.")
+        held_out = record.best("held_out_bits_per_char") is not None
+        figure_name = "held_out_bits_per_char" if held_out else "train_bits_per_token"
+        lines = [line for line in record.metrics if line.get(figure_name) is not None]
+        bits = [line[figure_name] for line in lines]
+        label = f"{record.path.name} ({min(bits):.3f})"
+        left.plot([line["tokens"] / 1e6 for line in lines], bits, label=label)
+        right.plot([line["seconds"] / 60 for line in lines], bits, label=label)
+    left.set(xlabel="million tokens", ylabel="bits per character")
+    right.set(xlabel="minutes")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    right.legend(title="best", fontsize="small")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, picture.getvalue())
+
+
+
+

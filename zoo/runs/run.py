@@ -1,0 +1,168 @@
+"""A run folder: what training leaves behind, and all that is needed to use it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.runs.weights import load_model, save_weights
+from zoo.files import move_contents, new_folder, write_atomically
+from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
+from zoo.models.device import choose_device
+from zoo.errors import RunError
+from zoo.inference.runtime import Source
+from zoo.models.language_model import LanguageModel
+from zoo.models.torch_engine import ModelScorer, ModelStepper
+from zoo.runs.metadata import CONFIG, read_metrics
+from zoo.registry.registry import Registry, load_registry
+from zoo.data.tokenizers import Tokenizer, read_tokenizer
+
+TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
+ELSEWHERE = "(trained elsewhere)"
+PLOT, SAMPLES = "perplexity.png", "samples.txt"
+FILES = CONFIG, TOKENIZER, WEIGHTS, PLOT  # those that are written whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model with its tokenizer and the choices that made it, in the folder `path`."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: LanguageModel
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`. A last line that was cut off in writing is left out."""
+        return read_metrics(self.path)
+
+    @property
+    def prompt(self) -> str:
+        """What is continued unless another prompt is given: that of the training samples, or, for
+        a model that was trained elsewhere without one, a single token."""
+        space_is_known = not self.tokenizer.unknown(" ")
+        return self.config.training.prompt or (
+            " " if space_is_known else self.tokenizer.decode([1])
+        )
+
+    def save(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Writes what is enough to use the model, with the weights that it has, or others."""
+        write_atomically(self.path / CONFIG, self.config.model_dump_json(indent=2).encode())
+        write_atomically(self.path / TOKENIZER, self.tokenizer.model_dump_json(indent=2).encode())
+        save_weights(weights or self.model.state_dict(), self.path / WEIGHTS)
+
+
+def save(model: LanguageModel, tokenizer: Tokenizer, path: str | Path, prompt: str = "") -> Run:
+    """Puts a model that was not trained here (see LanguageModel.from_torch) into a run folder, from
+    which it can be exported. `prompt` is what `zoo generate` continues unless it is told otherwise.
+
+    Raises RunError for a folder that is taken.
+    """
+    config = RunConfig(
+        data=DataConfig(corpus=ELSEWHERE, tokenizer=tokenizer.kind),
+        model=model.config,
+        training=TrainConfig(prompt=prompt or None),
+    )
+    run = Run(Path(path), config, tokenizer, model)
+    with new_run_folder(run.path, overwrite=False):
+        run.save()
+    return run
+
+
+def load(path: str | Path, registry: Registry | None = None) -> Run:
+    """The run in the folder `path`; RunError if it is missing or damaged."""
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path} is not a run folder: it has no {CONFIG}.")
+    config = read_settings(RunConfig, path / CONFIG)
+    if not (path / TOKENIZER).is_file():
+        raise RunError(f"{path} is damaged: {TOKENIZER} is missing.")
+    tokenizer = read_tokenizer((path / TOKENIZER).read_bytes())
+    registry = registry or load_registry()
+    model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
+    return Run(path, config, tokenizer, model)
+
+
+def free_folder(name: str) -> Path:
+    """`runs/name`, or `runs/name-2` and so on where that is taken."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def refuse_taken(path: Path, overwrite: bool) -> None:
+    """RunError if a run cannot be put at `path`: something else is there, or a run that is not to
+    be overwritten."""
+    try:
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if taken and not _holds_a_run(path):
+        raise RunError(f"{path} exists and is not a run folder; choose another --out.")
+    if taken and not overwrite:
+        raise RunError(f"{path} already holds a run; use --overwrite, or choose another --out.")
+
+
+def _holds_a_run(path: Path) -> bool:
+    """Many programs have a config.json; only ours may be replaced."""
+    try:
+        read_settings(RunConfig, path / CONFIG)
+    except (OSError, RunError):
+        return False
+    return True
+
+
+@contextmanager
+def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
+    """Makes the folder for a run that the block then writes.
+
+    Raises RunError for a folder that is taken (unless `overwrite`, and it holds a run), or cannot
+    be written. If the block fails before it has written weights, what it wrote is removed and what
+    was there before is put back; that is deleted only when the new run has weights.
+    """
+    path = path.resolve()
+    replaced = _set_aside(path, overwrite)
+    try:
+        with new_folder(path):
+            try:
+                yield
+            except BaseException:
+                if not (path / WEIGHTS).exists():
+                    for item in path.iterdir():
+                        shutil.rmtree(item) if item.is_dir() else item.unlink()
+                raise
+    finally:
+        if replaced is not None:
+            if (path / WEIGHTS).exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                path.mkdir(exist_ok=True)
+                move_contents(replaced, path)
+
+
+def _set_aside(path: Path, overwrite: bool) -> Path | None:
+    """Moves the run at `path` out of the way; None if nothing is there. The folder itself stays, as
+    somebody may be in it."""
+    refuse_taken(path, overwrite)
+    if not (path / CONFIG).is_file():
+        return None
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        aside.mkdir()
+        move_contents(path, aside)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return aside
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written: {error.strerror}; choose another --out.")

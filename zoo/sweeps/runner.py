@@ -1,0 +1,351 @@
+"""Many cells trained alike: `sweep`, and the same event by event."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+import torch
+
+from zoo.benchmarking.run_costs import measure_run
+from zoo.config import ModelConfig, RunConfig
+from zoo.data.corpora import STANDARD_INPUT
+from zoo.data.dataset import read_dataset
+from zoo.data.tokenizers import read_tokenizer
+from zoo.errors import (
+    CorpusError,
+    ProviderError,
+    RunError,
+    UnknownNameError,
+    UsageError,
+    ZooError,
+    one_line,
+)
+from zoo.files import new_folder
+from zoo.models.language_model import LanguageModel
+from zoo.models.parameter_budget import count_parameters, largest_hidden
+from zoo.nn.state import flatten
+from zoo.recipes import load_recipe
+from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import CellSpec
+from zoo.runs.metadata import CONFIG, read_record
+from zoo.runs.run import TOKENIZER
+from zoo.sweeps.manifest import (
+    Manifest,
+    chosen_settings,
+    given_settings,
+    sweep_before,
+    write_manifest,
+)
+from zoo.sweeps.plot import draw_sweep
+from zoo.sweeps.table import MEASURED, TABLE, Row, is_measured, read_rate_factors, write_rows
+from zoo.training.defaults import choose_settings, multiplied_rate, rate_multiplier_of
+from zoo.training.distributed import ALONE, join_processes
+from zoo.training.events import Event, Started
+from zoo.training.experiment import resume_events, train_events
+
+PICTURE = "sweep.png"
+LARGEST_FACTOR = 32.0  # of the rates that are tried, and the least is its inverse
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run is begun, or gone on with, or found to have ended. It is for row `number` of `total`;
+    its learning rate is `factor` times the one that the cell gets where none is looked for."""
+
+    number: int
+    total: int
+    cell: str
+    seed: int
+    folder: Path
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """What a run gave whose learning rate is one of those that are tried."""
+
+    row: Row
+
+
+SweepEvent: TypeAlias = RunStarted | Event | TrialFinished | Row
+
+
+def sweep(
+    corpus: str | None = None,
+    *,
+    cells: str | Sequence[str],
+    seeds: int = 3,
+    parameters: int | None = None,
+    tune_rate: bool = False,
+    rates_of: str | Path | None = None,
+    measure: bool = False,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> list[Row]:
+    """Trains each of the `cells` on `corpus` with each of the seeds, and gives back a row for each
+    run. The folder `out` has a run folder for each, the table `sweep.csv` and the picture
+    `sweep.png`; both are up to date whenever a run has ended.
+
+    `cells` are names and patterns (`["gru", "*-scratch"]`, or "gru,*-scratch"). There are as many
+    seeds as `seeds` says, from the setting `seed` on. The other `settings` are those of
+    `zoo.train`, and hold for all runs; what they leave open is chosen once, for all. With
+    `parameters`, each cell has the largest hidden size with which its model has at most so many
+    parameters. With `tune_rate`, a cell's first seed is trained at several learning rates, by
+    factors of two up or down for as long as the bits per character of the held-out text get lower,
+    and the best is the rate of its other seeds too. With `rates_of`, the folder or the table of
+    another sweep, each cell has what was the best there: so many times its usual rate; one that is
+    not there keeps the usual. With `measure`, the first run of each causal cell is measured too: a
+    moment of its training, and, exported, the speed and size of its files. Without `out` the
+    folder is `runs/sweep-CORPUS`.
+
+    In a folder that holds a sweep of the same settings, runs that have ended are only read, one
+    that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
+    stop the others: its row has the error. What concerns all runs is raised, before anything is
+    trained: UsageError for cells that are not there and settings that cannot be meant, CorpusError
+    for a text that cannot be read, RunError for a folder that holds something else, and for one
+    of `rates_of` that tells no rates.
+    """
+    events = sweep_events(
+        corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
+        tune_rate=tune_rate, rates_of=rates_of, out=out, registry=registry, **settings,
+    )  # fmt: skip
+    return [event for event in events if isinstance(event, Row)]
+
+
+def sweep_events(
+    corpus: str | None = None,
+    *,
+    cells: str | Sequence[str],
+    seeds: int = 3,
+    parameters: int | None = None,
+    tune_rate: bool = False,
+    rates_of: str | Path | None = None,
+    measure: bool = False,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Iterator[SweepEvent]:
+    """`sweep`, event by event: for each run a RunStarted, then the events of its training, if it
+    has not ended before, then its Row, or TrialFinished where the run tries a learning rate."""
+    registry = registry or load_registry()
+    specs = choose_cells(cells, registry)
+    if "cell" in settings:
+        raise UsageError("a sweep has cells, and no cell.")
+    if parameters is not None and settings.get("hidden") is not None:
+        raise UsageError("parameters and hidden exclude each other; give one.")
+    if tune_rate and rates_of is not None:
+        raise UsageError("tune_rate and rates_of exclude each other; give one.")
+    if seeds < 1 or (parameters is not None and parameters < 1):
+        raise UsageError("seeds and parameters must be at least 1.")
+    settings["corpus"] = corpus
+    chosen = load_recipe(recipe, registry) if recipe is not None else None
+    config = RunConfig.build(settings, chosen)
+    if config.data.corpus == STANDARD_INPUT:
+        raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
+    for spec in specs if config.model.options else ():
+        spec.parse_options(config.model.options)
+    path = Path(out) if out is not None else _default_folder(config)
+    factors = {} if rates_of is None else read_rate_factors(Path(rates_of))
+    given = given_settings(config, parameters, tune_rate, rates_of)
+    alike, rows = sweep_before(path, given)
+    data = read_dataset(config.data, registry)
+    if tune_rate and not len(data.held_out):
+        raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
+    if join_processes(config.training.device) is not ALONE:
+        raise UsageError("a sweep trains in one process; start it without torchrun.")
+    if alike is None:
+        device = ALONE.device(config.training.device)
+        first_model = config.model.model_copy(
+            update={"cell": specs[0].name, "mask_token": not specs[0].causal}
+        )
+        like_first = config.model_copy(update={"model": first_model})
+        decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
+        alike = Manifest(
+            given=given,
+            chosen=chosen_settings(decided, given),
+            rate_multiplier=rate_multiplier_of(decided, registry),
+            text=data.fingerprint,
+        )
+    if alike.text not in (data.fingerprint, None):
+        raise RunError(
+            f"the runs in {path} are of another text than {config.data.corpus} is now; choose "
+            f"another --out."
+        )
+    vocab_size = data.tokenizer.vocab_size
+    runs = _Runs(registry, recipe, settings, given, alike, vocab_size, path, rows)
+    first = config.training.seed
+    pairs = list(itertools.product(specs, range(first, first + seeds)))
+    with new_folder(path):
+        for number, (spec, seed) in enumerate(pairs, 1):
+            turn = RunStarted(number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}")
+            if tune_rate and seed == first:
+                factors[spec.name] = yield from runs.best_factor(turn)
+            turn = _at(turn, factors.get(spec.name, 1.0))
+            row = yield from runs.row(turn, measure and spec.causal and seed == first)
+            runs.keep(row)
+            yield row
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of a sweep, and how one is made."""
+
+    registry: Registry
+    recipe: str | None
+    settings: dict[str, Any]
+    given: dict[str, Any]
+    alike: Manifest
+    vocab_size: int
+    path: Path
+    rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
+
+    def best_factor(self, turn: RunStarted) -> Generator[SweepEvent, None, float]:
+        """Tries rates for the cell, and gives back what the best is of the usual one."""
+        found: dict[float, float] = {}
+
+        def bits_at(factor: float) -> Generator[SweepEvent, None, float]:
+            row = yield from self.row(_at(turn, factor))
+            yield TrialFinished(row)
+            bits = row.held_out_bits_per_char
+            found[factor] = math.inf if bits is None else bits
+            return found[factor]
+
+        best = yield from bits_at(1.0)
+        for step in (2.0, 0.5) if best < math.inf else (0.5,):  # what diverged wants less
+            factor = step
+            while 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+                bits = yield from bits_at(factor)
+                if bits >= best < math.inf:
+                    break
+                best, factor = bits, factor * step
+            if best < found[1.0]:
+                break
+        return min(found, key=found.__getitem__)
+
+    def row(self, turn: RunStarted, measured: bool = False) -> Generator[SweepEvent, None, Row]:
+        """Trains the run, if it has not ended before, and reads its row."""
+        spec = self.registry.cells[turn.cell]
+        yield turn
+        try:
+            with closing(self._train(turn, spec)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if isinstance(event, Started):
+                        write_manifest(self.path, self.alike)
+                    yield event
+            row = _read_row(turn, spec, self.registry)
+            before = self.rows.get((turn.cell, turn.seed))
+            if before is not None and before.run == row.run:
+                row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
+            if measured and not is_measured(row):
+                row = row.model_copy(update={**measure_run(turn.folder, self.registry)})
+            return row
+        except (CorpusError, ProviderError):  # the other runs would meet the same
+            raise
+        except Exception as error:
+            name = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
+            return Row(
+                cell=spec.name,
+                seed=turn.seed,
+                causal=spec.causal,
+                run=turn.folder.name,
+                error=name + one_line(error),
+            )
+
+    def _train(self, turn: RunStarted, spec: CellSpec) -> Iterator[Event]:
+        if not (turn.folder / CONFIG).is_file():
+            own = {**self.settings, **self.alike.chosen, "cell": spec.name, "seed": turn.seed}
+            rate = self.given["learning_rate"]
+            if rate is None:
+                rate = multiplied_rate(spec.learning_rate, self.alike.rate_multiplier)
+            own["learning_rate"] = rate * turn.factor
+            if (parameters := self.given["parameters"]) is not None:
+                chosen = (
+                    load_recipe(self.recipe, self.registry) if self.recipe is not None else None
+                )
+                model = RunConfig.build(own, chosen).model
+                own["hidden"] = largest_hidden(
+                    parameters, model, spec, self.vocab_size, self.registry
+                )
+            yield from train_events(
+                recipe=self.recipe, out=turn.folder, registry=self.registry, **own
+            )
+        elif not read_record(turn.folder).finished:
+            yield from resume_events(turn.folder, self.registry)
+
+    def keep(self, row: Row) -> None:
+        """Puts the row into the table and the picture."""
+        key = row.cell, row.seed
+        if self.rows.get(key) == row and (self.path / PICTURE).exists():
+            return
+        self.rows[key] = row
+        write_manifest(self.path, self.alike)
+        in_order = [self.rows[key] for key in sorted(self.rows)]
+        write_rows(in_order, self.path / TABLE)
+        draw_sweep(in_order, self.path / PICTURE)
+
+
+def _at(turn: RunStarted, factor: float) -> RunStarted:
+    """The turn with another factor, and a folder that tells it."""
+    if factor == 1.0:
+        return turn
+    folder = turn.folder.with_name(f"{turn.folder.name}-rate-x{factor:g}")
+    return replace(turn, factor=factor, folder=folder)
+
+
+def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
+    """The registered cells that the names and patterns mean, each once, in order of name.
+    UnknownNameError for one that means none."""
+    patterns = cells.split(",") if isinstance(cells, str) else cells
+    chosen = set()
+    for pattern in (pattern.strip() for pattern in patterns):
+        found = [name for name in registry.cells if fnmatchcase(name, pattern)]
+        if not found:
+            raise UnknownNameError("cell", pattern, registry.cells, "`zoo cells`")
+        chosen.update(found)
+    return [registry.cells[name] for name in registry.cells if name in chosen]
+
+
+def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+    with torch.device("meta"):
+        state = LanguageModel(config, vocab_size, registry).init_state(1)
+    return sum(leaf.numel() * leaf.element_size() for leaf in flatten(state))
+
+
+def _default_folder(config: RunConfig) -> Path:
+    return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
+
+
+def _read_row(turn: RunStarted, spec: CellSpec, registry: Registry) -> Row:
+    """The row of a run that has ended."""
+    record = read_record(turn.folder)
+    tokenizer = read_tokenizer((turn.folder / TOKENIZER).read_bytes())
+    model, last = record.config.model, record.metrics[-1]
+    return Row(
+        cell=spec.name,
+        seed=record.config.training.seed,
+        causal=spec.causal,
+        hidden=model.hidden,
+        layers=model.layers,
+        parameters=count_parameters(model, tokenizer.vocab_size, registry),
+        state_bytes=_state_bytes(model, tokenizer.vocab_size, registry),
+        year=spec.card.year,
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
+        learning_rate=record.config.training.learning_rate,
+        rate_factor=turn.factor,
+        held_out_bits_per_char=record.best("held_out_bits_per_char"),
+        train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
+        run=turn.folder.name,
+    )

@@ -1,0 +1,97 @@
+"""The table of a sweep: a row for each run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from zoo.benchmarking.run_costs import Measured
+from zoo.config import FrozenModel, first_problem
+from zoo.errors import RunError
+from zoo.files import write_atomically
+
+TABLE = "sweep.csv"
+MEASURED = tuple(Measured.__annotations__)
+
+
+class Row(FrozenModel):
+    """A cell and a seed of a sweep: a line of `sweep.csv`.
+
+    `learning_rate` is the highest of the run, `rate_factor` times the cell's usual one; where rates
+    were tried, the best. `tokens` and `seconds` are those of the training, seconds with the
+    measuring on the held-out part; `tokens_per_second`, without, is the median of the lines of
+    metrics. The bits per character are the lowest of the held-out part, and the last of the
+    training; for a cell that is not `causal` they are about the masked tokens, and compare only
+    with those of others like it. `state_bytes` are those of one stream. What is measured afterwards
+    (see `zoo.benchmarking.run_costs.Measured`) is there for a cell's first run, where it was asked
+    for. `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
+    failed, `error` says how, and there are no figures.
+    """
+
+    cell: str
+    seed: int
+    causal: bool
+    hidden: int | None = None
+    layers: int | None = None
+    parameters: int | None = None
+    learning_rate: float | None = None
+    rate_factor: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    held_out_bits_per_char: float | None = None
+    train_bits_per_char: float | None = None
+    training_tokens_per_second: float | None = None
+    generate_tokens_per_second: float | None = None
+    generate_int8_tokens_per_second: float | None = None
+    state_bytes: int | None = None
+    file_bytes: int | None = None
+    file_int8_bytes: int | None = None
+    year: int | None = None
+    run: str
+    error: str = ""
+
+
+def is_measured(row: Row) -> bool:
+    """Whether all that `--measure` measures is there."""
+    return all(getattr(row, name) is not None for name in MEASURED)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a `sweep.csv`; none where it is missing. RunError if it is damaged."""
+    if not path.is_file():
+        return []
+    lines = csv.DictReader(io.StringIO(path.read_text("utf-8", errors="replace")))
+    try:
+        return [
+            Row.model_validate({key: value for key, value in line.items() if value})
+            for line in lines
+        ]
+    except (ValidationError, csv.Error) as error:
+        said = first_problem(error) if isinstance(error, ValidationError) else error
+        raise RunError(f"{path} is damaged: {said}") from None
+
+
+def read_rate_factors(path: Path) -> dict[str, float]:
+    """How many times its usual learning rate each cell had in a sweep, given by its folder or its
+    table. RunError for one that does not tell."""
+    table = path / TABLE if path.is_dir() else path
+    factors = {row.cell: row.rate_factor for row in read_rows(table) if row.rate_factor is not None}
+    if not factors:
+        raise RunError(
+            f"{path} tells no learning rates; give the folder of a sweep or its {TABLE}."
+        )
+    return factors
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> None:
+    """Writes a `sweep.csv`; a figure that is None is an empty field."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, list(Row.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    write_atomically(path, content.getvalue().encode())

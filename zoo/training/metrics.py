@@ -1,0 +1,31 @@
+"""The figures of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How training stands: a line of `metrics.jsonl`.
+
+    `epoch` and `step` (windows) count from 1; `tokens` and `seconds` from the start. Perplexities
+    are exp of the mean cross-entropy in nats per token: over the windows since the line before,
+    with the weights as they were then, and over the held-out part (None without one).
+    `held_out_accuracy` is the share of tokens that get the highest logit. For a model that sees the
+    future all of them are about the masked tokens. Bits per character compare tokenizers.
+    """
+
+    epoch: int
+    step: int
+    tokens: int
+    seconds: float
+    train_perplexity: float
+    train_bits_per_token: float
+    train_bits_per_char: float
+    held_out_perplexity: float | None
+    held_out_bits_per_token: float | None
+    held_out_bits_per_char: float | None
+    held_out_accuracy: float | None
+    tokens_per_second: float
+    learning_rate: float

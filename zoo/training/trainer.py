@@ -1,0 +1,381 @@
+"""The trainer: truncated backpropagation through time, as an iterator of events.
+
+It computes and yields; it writes nothing and prints nothing. Whoever iterates over it renders the
+events, stores them, or stops early.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.config import TrainConfig
+from zoo.data.batches import BATCHES, Window, windows_per_epoch
+from zoo.data.dataset import Dataset
+from zoo.errors import ZooError, one_line
+from zoo.models.language_model import LanguageModel
+from zoo.nn.state import detach, named_leaves, unflatten
+from zoo.training.cuda_graphs import record_graph
+from zoo.training.distributed import ALONE, Processes
+from zoo.training.evaluation import evaluate, perplexity, sample
+from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
+from zoo.training.metrics import Metrics
+from zoo.training.objectives import Examples, choose_objective
+from zoo.training.optimization import learning_rate, make_optimizer
+from zoo.training.snapshot import Snapshot, TrainingPlace
+
+SECONDS_BETWEEN_PROGRESS = 0.2
+
+
+class Meter:
+    """Loss and speed since the time `began` (in seconds of training)."""
+
+    def __init__(self, began: float, device: torch.device) -> None:
+        # read only when asked for: nothing waits for a GPU
+        self.nats = torch.zeros((), dtype=torch.float64, device=device)
+        self.windows = self.tokens = 0
+        self.began = began
+
+    def add(self, loss: Tensor, tokens: int) -> None:
+        """The mean loss of a window, and its number of tokens (of all windows alike)."""
+        self.nats += loss.detach()
+        self.windows += 1
+        self.tokens += tokens
+
+    def nats_per_token(self) -> Tensor:
+        return self.nats / self.windows
+
+    def tokens_per_second(self, now: float) -> float:
+        return self.tokens / max(now - self.began, 1e-9)
+
+
+class Trainer:
+    """Trains a model in place, on the device where it is.
+
+    `events` goes on from where it is. Between two events everything that the rest of the training
+    depends on is in `snapshot`; a trainer of the same model, data and settings that takes it over
+    by `restore` goes on as if nothing had happened, to the bit on a CPU.
+
+    Several processes train one model, each its own rows of every batch; all of them get the same
+    events. What is decided by the time is decided by the clock of the first.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        data: Dataset,
+        config: TrainConfig,
+        prompt: str,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.model, self._data, self._config, self._prompt = model, data, config, prompt
+        self.processes = processes
+        self._device = next(model.parameters()).device
+        self._tokens, self._held_out = (
+            torch.from_numpy(part).to(self._device) for part in (data.train, data.held_out)
+        )
+        self._windows = windows_per_epoch(len(self._tokens), config.batch_size, config.steps)
+        self._rows = processes.rows(config.batch_size)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = make_optimizer(self._parameters, config)
+        # every window has one shape; evaluation, whose rows have others, is not compiled
+        learner: Any = torch.compile(model, dynamic=False) if config.compile else model
+        if config.cuda_graph:
+            learner = record_graph(model, config, processes)
+        self._forward = processes.wrap(learner)
+        self._rng = np.random.default_rng(config.seed)
+        self._objective = choose_objective(model)
+        self._masks = torch.Generator().manual_seed(config.seed)
+        self._state: Any = None
+        self._meter = Meter(0.0, self._device)
+        self._last: Metrics | None = None
+        self._best: Metrics | None = None
+        self._best_weights: dict[str, Tensor] = {}
+        self._epoch_of_clock = time.monotonic()  # when `seconds` would have been 0
+        self._place = TrainingPlace(epoch_random=dict(self._rng.bit_generator.state))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self._place.finished
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained, after the last step; the same in all processes."""
+        return self._place.seconds
+
+    def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Trains until the budget is spent, the held-out figures have stopped getting better, or
+        `stop()` says to after a step; leaves the model in evaluation mode, at the end with the
+        weights that are to be kept.
+
+        Raises ZooError where the loss is no longer finite.
+        """
+        last_progress = -math.inf
+        self._epoch_of_clock = time.monotonic() - self._place.seconds
+        self.model.train()
+        while not self._place.finished:
+            over = self._is_over()
+            for window in self._rest_of_epoch() if not over else ():
+                self._learn(window)
+                stopping = self._tick(stop)
+                over = self._is_over()
+                if not over and self._is_report_due(self._config.report_every):
+                    yield self._report()
+                    over = self._is_over()
+                if self.seconds - last_progress > SECONDS_BETWEEN_PROGRESS:
+                    last_progress = self.seconds
+                    yield self._progress()
+                if stopping:
+                    yield Stopped()
+                    self.model.eval()
+                    return
+                if over:
+                    break
+            over = over or self._place.epoch == self._config.epochs
+            shortest = min(self._config.report_every, self._windows) // 2
+            if self._is_report_due(1 if over else max(1, shortest)):
+                yield self._report()
+            if shown := self._close_epoch(over or self._is_over()):
+                yield shown
+        self.model.eval()
+        metrics = self._best or self._last
+        assert metrics is not None
+        yield Finished(metrics, early=self._has_waited() and self._fraction_done() < 1)
+
+    def _rest_of_epoch(self) -> Iterator[Window]:
+        """The windows of the epoch that have not been read."""
+        config = self._config
+        self._rng.bit_generator.state = self._place.epoch_random
+        cut = BATCHES[config.batches](self._tokens, config.batch_size, config.steps, self._rng)
+        return islice(cut, self._place.window, None)
+
+    def _learn(self, window: Window) -> None:
+        """One step of truncated backpropagation through time."""
+        config, rows = self._config, self._rows
+        fresh = window.fresh or not self._objective.carries_state
+        state = self.model.init_state(rows.stop - rows.start) if fresh else detach(self._state)
+        whole = self._objective.examples(window, self._masks)
+        examples = whole.of_rows(rows)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits_TBV, self._state = self._forward(examples.inputs, state)
+        logits, targets = examples.select(logits_TBV)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        loss = self._loss(logits.to(exact), targets, whole)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(config, self._fraction_done(steps_ahead=0.5))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, config.clip)
+        self._optimizer.step()
+        tokens = window.inputs.numel()
+        self._meter.add(loss, tokens)
+        self._move(
+            window=self._place.window + 1,
+            step=self._place.step + 1,
+            tokens=self._place.tokens + tokens,
+        )
+
+    def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
+        """The mean cross-entropy; of several processes, this one's part of it, such that the mean
+        over the processes is that over all tokens (a process may have none of them)."""
+        if self.processes.count == 1:
+            return F.cross_entropy(logits, targets)
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        count = whole.targets.numel() if whole.counted is None else whole.counted.sum()
+        return total * (self.processes.count / count)
+
+    def _move(self, **changes: Any) -> None:
+        self._place = self._place.model_copy(update=changes)
+
+    def _tick(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Looks at the clock; whether to stop."""
+        now = time.monotonic() - self._epoch_of_clock
+        seconds, stopping = self.processes.agree(now, stop())
+        self._move(seconds=seconds)
+        return bool(stopping)
+
+    def _fraction_done(self, steps_ahead: float = 0.0) -> float:
+        config, place, shares = self._config, self._place, [0.0]
+        if config.minutes is not None:
+            shares.append(place.seconds / (60 * config.minutes))
+        if config.epochs is not None:
+            shares.append((place.step + steps_ahead) / (self._windows * config.epochs))
+        return min(1.0, max(shares))
+
+    def _is_over(self) -> bool:
+        """Whether the time is up, or the held-out figures have stopped getting better."""
+        minutes = self._config.minutes
+        out_of_time = minutes is not None and self._place.seconds >= 60 * minutes
+        return out_of_time or self._has_waited()
+
+    def _has_waited(self) -> bool:
+        patience = self._config.patience
+        return patience is not None and self._place.waited >= patience
+
+    def _is_report_due(self, windows: int) -> bool:
+        return self._meter.windows >= windows
+
+    def _progress(self) -> Progress:
+        done = self._fraction_done()
+        if self._meter.tokens:
+            nats = float(self._meter.nats_per_token())
+            rate = self._meter.tokens_per_second(self.seconds)
+        else:
+            assert self._last is not None
+            nats = self._last.train_bits_per_token * math.log(2)
+            rate = self._last.tokens_per_second
+        left = self.seconds * (1 - done) / done
+        return Progress(done, self._place.epoch, perplexity(nats), rate, left)
+
+    def _report(self) -> Report:
+        """The figures since the last report."""
+        config, processes = self._config, self.processes
+        nats = float(processes.sum(self._meter.nats_per_token())) / processes.count
+        rate = self._meter.tokens_per_second(self.seconds)
+        scores = None
+        if len(self._held_out):
+            scores = evaluate(self.model, self._held_out, config.evaluation_tokens, processes)
+        if not math.isfinite(nats + (scores.nats_per_token if scores else 0.0)):
+            raise ZooError(
+                f"the loss is no longer finite at step {self._place.step}; lower --learning-rate "
+                f"or --clip."
+            )
+        bits = None if scores is None else scores.nats_per_token / math.log(2)
+        by_char = None if bits is None else bits / self._data.held_out_chars_per_token
+        self._tick()  # the evaluation took time too
+        self._last = Metrics(
+            epoch=self._place.epoch,
+            step=self._place.step,
+            tokens=self._place.tokens,
+            seconds=self.seconds,
+            train_perplexity=perplexity(nats),
+            train_bits_per_token=nats / math.log(2),
+            train_bits_per_char=nats / math.log(2) / self._data.train_chars_per_token,
+            held_out_perplexity=None if scores is None else perplexity(scores.nats_per_token),
+            held_out_bits_per_token=bits,
+            held_out_bits_per_char=by_char,
+            held_out_accuracy=None if scores is None else scores.accuracy,
+            tokens_per_second=rate,
+            learning_rate=learning_rate(config, self._fraction_done()),
+        )
+        self._meter = Meter(self.seconds, self._device)
+        if bits is not None and config.keep == "best":
+            self._compare(bits)
+        return Report(self._last)
+
+    def _compare(self, bits: float) -> None:
+        """Keeps the weights if they are the best on the held-out part so far."""
+        before = None if self._best is None else self._best.held_out_bits_per_token
+        if before is not None and bits >= before:
+            self._move(waited=self._place.waited + 1)
+            return
+        self._best = self._last
+        self._best_weights = {
+            name: leaf.detach().clone() for name, leaf in self.model.state_dict().items()
+        }
+        self._move(waited=0)
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights that a user gets: the best on the held-out part, or the last, as the settings
+        say."""
+        return self._best_weights or self.model.state_dict()
+
+    def _close_epoch(self, over: bool) -> Sample | None:
+        """Goes on to the next epoch, or to the end, where the model takes the weights that are
+        kept; a sample of the one that is over, if one is due."""
+        epoch, config = self._place.epoch, self._config
+        tenth = int(self._fraction_done() * 10 + 1e-9)
+        if config.sample_every is not None:
+            due = epoch % config.sample_every == 0
+        else:
+            due = tenth > self._place.shown
+        self._move(
+            epoch=epoch + (not over),
+            window=0,
+            shown=max(self._place.shown, tenth),
+            epoch_random=dict(self._rng.bit_generator.state),
+            finished=over,
+        )
+        if over:
+            self.model.load_state_dict(self.kept_weights())
+        if not (due or over):
+            return None
+        return Sample(epoch, sample(self.model, self._data, self._prompt))
+
+    def snapshot(self) -> Snapshot:
+        """Where the training stands. All processes take it at the same event."""
+        gather = self.processes.gather
+        tensors = {f"model.{name}": leaf for name, leaf in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": leaf for name, leaf in self._best_weights.items()}
+        for index, kept in self._optimizer.state_dict()["state"].items():
+            for name, value in kept.items():
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        if self._state is not None:
+            leaves = named_leaves(detach(self._state))
+            tensors |= {f"state.{name}": gather(leaf) for name, leaf in leaves}
+        tensors["random.cpu"] = gather(torch.get_rng_state()[None].to(self._device))
+        if self._device.type == "cuda":
+            random = torch.cuda.get_rng_state(self._device)
+            tensors["random.cuda"] = gather(random[None].to(self._device))
+        tensors["random.masks"] = self._masks.get_state()
+        tensors["nats"] = self.processes.sum(self._meter.nats) / self.processes.count
+        meter = self._meter
+        self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
+        detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        return Snapshot(detached, self._place, self._last, self._best)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes over a snapshot. Raises ZooError for one of another model or optimizer."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in snapshot.tensors.items():
+            kind, _, rest = name.partition(".")
+            parts.setdefault(kind, {})[rest] = tensor
+        place = snapshot.place
+        try:
+            self.model.load_state_dict(parts["model"])
+            kept: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in parts.get("optimizer", {}).items():
+                index, _, rest = name.partition(".")
+                kept.setdefault(int(index), {})[rest] = tensor
+            groups = self._optimizer.state_dict()["param_groups"]
+            self._optimizer.load_state_dict({"state": kept, "param_groups": groups})
+            self._state = None
+            if "state" in parts:
+                like = self.model.init_state(1)
+                leaves = [parts["state"][name][self._rows] for name, _ in named_leaves(like)]
+                self._state = unflatten(like, [leaf.to(self._device) for leaf in leaves])
+            self._restore_random(parts["random"], place)
+        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
+        self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
+        self._meter = Meter(place.meter_began, self._device)
+        self._meter.nats += parts["nats"][""].to(self._device)
+        self._meter.windows, self._meter.tokens = place.meter_windows, place.meter_tokens
+        self._place, self._last, self._best = place, snapshot.last, snapshot.best
+
+    def _restore_random(self, random: Mapping[str, Tensor], place: TrainingPlace) -> None:
+        rank = self.processes.rank
+        if len(random["cpu"]) == self.processes.count:
+            torch.set_rng_state(random["cpu"][rank].clone())  # torch reads it from its beginning
+            if self._device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"][rank].clone(), self._device)
+        else:  # dropout goes on with other numbers where there are more or fewer processes
+            torch.manual_seed(self._config.seed + place.step * self.processes.count + rank)
+        self._masks.set_state(random["masks"])
+        self._rng.bit_generator.state = place.epoch_random
+
+
+def training(
+    model: LanguageModel, data: Dataset, config: TrainConfig, prompt: str
+) -> Iterator[Event]:
+    """The events of a new Trainer."""
+    return Trainer(model, data, config, prompt).events()

@@ -272,7 +272,7 @@ def test_the_table_and_the_plot(exported: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere"], 1, "nowhere is neither a run folder nor a file that a runtime here opens"),
+        (["nowhere"], 1, "nowhere does not exist; give a run folder or an exported file"),
         (["{folder}"], 1, "is not a run folder"),
         (["{text}"], 1, "neither a run folder nor a file that a runtime here opens"),
         (["{file}", "--batch", "0"], 2, "0 is not in the range x>=1"),

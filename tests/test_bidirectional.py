@@ -20,7 +20,7 @@ from zoo.training.objectives import MaskedToken, NextToken, choose_objective
 def test_it_is_torch_nns_bidirectional_layer(kind: str) -> None:
     torch.manual_seed(0)
     layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](5, 7, bidirectional=True)
-    cell = zoo.get_cell("bidirectional").build(5, 7, cell=kind)
+    cell = zoo.get_cell("bidirectional").build(5, 7, cell=kind, registry=zoo.load_registry())
     weights = layer.state_dict()
     for side, suffix in ((cell.ahead, ""), (cell.behind, "_reverse")):
         side.rnn.load_state_dict({n: weights[n + suffix] for n in side.rnn.state_dict()})
@@ -32,16 +32,17 @@ def test_it_is_torch_nns_bidirectional_layer(kind: str) -> None:
 
 def test_options_are_handed_on_to_the_wrapped_cell() -> None:
     spec = zoo.get_cell("bidirectional")
-    cell = spec.build(3, 4, cell="rnn", nonlinearity="relu")
+    registry = zoo.load_registry()
+    cell = spec.build(3, 4, cell="rnn", nonlinearity="relu", registry=registry)
     assert cell.ahead.rnn.nonlinearity == "relu"
     with pytest.raises(UsageError, match="must be 'tanh' or 'relu'"):
-        spec.build(3, 4, cell="rnn", nonlinearity="sine")
+        spec.build(3, 4, cell="rnn", nonlinearity="sine", registry=registry)
     with pytest.raises(UsageError, match="no option 'leak'"):
-        spec.build(3, 4, cell="gru", leak=0.5)
+        spec.build(3, 4, cell="gru", leak=0.5, registry=registry)
     with pytest.raises(UsageError, match="wraps causal cells only, and 'bidirectional' is not"):
-        spec.build(3, 4, cell="bidirectional")
+        spec.build(3, 4, cell="bidirectional", registry=registry)
     with pytest.raises(zoo.ZooError, match="did you mean 'gru'"):
-        spec.build(3, 4, cell="grru")
+        spec.build(3, 4, cell="grru", registry=registry)
 
 
 def test_masking_hides_what_counts_and_nothing_else() -> None:

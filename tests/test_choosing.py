@@ -13,6 +13,7 @@ from zoo.config import RunConfig
 from zoo.data.corpora import Corpus
 from zoo.data.dataset import Dataset
 from zoo.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from zoo.recipes import load_recipe
 from zoo.training.defaults import choose_settings
 from zoo.training.distributed import ALONE
 
@@ -31,7 +32,7 @@ def choose(
 ) -> RunConfig:  # fmt: skip
     tokens = np.zeros(train + held_out, np.int64)
     data = Dataset(Corpus("t", "", "char", ""), tokenizer, tokens[:train], tokens[train:])
-    config = RunConfig.build(settings, recipe)
+    config = RunConfig.build(settings, recipe and load_recipe(recipe))
     return choose_settings(config, data, torch.device("cpu"), ALONE, zoo.load_registry())
 
 
@@ -108,7 +109,7 @@ def test_what_is_given_stays() -> None:
 
 def test_with_a_recipe_nothing_is_chosen() -> None:
     recipe = "d2l-scratch"
-    assert choose(10_000, 0, recipe=recipe) == RunConfig.build({}, recipe)
+    assert choose(10_000, 0, recipe=recipe) == RunConfig.build({}, load_recipe(recipe))
 
 
 def test_the_choice_is_written_down(text_file: Path) -> None:

@@ -126,7 +126,7 @@ def test_sources_that_are_nothing() -> None:
     with pytest.raises(RunError, match="neither a run folder nor a file"):
         zoo.generate("notes.txt")
     Path("folder").mkdir()
-    with pytest.raises(RunError, match=r"not a run folder: it has no config\.json"):
+    with pytest.raises(RunError, match=r"not a run folder: it has no \*\.onnx and no config\.json"):
         zoo.generate("folder")
 
 

@@ -50,7 +50,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 def test_built_in_plugins_are_found_by_their_entry_points() -> None:
     _, found = build_plugin_manager()
     ours = {plugin.name for plugin in found if plugin.distribution == "recurrent-zoo"}
-    assert ours >= {"corpora", "elman", "onnx", "onnxruntime"}
+    assert ours >= {"builtin", "elman", "onnx", "onnxruntime"}
     assert all(plugin.error is None for plugin in found)
 
 

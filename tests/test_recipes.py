@@ -10,7 +10,7 @@ import pytest
 import zoo
 from zoo.config import RunConfig
 from zoo.data.corpora import load_corpus
-from zoo.recipes import list_recipes
+from zoo.recipes import list_recipes, load_recipe
 
 # the best training perplexity of the last 20 epochs; the note reports 1.0, 1.4 and a curve
 NOTE = {"d2l-scratch": 1.1, "d2l-scratch-random": 1.5, "d2l-concise": 1.35}
@@ -38,7 +38,7 @@ def test_recipes_are_the_notes_experiments() -> None:
         ("d2l-concise", 256, "sequential"),
         *((name, 256, "sequential") for name in GATED),
     ):
-        config = RunConfig.build({}, name)
+        config = RunConfig.build({}, load_recipe(name))
         assert config.data.max_tokens == 10_000
         assert config.data.held_out == 0
         assert config.model.hidden == hidden

@@ -140,10 +140,11 @@ def _open_source(
     if not (path / CONFIG).is_file():
         files = _read_files(path, registry) if path.is_dir() else [_read_file(path, registry)]
         if not files:
-            raise RunError(f"{path} holds neither a run nor exported files.")
+            raise RunError(f"{path} is not a run folder, and holds no exported files.")
         if len({info.weights for _, info in files}) > 1:
             raise ArtifactError(f"{path} holds files of several models; name one.")
         return None, sorted(files, key=_in_order)
+    files = []
     run = load(path, registry)
     weights = fingerprint(run.model)
     found: dict[tuple[str, str], File] = {

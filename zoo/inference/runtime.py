@@ -120,9 +120,12 @@ def _find(path: Path, registry: Registry, name: str | None) -> tuple[RuntimeSpec
         names = " and ".join(spec.name for spec, _ in found)
         raise UsageError(f"the runtimes {names} both open {path}; choose one with --runtime.")
     if not found:
-        patterns = ", ".join(sorted(spec.files for spec in specs)) or "none"
+        patterns = sorted(spec.files for spec in specs)
+        if path.is_dir():
+            raise RunError(f"{path} is not a run folder: it has no {' and no '.join(patterns)}.")
         raise RunError(
-            f"{path} is neither a run folder nor a file that a runtime here opens ({patterns})."
+            f"{path} is neither a run folder nor a file that a runtime here opens "
+            f"({', '.join(patterns) or 'none'})."
         )
     return found[0]
 

@@ -1,5 +1,5 @@
 """Named experiments: a TOML file each, with a title and the sections of `RunConfig`. Here stand the
-zoo's own; plugins ship theirs through the hook `zoo_recipes`, and a path names one's own file."""
+zoo's own; a path names one's own file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 from zoo.config import Recipe
 from zoo.errors import RunError, UnknownNameError, one_line
-from zoo.registry.registry import Registry
 
 SUFFIX = ".toml"
 
 
-def load_recipe(name: str, registry: Registry | None = None) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     """The recipe registered as `name`, or that in the file of a name that ends in ".toml".
 
     UnknownNameError for a name that nothing is registered under, RunError for a file that cannot be
@@ -40,7 +39,7 @@ def parse_recipe(name: str, text: str) -> Recipe:
         raise RunError(f"recipe {name} is damaged: {one_line(error)}.") from None
 
 
-def list_recipes(registry: Registry | None = None) -> dict[str, str]:
+def list_recipes() -> dict[str, str]:
     """The named experiments, and what each is in one line."""
     folder = resources.files("zoo") / "recipes"
     names = sorted(item.name for item in folder.iterdir() if item.name.endswith(SUFFIX))

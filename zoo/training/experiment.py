@@ -74,7 +74,7 @@ def train_events(
     """`train`, event by event. The run folder is written as the events pass by; nothing is written
     if the settings, the corpus or the folder are at fault."""
     registry = registry or load_registry()
-    chosen = load_recipe(recipe, registry) if recipe is not None else None
+    chosen = load_recipe(recipe) if recipe is not None else None
     config = RunConfig.build({**settings, "corpus": corpus}, chosen)
     if out is not None:
         refuse_taken(Path(out), overwrite)

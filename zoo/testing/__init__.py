@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 from zoo.config import OptionValue
 from zoo.errors import one_line
 from zoo.registry.registry import Registry, load_registry
-from zoo.testing.laws import CAUSAL_LAWS, LAWS, LawBroken, Measured, Subject
+from zoo.testing.laws import CAUSAL_LAWS, LAWS
+from zoo.testing.subject import LawBroken, Measured, Subject
 
 __all__ = [
     "LAWS",

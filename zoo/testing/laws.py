@@ -5,81 +5,36 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from zoo.config import ModelConfig, OptionValue
+from zoo.config import ModelConfig
 from zoo.errors import one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP
-from zoo.models.language_model import LanguageModel, Stack
+from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
-from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import CellSpec
+from zoo.testing.subject import (
+    EXACT,
+    LawBroken,
+    Measured,
+    Subject,
+    all_tensors,
+    distance,
+    form_of,
+    require,
+    require_close,
+    require_own_tensors,
+    step_through,
+)
 
-EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives
 VOCABULARY = "abcdefghij"
 LONG_RUN = 10_000
-
-
-class LawBroken(AssertionError):
-    """A cell does not keep a law; the message says what was found."""
-
-
-class Measured(NamedTuple):
-    """A law's figure, and what else is worth showing. Laws that compare bits or forms have none."""
-
-    figure: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A cell to be held to the laws: by itself, or as `layers` of it on each other, with inputs of
-    `input_size` and `hidden_size` hidden units."""
-
-    spec: CellSpec
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
-    layers: int = 1
-    input_size: int = 5
-    hidden_size: int = 8
-    registry: Registry = field(default_factory=load_registry, repr=False, compare=False)
-
-    def build(
-        self, seed: int = 0, dtype: torch.dtype = torch.float64, small: bool = False
-    ) -> Stack:
-        """The same stack for the same seed; `small` for what takes a product over all weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            stack = Stack(
-                self.spec,
-                2 if small else self.input_size,
-                3 if small else self.hidden_size,
-                self.layers,
-                dict(self.options),
-                registry=self.registry,
-            )
-        return stack.to(dtype).eval()
-
-    def inputs(
-        self, steps: int, batch_size: int, seed: int = 1, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        """Random inputs [T, B, I], the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(steps, batch_size, self.input_size, generator=generator, dtype=dtype)
-
-    def reached_state(self, stack: Stack, batch_size: int, seed: int = 2) -> Any:
-        """A state that the stack itself reaches from its initial state, another in each row: an
-        arbitrary tensor need not be a state."""
-        dtype = next(stack.parameters()).dtype
-        with torch.no_grad():
-            return stack(self.inputs(9, batch_size, seed, dtype))[1]
 
 
 def forward_is_repeated_step(subject: Subject) -> Measured:
@@ -88,8 +43,10 @@ def forward_is_repeated_step(subject: Subject) -> Measured:
     stack, x = subject.build(), subject.inputs(33, 3)
     start = subject.reached_state(stack, 3)
     whole, end = stack(x, start)
-    outputs, state = _step_through(stack, x, start)
-    return Measured(_close("repeated step", (whole, *flatten(end)), (outputs, *flatten(state))))
+    outputs, state = step_through(stack, x, start)
+    return Measured(
+        require_close("repeated step", (whole, *flatten(end)), (outputs, *flatten(state)))
+    )
 
 
 def chunks_equal_the_whole(subject: Subject) -> Measured:
@@ -101,7 +58,9 @@ def chunks_equal_the_whole(subject: Subject) -> Measured:
     for piece in torch.split(x, [1, 7, 2, 23]):
         y, state = stack(piece, state)
         outputs.append(y)
-    return Measured(_close("pieces", (whole, *flatten(end)), (torch.cat(outputs), *flatten(state))))
+    return Measured(
+        require_close("pieces", (whole, *flatten(end)), (torch.cat(outputs), *flatten(state)))
+    )
 
 
 def the_past_does_not_know_the_future(subject: Subject) -> Measured:
@@ -113,7 +72,9 @@ def the_past_does_not_know_the_future(subject: Subject) -> Measured:
         changed = x.clone()
         changed[time:] += 1 + torch.arange(24 - time, dtype=x.dtype).view(-1, 1, 1)
         after, _ = stack(changed)
-        _close(f"outputs before a change at time {time}", (before[:time],), (after[:time],), EXACT)
+        require_close(
+            f"outputs before a change at time {time}", (before[:time],), (after[:time],), EXACT
+        )
     return Measured()
 
 
@@ -127,12 +88,14 @@ def rows_do_not_touch(subject: Subject) -> Measured:
         part = slice(row, row + 1)
         alone, alone_end = stack(x[:, part], map_leaves(lambda leaf, p=part: leaf[p], start))
         wanted = (together[:, part], *(leaf[part] for leaf in flatten(end)))
-        largest = max(largest, _close(f"row {row}", wanted, (alone, *flatten(alone_end))))
+        largest = max(largest, require_close(f"row {row}", wanted, (alone, *flatten(alone_end))))
     poisoned = x.clone()
     poisoned[3:, 0] = math.nan
     beside, beside_end = stack(poisoned, start)
     wanted = (together[:, 1:], *(leaf[1:] for leaf in flatten(end)))
-    _close("rows beside one of NaN", wanted, (beside[:, 1:], *(t[1:] for t in flatten(beside_end))))
+    require_close(
+        "rows beside one of NaN", wanted, (beside[:, 1:], *(t[1:] for t in flatten(beside_end)))
+    )
     return Measured(largest)
 
 
@@ -142,9 +105,9 @@ def the_state_keeps_its_form(subject: Subject) -> Measured:
     that handles states (detaching, saving, exporting) rests on it."""
     stack = subject.build(dtype=torch.float32)
     x = subject.inputs(6, 3, dtype=torch.float32)
-    form = _form(stack.init_state(3))
+    form = form_of(stack.init_state(3))
     for name, leaf in named_leaves(stack.init_state(3)):
-        _require(leaf.shape[:1] == (3,), f"{name} has shape {tuple(leaf.shape)} for a batch of 3")
+        require(leaf.shape[:1] == (3,), f"{name} has shape {tuple(leaf.shape)} for a batch of 3")
     reached = subject.reached_state(stack, 3)
     for start in (stack.init_state(3), reached):
         kept = [leaf.clone() for leaf in flatten(start)]
@@ -156,11 +119,11 @@ def the_state_keeps_its_form(subject: Subject) -> Measured:
             with torch.autocast("cpu", torch.bfloat16):
                 ends["step under autocast"] = stack.step(x[0], start)[1]
         for way, end in ends.items():
-            _require(_form(end) == form, f"after {way} the state is {_form(end)}, before {form}")
-            _own_tensors(end, way)
-        _own_tensors(start, "init_state")
+            require(form_of(end) == form, f"after {way} the state is {form_of(end)}, before {form}")
+            require_own_tensors(end, way)
+        require_own_tensors(start, "init_state")
         for (name, leaf), before in zip(named_leaves(start), kept, strict=True):
-            _require(torch.equal(leaf, before), f"{name} was changed in place")
+            require(torch.equal(leaf, before), f"{name} was changed in place")
     return Measured()
 
 
@@ -175,9 +138,9 @@ def every_parameter_learns(subject: Subject) -> Measured:
     for name, parameter in stack.named_parameters():
         if parameter.requires_grad:
             gradient = parameter.grad
-            _require(gradient is not None, f"{name} gets no gradient")
+            require(gradient is not None, f"{name} gets no gradient")
             finite = gradient is not None and bool(torch.isfinite(gradient).all())
-            _require(finite, f"{name}'s gradient is not finite")
+            require(finite, f"{name}'s gradient is not finite")
     tiny = subject.build(small=True)
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64)
@@ -212,13 +175,13 @@ def equal_inputs_give_equal_outputs(subject: Subject) -> Measured:
     again: nothing is remembered outside the state."""
     one, other = subject.build(), subject.build()
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        _require(torch.equal(a, b), f"{name} differs between two cells of one seed")
+        require(torch.equal(a, b), f"{name} differs between two cells of one seed")
     x, start = subject.inputs(8, 2), subject.reached_state(one, 2)
     first = one(x, start)
     one(subject.inputs(5, 3, seed=9))
     for again in (one(x, start), other(x, start)):
         pairs = zip((first[0], *flatten(first[1])), (again[0], *flatten(again[1])), strict=True)
-        _require(all(torch.equal(a, b) for a, b in pairs), "the same inputs gave other outputs")
+        require(all(torch.equal(a, b) for a, b in pairs), "the same inputs gave other outputs")
     return Measured()
 
 
@@ -230,7 +193,7 @@ def saved_and_loaded_is_the_same(subject: Subject) -> Measured:
     x = subject.inputs(8, 2)
     one, two = stack(x), other(x)
     pairs = zip((one[0], *flatten(one[1])), (two[0], *flatten(two[1])), strict=True)
-    _require(all(torch.equal(a, b) for a, b in pairs), "loaded weights compute something else")
+    require(all(torch.equal(a, b) for a, b in pairs), "loaded weights compute something else")
     return Measured()
 
 
@@ -240,12 +203,12 @@ def a_batch_of_one_is_a_batch(subject: Subject) -> Measured:
     width = stack.output_size
     for steps in (1, 5):
         y, end = stack(subject.inputs(steps, 1))
-        _require(y.shape == (steps, 1, width), f"outputs are {tuple(y.shape)} for {steps} step(s)")
-        _require(_form(end) == _form(stack.init_state(1)), f"the state became {_form(end)}")
+        require(y.shape == (steps, 1, width), f"outputs are {tuple(y.shape)} for {steps} step(s)")
+        require(form_of(end) == form_of(stack.init_state(1)), f"the state became {form_of(end)}")
     if subject.spec.causal:
         y, end = stack.step(subject.inputs(1, 1)[0], stack.init_state(1))
-        _require(y.shape == (1, width), f"a step's outputs are {tuple(y.shape)}")
-        _require(_form(end) == _form(stack.init_state(1)), f"the state became {_form(end)}")
+        require(y.shape == (1, width), f"a step's outputs are {tuple(y.shape)}")
+        require(form_of(end) == form_of(stack.init_state(1)), f"the state became {form_of(end)}")
     return Measured()
 
 
@@ -260,7 +223,7 @@ def a_long_run_stays_finite(subject: Subject) -> Measured:
                 state = None
             y, state = stack(x, state)
             for name, leaf in (("outputs", y), *named_leaves(state)):
-                _require(
+                require(
                     bool(torch.isfinite(leaf.double()).all()),
                     f"{name} not finite within {(piece + 1) * LONG_RUN // 10} steps",
                 )
@@ -273,7 +236,7 @@ def the_given_state_counts(subject: Subject) -> Measured:
     is handed in, whatever it holds, moves what comes out. The figure is the least one moved."""
     stack, x = subject.build(), subject.inputs(5, 2)
     cell: Any = stack.cells[0]
-    _close("init_state", _all(cell(x)), _all(cell(x, cell.init_state(2))), 0.0)
+    require_close("init_state", all_tensors(cell(x)), all_tensors(cell(x, cell.init_state(2))), 0.0)
     start = subject.reached_state(stack, 2)
     least = math.inf
     for index, (name, leaf) in enumerate(named_leaves(start)):
@@ -284,8 +247,10 @@ def the_given_state_counts(subject: Subject) -> Measured:
         ]
         if torch.equal(mixed[index], leaf):
             continue  # a counter, the same after as many steps
-        moved = _distance(_all(stack(x, start)), _all(stack(x, unflatten(start, mixed))))
-        _require(moved > EXACT, f"{name} that was handed in changes nothing")
+        moved = distance(
+            all_tensors(stack(x, start)), all_tensors(stack(x, unflatten(start, mixed)))
+        )
+        require(moved > EXACT, f"{name} that was handed in changes nothing")
         least = min(least, moved)
     return Measured(None if math.isinf(least) else least)
 
@@ -301,7 +266,7 @@ def the_state_keeps_its_bounds(subject: Subject) -> Measured:
             parameter.mul_(30)
     names = {name for name, _ in named_leaves(stack.init_state(1))}
     bounds = stack.state_bounds()
-    _require(set(bounds) <= names, f"state_bounds names {set(bounds) - names}, which is no leaf")
+    require(set(bounds) <= names, f"state_bounds names {set(bounds) - names}, which is no leaf")
     reached = 0.0
     for layers in (stack, wild):
         for scale in (0.1, 1.0, 100.0):
@@ -311,7 +276,7 @@ def the_state_keeps_its_bounds(subject: Subject) -> Measured:
             for name, leaf in [*named_leaves(layers.init_state(3)), *named_leaves(state)]:
                 if name in bounds:
                     share = float(leaf.abs().max()) / bounds[name]
-                    _require(share <= 1 + EXACT, f"{name} reaches {share:.3g} times its bound")
+                    require(share <= 1 + EXACT, f"{name} reaches {share:.3g} times its bound")
                     reached = max(reached, share)
     return Measured(reached if bounds else None)
 
@@ -371,52 +336,3 @@ LAWS: tuple[Callable[[Subject], Measured], ...] = (
     the_state_keeps_its_bounds,
     the_exported_graphs_are_the_model,
 )
-
-
-def _step_through(stack: Stack, x_TBI: Tensor, state: Any) -> tuple[Tensor, Any]:
-    outputs = []
-    for x in x_TBI:
-        y, state = stack.step(x, state)
-        outputs.append(y)
-    return torch.stack(outputs), state
-
-
-def _all(result: tuple[Tensor, Any]) -> tuple[Tensor, ...]:
-    return (result[0], *flatten(result[1]))
-
-
-def _distance(wanted: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> float:
-    """The largest difference, relative to the values' size where that exceeds 1."""
-    largest = 0.0
-    for one, other in zip(wanted, found, strict=True):
-        if one.shape != other.shape:
-            return math.inf
-        a, b = one.detach().double(), other.detach().double()
-        gap = ((a - b).abs().max() / a.abs().max().clamp(min=1)).item() if a.numel() else 0.0
-        largest = max(largest, gap) if math.isfinite(gap) else math.inf
-    return largest
-
-
-def _close(
-    what: str, wanted: tuple[Tensor, ...], found: tuple[Tensor, ...], allowed: float = EXACT
-) -> float:
-    distance = _distance(wanted, found)
-    _require(distance <= allowed, f"{what}: differs by {distance:.2g}")
-    return distance
-
-
-def _form(state: Any) -> list[tuple[str, tuple[int, ...], str]]:
-    return [
-        (name, tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
-        for name, leaf in named_leaves(state)
-    ]
-
-
-def _own_tensors(state: Any, way: str) -> None:
-    pointers = [leaf.data_ptr() for leaf in flatten(state) if leaf.numel()]
-    _require(len(set(pointers)) == len(pointers), f"two leaves of {way}'s state are one tensor")
-
-
-def _require(condition: bool, found: str) -> None:
-    if not condition:
-        raise LawBroken(found)

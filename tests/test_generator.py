@@ -130,6 +130,12 @@ def test_sources_that_are_nothing() -> None:
         zoo.generate("folder")
 
 
+@pytest.mark.parametrize("word", ["CUDA", "gpu", "cpu:0"])
+def test_an_unknown_provider_never_means_the_cpu(fox_run: zoo.Run, word: str) -> None:
+    with pytest.raises(UsageError, match=f"provider '{word}' is not known"):
+        zoo.generate(fox_run.path, "the", length=1, provider=word)
+
+
 class Skewed(ModelStepper):
     """A stepper whose logits for token 1 are off, from its `since`-th step on."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo import CellSpec, ModelCard, hookimpl
-from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError, UsageError
+from zoo import Cell, CellSpec, ModelCard, hookimpl
+from zoo.errors import DuplicateNameError, FactoryError, PluginWarning, UnknownNameError, UsageError
 from zoo.registry.discovery import build_plugin_manager
 
 CARD = ModelCard(title="t", authors="a", year=2000, paper="p", equations=(), state=())
@@ -221,3 +221,37 @@ def test_options_are_read_from_the_factory() -> None:
 def test_options_out_of_bounds(cell: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         zoo.get_cell(cell).build(3, 4, **options)
+
+
+def test_get_gives_the_default_for_a_name_that_is_not_there() -> None:
+    cells = zoo.load_registry().cells
+    assert cells.get("lstmm") is None
+    assert cells.get("lstm") is cells["lstm"]
+
+
+class Loose(Cell):
+    """Its option has no annotation."""
+
+    def __init__(self, input_size: int, hidden_size: int, leak=0.3) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(input_size, hidden_size)
+
+
+class Demanding(Cell):
+    """Its option has no default."""
+
+    def __init__(self, input_size: int, hidden_size: int, leak: float) -> None:
+        super().__init__(input_size, hidden_size)
+
+
+def test_an_option_without_annotation_has_the_type_of_its_default() -> None:
+    spec = CellSpec("loose", f"{__name__}:Loose", CARD)
+    assert spec.options()["leak"].type_name == "float"
+    assert spec.parse_options({"leak": "0.5"}) == {"leak": 0.5}
+    with pytest.raises(UsageError, match="option 'leak' of cell 'loose'"):
+        spec.parse_options({"leak": "much"})
+
+
+def test_an_option_without_a_default_is_refused_by_name() -> None:
+    spec = CellSpec("demanding", f"{__name__}:Demanding", CARD)
+    with pytest.raises(FactoryError, match=r"option 'leak' of .*Demanding has no default"):
+        spec.options()

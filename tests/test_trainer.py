@@ -18,6 +18,7 @@ from zoo.config import RunConfig, TrainConfig
 from zoo.data.batches import BATCHES
 from zoo.data.dataset import read_dataset
 from zoo.errors import UsageError, ZooError
+from zoo.exporting.export import training_facts
 from zoo.models.language_model import LanguageModel
 from zoo.training.evaluation import evaluate
 from zoo.training.events import Finished, Progress, Report, Sample
@@ -325,3 +326,36 @@ def test_memory_does_not_grow(text_file: Path) -> None:
     assert steps[-1] > 10_000
     settled = resident[next(i for i, step in enumerate(steps) if step > 1_000)]
     assert resident[-1] <= 1.02 * settled
+
+
+def test_without_a_held_out_text_the_best_epoch_is_that_of_the_lowest_training_loss(
+    text_file: Path,
+) -> None:
+    """The rate is so high that the loss goes up again and again."""
+    events = list(
+        zoo.train_events(
+            str(text_file), cell="rnn", hidden=16, held_out=0, epochs=30, batch_size=4, steps=8,
+            optimizer="sgd", learning_rate=8.0, schedule="constant", prompt="the", out="r",
+        )
+    )  # fmt: skip
+    lines = [event.metrics for event in events if isinstance(event, Report)]
+    lowest = min(lines, key=lambda line: line.train_bits_per_token)
+    assert lowest != lines[-1]
+    (finished,) = [event for event in events if isinstance(event, Finished)]
+    assert finished.metrics == lowest
+    assert training_facts(zoo.load("r")).epochs == lowest.epoch
+
+
+def test_the_last_weights_are_kept_and_patience_still_ends_the_training(text_file: Path) -> None:
+    events = list(
+        zoo.train_events(
+            str(text_file), cell="rnn", hidden=16, held_out=0.2, epochs=200, batch_size=4, steps=8,
+            learning_rate=0.5, schedule="constant", keep="last", patience=3, prompt="the", out="r",
+        )
+    )  # fmt: skip
+    lines = [event.metrics for event in events if isinstance(event, Report)]
+    (finished,) = [event for event in events if isinstance(event, Finished)]
+    assert finished.early
+    assert finished.metrics == lines[-1]
+    best = min(lines, key=lambda line: line.held_out_bits_per_token or 0.0)
+    assert lines.index(best) == len(lines) - 4

@@ -27,6 +27,7 @@ OptionValue = bool | int | float | str | None
 DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings: no flag of its own
 # chosen for the text, the time and the machine where neither a flag nor a recipe gives it
 CHOSEN: dict[str, JsonValue] = {"chosen": True}
+PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
@@ -149,7 +150,9 @@ class TrainConfig(FrozenModel):
     )
     clip: float = Field(1.0, gt=0, le=10**9, description="Bound on the gradient's global norm.")
     keep: Literal["best", "last"] = Field(
-        "best", description="Which weights the run ends with; best: on the held-out text."
+        "best",
+        description="Which weights the run ends with; best: on the held-out text, or "
+        "without one in training.",
     )
     patience: int | None = Field(
         None,

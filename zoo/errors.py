@@ -79,6 +79,15 @@ class PluginWarning(ZooWarning):
     """A plugin that failed to load; everything else works."""
 
 
+def require_choice(kind: str, value: str, choices: Iterable[str]) -> None:
+    """UsageError, with the near ones, where `value` is not one of a closed list of words."""
+    known = list(choices)
+    if value not in known:
+        near = near_names(str(value).lower(), known)
+        hint = f"did you mean {near}?" if near else f"it is one of {', '.join(known)}."
+        raise UsageError(f"{kind} {value!r} is not known; {hint}")
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """The registered names most like `name`, as "'a' or 'b'"; empty if none is alike."""
     matches = get_close_matches(name, list(known), n=3, cutoff=0.5)

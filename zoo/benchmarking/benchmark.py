@@ -20,7 +20,8 @@ import torch
 
 from zoo.benchmarking.roofline import Limits, Target, describe_machine, matrix_products, probes
 from zoo.benchmarking.workloads import FORWARD, LOOP, Workload, find_workloads
-from zoo.errors import ArtifactError, ProviderError, RunError, UsageError
+from zoo.config import PROVIDERS
+from zoo.errors import ArtifactError, ProviderError, RunError, UsageError, require_choice
 from zoo.exporting.export import export_all, fingerprint
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
 from zoo.inference.cpu import usable_cores
@@ -100,6 +101,7 @@ def benchmark_events(
     """
     if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
         raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
+    require_choice("provider", provider, PROVIDERS)
     registry = registry or load_registry()
     batches = list(dict.fromkeys(batches))
     cpu, cuda = (

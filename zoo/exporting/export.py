@@ -152,11 +152,13 @@ def fingerprint(model: LanguageModel) -> str:
 def training_facts(run: Run) -> TrainingFacts:
     """Where a run's weights come from, by its config and the line of metrics that is theirs."""
     lines = run.metrics() or [{}]
-    judged = [line for line in lines if line.get("held_out_bits_per_token") is not None]
-    if judged and run.config.training.keep == "best":
-        kept = min(judged, key=lambda line: line["held_out_bits_per_token"])
-    else:
-        kept = lines[-1]
+    figures = ("held_out_bits_per_token", "train_bits_per_token")
+    kept = lines[-1]
+    if run.config.training.keep == "best":
+        for figure in figures:
+            if judged := [line for line in lines if line.get(figure) is not None]:
+                kept = min(judged, key=lambda line: line[figure])
+                break
     return TrainingFacts(
         corpus=run.config.data.corpus,
         prompt=run.prompt,

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
+from zoo.config import PROVIDERS
 from zoo.data.tokenizers import Tokenizer
-from zoo.errors import NoStepError, RunError, UsageError
+from zoo.errors import NoStepError, RunError, UsageError, require_choice
 from zoo.inference.artifact import ArtifactInfo
 from zoo.inference.engine import Engine, HasState
 from zoo.registry.registry import Registry, load_registry
@@ -86,6 +87,7 @@ def open_source(
     one where several can open the path; UsageError if it is left out then. RunError for a path that
     none opens.
     """
+    require_choice("provider", provider, PROVIDERS)
     path, registry = Path(source), registry or load_registry()
     spec, files = _find(path, registry, runtime)
     opener: Runtime = spec.load_factory()(registry)
@@ -102,6 +104,7 @@ def open_artifact(
     threads: int | None = None,
 ) -> Artifact:
     """The exported file at `path`; otherwise as `open_source`. RunError for something else."""
+    require_choice("provider", provider, PROVIDERS)
     spec, _ = _find(path, registry, runtime)
     opener: Runtime = spec.load_factory()(registry)
     opened = opener.open(path, provider, threads)

@@ -51,6 +51,11 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
             raise UnknownNameError(self.kind, name, self._specs, self.listed_by)
         return self._specs[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The spec, or `default` where nothing is registered under the name."""
+        self._refuse_duplicates()
+        return self._specs.get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return name in self._specs
 

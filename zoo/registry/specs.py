@@ -140,16 +140,24 @@ class CellSpec(Spec):
             raise TypeError(f"{self.name}: card must be a ModelCard (got {self.card!r})")
 
     def options(self) -> dict[str, Option]:
-        """The options that the factory's signature declares beyond the two sizes. Imports torch."""
+        """The options that the factory's signature declares beyond the two sizes. The type of one
+        without an annotation is that of its default; FactoryError for one without a default.
+        Imports torch."""
         found = {}
         for parameter in self._parameters():
             if parameter.kind is parameter.VAR_KEYWORD or parameter.name == REGISTRY:
                 continue
-            notes = getattr(parameter.annotation, "__metadata__", ())
+            if parameter.default is parameter.empty:
+                raise FactoryError(
+                    f"{self.name}: option {parameter.name!r} of {self.factory} has no default; "
+                    f"give it one in the signature."
+                )
+            annotation = parameter.annotation
+            if annotation is parameter.empty:
+                annotation = Any if parameter.default is None else type(parameter.default)
+            notes = getattr(annotation, "__metadata__", ())
             help_text = next((n.description for n in notes if getattr(n, "description", "")), "")
-            found[parameter.name] = Option(
-                parameter.name, parameter.annotation, parameter.default, help_text
-            )
+            found[parameter.name] = Option(parameter.name, annotation, parameter.default, help_text)
         return found
 
     def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -141,4 +142,4 @@ def interruptible() -> Iterator[threading.Event]:
 
 def resume_command(path: Path) -> str:
     """The command that goes on with the run at `path`."""
-    return f"zoo train --resume --out {path}"
+    return f"zoo train --resume --out {shlex.quote(str(path))}"

@@ -29,3 +29,10 @@ class Metrics:
     held_out_accuracy: float | None
     tokens_per_second: float
     learning_rate: float
+
+    @property
+    def judged_bits(self) -> float:
+        """Bits per token that say which weights are best: on the held-out part, or without one in
+        training."""
+        bits = self.held_out_bits_per_token
+        return self.train_bits_per_token if bits is None else bits

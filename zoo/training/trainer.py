@@ -147,7 +147,7 @@ class Trainer:
             if shown := self._close_epoch(over or self._is_over()):
                 yield shown
         self.model.eval()
-        metrics = self._best or self._last
+        metrics = self._best if self._config.keep == "best" else self._last
         assert metrics is not None
         yield Finished(metrics, early=self._has_waited() and self._fraction_done() < 1)
 
@@ -268,25 +268,25 @@ class Trainer:
             learning_rate=learning_rate(config, self._fraction_done()),
         )
         self._meter = Meter(self.seconds, self._device)
-        if bits is not None and config.keep == "best":
-            self._compare(bits)
+        self._compare()
         return Report(self._last)
 
-    def _compare(self, bits: float) -> None:
-        """Keeps the weights if they are the best on the held-out part so far."""
-        before = None if self._best is None else self._best.held_out_bits_per_token
-        if before is not None and bits >= before:
+    def _compare(self) -> None:
+        """Notes whether the last metrics are the best so far, and keeps the weights if they are and
+        the settings want the best."""
+        assert self._last is not None
+        if self._best is not None and self._last.judged_bits >= self._best.judged_bits:
             self._move(waited=self._place.waited + 1)
             return
         self._best = self._last
-        self._best_weights = {
-            name: leaf.detach().clone() for name, leaf in self.model.state_dict().items()
-        }
+        if self._config.keep == "best":
+            self._best_weights = {
+                name: leaf.detach().clone() for name, leaf in self.model.state_dict().items()
+            }
         self._move(waited=0)
 
     def kept_weights(self) -> dict[str, Tensor]:
-        """The weights that a user gets: the best on the held-out part, or the last, as the settings
-        say."""
+        """The weights that a user gets: the best, or the last, as the settings say."""
         return self._best_weights or self.model.state_dict()
 
     def _close_epoch(self, over: bool) -> Sample | None:

@@ -15,6 +15,7 @@ from zoo.errors import RunError, UsageError, VerificationError, ZooError
 from zoo.exporting.parity import Difference, compare_texts, free_gap
 from zoo.inference.decoding import Position, Stops
 from zoo.models.torch_engine import ModelStepper
+from zoo.registry import RuntimeSpec
 
 
 def test_greedy_generation_is_the_textbooks_prediction(fox_run: zoo.Run) -> None:
@@ -128,6 +129,18 @@ def test_sources_that_are_nothing() -> None:
     Path("folder").mkdir()
     with pytest.raises(RunError, match=r"not a run folder: it has no \*\.onnx and no config\.json"):
         zoo.generate("folder")
+
+
+def test_two_runtimes_for_one_path_are_an_error_that_names_both(fox_run: zoo.Run) -> None:
+    class Rival:
+        @zoo.hookimpl
+        def zoo_runtimes(self) -> list[RuntimeSpec]:
+            return [RuntimeSpec("rival", "rival:Rival", "the same folders", files="config.*")]
+
+    registry = zoo.load_registry(Rival())
+    with pytest.raises(UsageError, match="the runtimes pytorch and rival both open"):
+        zoo.open_source(fox_run.path, registry=registry)
+    assert zoo.open_source(fox_run.path, registry=registry, runtime="pytorch").prompt
 
 
 @pytest.mark.parametrize("word", ["CUDA", "gpu", "cpu:0"])

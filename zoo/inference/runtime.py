@@ -121,7 +121,10 @@ def _find(path: Path, registry: Registry, name: str | None) -> tuple[RuntimeSpec
     found = [(spec, files) for spec in specs if (files := _matching(path, spec.files))]
     if len(found) > 1:
         names = " and ".join(spec.name for spec, _ in found)
-        raise UsageError(f"the runtimes {names} both open {path}; choose one with --runtime.")
+        raise UsageError(
+            f"the runtimes {names} both open {path}; give runtime=NAME, or name the plugin of the "
+            f"other in ZOO_DISABLE_PLUGINS."
+        )
     if not found:
         patterns = sorted(spec.files for spec in specs)
         if path.is_dir():

@@ -10,6 +10,7 @@ import pytest
 import zoo
 from zoo.config import RunConfig
 from zoo.data.corpora import load_corpus
+from zoo.errors import RunError
 from zoo.recipes import list_recipes, load_recipe
 
 # the best training perplexity of the last 20 epochs; the note reports 1.0, 1.4 and a curve
@@ -46,6 +47,17 @@ def test_recipes_are_the_notes_experiments() -> None:
         assert (training.batch_size, training.steps, training.epochs) == (32, 35, 500)
         assert (training.optimizer, training.learning_rate, training.clip) == ("sgd", 1.0, 1.0)
         assert training.batches == batches
+
+
+def test_a_recipe_can_be_a_file() -> None:
+    Path("mine.toml").write_text('title = "Mine"\n[model]\nhidden = 12\n[training]\nepochs = 3\n')
+    config = RunConfig.build({"epochs": 4}, load_recipe("mine.toml"))
+    assert (config.recipe, config.model.hidden, config.training.epochs) == ("mine", 12, 4)
+    Path("mine.toml").write_text("title = ")
+    with pytest.raises(RunError, match="recipe mine is damaged"):
+        load_recipe("mine.toml")
+    with pytest.raises(RunError, match=r"recipe none\.toml cannot be read"):
+        load_recipe("none.toml")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import zoo
 from zoo.cli import run as zoo_run
 from zoo.errors import RunError, ZooError
 from zoo.training import checkpointing as resuming
+from zoo.training.checkpointing import resume_command
 from zoo.training.events import Finished, Report, Started
 from zoo.training.experiment import resume_events
 
@@ -336,3 +338,8 @@ def test_runs_and_their_curves(text_file: Path, capsys: pytest.CaptureFixture[st
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
     assert zoo_run(["runs", "nowhere"]) == 2
     assert zoo_run(["compare", "nowhere"]) == 1
+
+
+def test_the_command_that_resumes_is_one_for_a_shell() -> None:
+    words = shlex.split(resume_command(Path("my runs/it's")))
+    assert words == ["zoo", "train", "--resume", "--out", "my runs/it's"]

@@ -100,12 +100,11 @@ def open_artifact(
     provider: str,
     registry: Registry,
     *,
-    runtime: str | None = None,
     threads: int | None = None,
 ) -> Artifact:
     """The exported file at `path`; otherwise as `open_source`. RunError for something else."""
     require_choice("provider", provider, PROVIDERS)
-    spec, _ = _find(path, registry, runtime)
+    spec, _ = _find(path, registry, None)
     opener: Runtime = spec.load_factory()(registry)
     opened = opener.open(path, provider, threads)
     if not isinstance(opened, Artifact):

@@ -1,0 +1,37 @@
+"""Run folders, opened by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.errors import ProviderError
+from zoo.inference.runtime import ProviderReport, Source
+from zoo.models.device import choose_device
+from zoo.models.torch_engine import ModelScorer, ModelStepper
+from zoo.registry.registry import Registry
+from zoo.runs.run import load
+
+
+class PyTorchRuntime:
+    """The `zoo.inference.Runtime` of run folders, which it knows by their `config.json`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def open(self, path: Path, provider: str = "auto", threads: int | None = None) -> Source:
+        device = choose_device(provider)
+        run = load(path if path.is_dir() else path.parent, self._registry)
+        model = run.model.to(device)
+        engine = ModelStepper(model) if model.causal else ModelScorer(model)
+        return Source(engine, run.tokenizer, run.prompt, f"PyTorch on {device}")
+
+    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
+        return paths[0]
+
+    def probe(self) -> Sequence[ProviderReport]:
+        try:
+            choose_device("cuda")
+        except ProviderError as error:
+            return [ProviderReport("cpu", True), ProviderReport("cuda", False, str(error))]
+        return [ProviderReport("cpu", True), ProviderReport("cuda", True)]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo.files import write_atomically
 from zoo.errors import UsageError
+from zoo.files import write_atomically
 from zoo.runs.metadata import Record
 from zoo.runs.run import PLOT, Run
 
@@ -51,10 +49,6 @@ def draw_perplexity(run: Run) -> None:
     write_atomically(run.path / PLOT, picture.getvalue())
 
 
-
-
-
-
 def draw_comparison(records: Sequence[Record], path: Path) -> None:
     """Draws the runs' bits per character, of the held-out text where there is one, over tokens and
     over time, to `path`. UsageError for a run that has no metrics."""
@@ -82,7 +76,3 @@ def draw_comparison(records: Sequence[Record], path: Path) -> None:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_atomically(path, picture.getvalue())
-
-
-
-

@@ -12,17 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.runs.weights import load_model, save_weights
-from zoo.files import move_contents, new_folder, write_atomically
 from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
-from zoo.models.device import choose_device
-from zoo.errors import RunError
-from zoo.inference.runtime import Source
-from zoo.models.language_model import LanguageModel
-from zoo.models.torch_engine import ModelScorer, ModelStepper
-from zoo.runs.metadata import CONFIG, read_metrics
-from zoo.registry.registry import Registry, load_registry
 from zoo.data.tokenizers import Tokenizer, read_tokenizer
+from zoo.errors import RunError
+from zoo.files import move_contents, new_folder, write_atomically
+from zoo.models.language_model import LanguageModel
+from zoo.registry.registry import Registry, load_registry
+from zoo.runs.metadata import CONFIG, read_metrics
+from zoo.runs.weights import load_model, save_weights
 
 TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 ELSEWHERE = "(trained elsewhere)"

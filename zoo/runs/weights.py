@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,9 @@ from torch import Tensor
 
 from zoo.config import ModelConfig
 from zoo.errors import RunError
-from zoo.models.language_model import LanguageModel
 from zoo.files import write_atomically
+from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
-
-
-
-
-
-
-
-
-
-
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -45,6 +45,14 @@ def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.Monk
     assert [v for v in check_cell("average", registry=registry) if not v.passed] == []
 
 
+def test_the_scan_of_the_how_to_is_glas() -> None:
+    page = (ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (excerpt,) = [block for block in blocks if "def scan(" in block]
+    source = (ROOT / "plugins" / "zoo_delta" / "gla.py").read_text("utf-8")
+    assert excerpt in source
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_docs_build_without_warnings(tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ class OtherForward(Right):
         return y * 1.000001, state
 
 
+class OtherScan(Right):
+    def scan(self, z_T: Tensor, state: State) -> tuple[Tensor, State]:
+        h, state = super().scan(z_T, state)
+        return h, State(state.h * 1.000001)
+
+
 class ForgetsWhenShort(Right):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if len(x) < 3:
@@ -264,6 +270,7 @@ class Unbounded(Right):
 # the law that each is made for, and those that cannot but break with it
 FAULTS: dict[type[Right], tuple[str, set[str]]] = {
     OtherForward: ("forward_is_repeated_step", set()),
+    OtherScan: ("forward_is_repeated_step", {"chunks_equal_the_whole"}),
     ForgetsWhenShort: ("chunks_equal_the_whole", {"the_exported_graphs_are_the_model"}),
     Peeks: (
         "the_past_does_not_know_the_future",

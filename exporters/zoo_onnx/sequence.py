@@ -1,6 +1,6 @@
 """sequence.onnx: whole sequences, in which only the recurrence itself is a loop.
 
-The model's `forward` is traced once, with each cell's recurrence left out as a node of our own.
+The model's `forward` is traced once, with each cell's `scan` replaced by a node of our own.
 Each recurrence (`Cell.advance`) is then traced by itself, and becomes the body of a Scan in the
 place of that node. What a layer does before and after (`project`, `readout`), the head, and how a
 cell that is made of other cells puts them together, are all in the first trace, outside the Scans.
@@ -8,8 +8,7 @@ cell that is made of other cells puts them together, are all in the first trace,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,15 +78,15 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     leaves = flatten(model.init_state(TRACED_BATCH))
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     what = f"cell {info.model.cell!r}, over a sequence,"
-    with _recurrences_left_out(model) as recurrences:
-        traced = trace(
-            WholeSequence(model),
-            (tokens, *leaves),
-            [TOKENS, *info.state_names("in")],
-            [LOGITS, *info.state_names("out")],
-            ({0: batch, 1: time}, tuple({0: batch} for _ in leaves)),
-            what,
-        )
+    without_loops, recurrences = _without_loops(model)
+    traced = trace(
+        WholeSequence(without_loops),
+        (tokens, *leaves),
+        [TOKENS, *info.state_names("in")],
+        [LOGITS, *info.state_names("out")],
+        ({0: batch, 1: time}, tuple({0: batch} for _ in leaves)),
+        what,
+    )
     for node in list(traced.graph):
         if node.domain == DOMAIN:
             index = node.attributes[INDEX].as_int()
@@ -96,49 +95,46 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     return traced
 
 
-@contextmanager
-def _recurrences_left_out(model: LanguageModel) -> Iterator[dict[int, Recurrence]]:
-    """Gives each cell with a recurrence of its own a `forward` that leaves a node in the place of
-    the loop; what the nodes stand for, by the index that they carry, is known after tracing."""
+def _without_loops(model: LanguageModel) -> tuple[LanguageModel, dict[int, Recurrence]]:
+    """A copy of the model, with the same parameters, in which each cell that has a recurrence of
+    its own leaves a node in the place of the loop. What the nodes stand for, by the index that they
+    carry, is known after tracing."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copy = deepcopy(model, shared)
     found: dict[int, Recurrence] = {}
-    cells = [
-        module
-        for module in model.modules()
-        if isinstance(module, Cell) and type(module).advance is not Cell.advance
-    ]
-
-    def leave_out(index: int, cell: Cell) -> Callable[..., tuple[Tensor, Any]]:
-        def forward(x_TBI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-            if state is None:
-                state = cell.init_state(x_TBI.shape[1])
-            z_T = cell.project(x_TBI)
-            z = map_leaves(lambda leaf: leaf[0], z_T)
-            h, _ = cell.advance(z, state)  # for its shapes; nothing depends on its values
-            found[index] = Recurrence(cell, map_leaves(Leaf.of, state), map_leaves(Leaf.of, z))
-            states, outputs = flatten(state), flatten(h)
-            results = torch.onnx.ops.symbolic_multi_out(
-                f"{DOMAIN}::{RECURRENCE}",
-                (*states, *flatten(z_T)),
-                {INDEX: index},
-                dtypes=[leaf.dtype for leaf in [*states, *outputs]],
-                shapes=[
-                    *(leaf.shape for leaf in states),
-                    *((x_TBI.shape[0], *leaf.shape) for leaf in outputs),
-                ],
-                version=1,
-            )
-            h_T, end = results[len(states) :], results[: len(states)]
-            return cell.readout(unflatten(h, h_T), z_T), unflatten(state, end)
-
-        return forward
-
+    cells = [module for module in copy.modules() if isinstance(module, Cell)]
     for index, cell in enumerate(cells):
-        cell.forward = leave_out(index, cell)  # type: ignore[method-assign]
-    try:
-        yield found
-    finally:
-        for cell in cells:
-            del cell.forward
+        if type(cell).advance is not Cell.advance:
+            cell.__class__ = _leaving_out_the_loop(type(cell), index, found)
+    return copy, found
+
+
+def _leaving_out_the_loop(
+    cell_type: type[Cell], index: int, found: dict[int, Recurrence]
+) -> type[Cell]:
+    """The type of cell with another `scan`, which writes down in `found` what it left out. A
+    `forward` of the cell's own would pass that by, so it is the contract's."""
+
+    def scan(cell: Cell, z_T: Any, state: Any) -> tuple[Any, Any]:
+        z = map_leaves(lambda leaf: leaf[0], z_T)
+        h, _ = cell.advance(z, state)  # for its shapes; nothing depends on its values
+        found[index] = Recurrence(cell, map_leaves(Leaf.of, state), map_leaves(Leaf.of, z))
+        states, inputs, outputs = flatten(state), flatten(z_T), flatten(h)
+        results = torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{RECURRENCE}",
+            (*states, *inputs),
+            {INDEX: index},
+            dtypes=[leaf.dtype for leaf in [*states, *outputs]],
+            shapes=[
+                *(leaf.shape for leaf in states),
+                *((inputs[0].shape[0], *leaf.shape) for leaf in outputs),
+            ],
+            version=1,
+        )
+        h_T, end = results[len(states) :], results[: len(states)]
+        return unflatten(h, h_T), unflatten(state, end)
+
+    return type(cell_type.__name__, (cell_type,), {"forward": Cell.forward, "scan": scan})
 
 
 def _become_scan(

@@ -57,13 +57,9 @@ class Bidirectional(Cell):
             for name, bound in cell.state_bounds().items()
         }
 
-    def forward(
-        self, x_TBI: Tensor, state: BidirectionalState | None = None
-    ) -> tuple[Tensor, BidirectionalState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        y_ahead, ahead = self.ahead(x_TBI, state.forward)
-        y_behind, behind = self.behind(x_TBI.flip(0), state.backward)
+    def scan(self, z_T: Tensor, state: BidirectionalState) -> tuple[Tensor, BidirectionalState]:
+        y_ahead, ahead = self.ahead(z_T, state.forward)
+        y_behind, behind = self.behind(z_T.flip(0), state.backward)
         y = torch.cat((y_ahead, y_behind.flip(0)), -1)
         return y, BidirectionalState(ahead, behind)
 

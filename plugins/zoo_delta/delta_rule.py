@@ -71,28 +71,17 @@ class DeltaRule(Cell):
         return None
 
     def advance(self, z: Any, state: State) -> tuple[Tensor, State]:
-        if isinstance(state, UnconvolvedState):
-            o, S = self._recur(matrix_step, z.qkv, z, state)
-            return o, UnconvolvedState(S)
-        assert self.conv is not None
-        qkv, window = convolve_step(z.qkv, state.window, self.conv)
-        o, S = self._recur(matrix_step, qkv, z, state)
-        return o, DeltaState(S, window)
+        return self._recur(convolve_step, matrix_step, z, state)
 
-    def forward(self, x_TBI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z = self.project(x_TBI)
-        if isinstance(state, UnconvolvedState):
-            o, S = self._recur(matrix_scan, z.qkv, z, state)
-            return self.readout(o, z), UnconvolvedState(S)
-        assert self.conv is not None
-        qkv, window = convolve(z.qkv, state.window, self.conv)
-        o, S = self._recur(matrix_scan, qkv, z, state)
-        return self.readout(o, z), DeltaState(S, window)
+    def scan(self, z_T: Any, state: State) -> tuple[Tensor, State]:
+        return self._recur(convolve, matrix_scan, z_T, state)
 
-    def _recur(self, run: Any, qkv: Tensor, z: Any, state: State) -> tuple[Tensor, Tensor]:
-        """Runs `matrix_step` or `matrix_scan`: outputs o and the last S."""
+    def _recur(self, convolution: Any, run: Any, z: Any, state: State) -> tuple[Tensor, State]:
+        """One step, or all: `convolution` is `convolve_step` or `convolve`, and `run` is
+        `matrix_step` or `matrix_scan`. Outputs o and the last state."""
+        qkv, window = z.qkv, None
+        if isinstance(state, DeltaState):
+            qkv, window = convolution(z.qkv, state.window, self.conv)
         q, k, v = torch.split(silu(qkv), self.sizes, -1)
         q = l2_normalise(by_head(q, self.heads)) * self.key_size**-0.5
         k = l2_normalise(by_head(k, self.heads))
@@ -101,4 +90,4 @@ class DeltaRule(Cell):
         log_decay = self.log_decay(z)
         removed = written if log_decay is None else log_decay.exp() * written
         o, S = run(q, written, v, log_decay, state.S, k, -removed)
-        return o, S
+        return o, UnconvolvedState(S) if window is None else DeltaState(S, window)

@@ -84,12 +84,9 @@ class GLA(Cell):
         o, S = matrix_step(z.q, z.k, z.v, z.log_decay, state.S)
         return o, GLAState(S)
 
-    def forward(self, x_TBI: Tensor, state: GLAState | None = None) -> tuple[Tensor, GLAState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z = self.project(x_TBI)
-        o, S = matrix_scan(z.q, z.k, z.v, z.log_decay, state.S)
-        return self.readout(o, z), GLAState(S)
+    def scan(self, z_T: GLAInputs, state: GLAState) -> tuple[Tensor, GLAState]:
+        o, S = matrix_scan(z_T.q, z_T.k, z_T.v, z_T.log_decay, state.S)
+        return o, GLAState(S)
 
     def readout(self, h: Tensor, z: GLAInputs) -> Tensor:
         return (silu(z.gate) * rms_norm(h, self.norm)).flatten(-2) @ self.W_o

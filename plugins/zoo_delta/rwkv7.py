@@ -108,13 +108,11 @@ class RWKV7(Cell):
         read, S = self._recur(matrix_step, mixed, state.S)
         return read, RWKV7State(S, z.to(state.x.dtype).clone())
 
-    def forward(self, x_TBI: Tensor, state: RWKV7State | None = None) -> tuple[Tensor, RWKV7State]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        x = x_TBI.to(state.x.dtype)
+    def scan(self, z_T: Tensor, state: RWKV7State) -> tuple[Read, RWKV7State]:
+        x = z_T.to(state.x.dtype)
         before = torch.cat((state.x.unsqueeze(0), x[:-1]))
         read, S = self._recur(matrix_scan, self._mix(x, before), state.S)
-        return self.readout(read, x), RWKV7State(S, x[-1].clone())
+        return read, RWKV7State(S, x[-1].clone())
 
     def readout(self, h: Read, z: Tensor) -> Tensor:
         o = h.o - h.o.mean(-1, keepdim=True)

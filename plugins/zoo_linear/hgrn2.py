@@ -76,12 +76,9 @@ class HGRN2(Cell):
         y, S = matrix_step(z.o, z.key, z.i, z.log_f, state.S)
         return y, HGRN2State(S)
 
-    def forward(self, x_TBI: Tensor, state: HGRN2State | None = None) -> tuple[Tensor, HGRN2State]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z = self.project(x_TBI)
-        y, S = matrix_scan(z.o, z.key, z.i, z.log_f, state.S)
-        return self.readout(y, z), HGRN2State(S)
+    def scan(self, z_T: HGRN2Gates, state: HGRN2State) -> tuple[Tensor, HGRN2State]:
+        y, S = matrix_scan(z_T.o, z_T.key, z_T.i, z_T.log_f, state.S)
+        return y, HGRN2State(S)
 
     def readout(self, h: Tensor, z: HGRN2Gates) -> Tensor:
         y = h.flatten(-2)

@@ -55,11 +55,9 @@ class QRNN(Cell):
         c = (forget * state.c + taken).to(state.c.dtype)
         return self._put_out(c, out), QRNNState(c, x_BKI[:, 1:].contiguous())
 
-    def forward(self, x_TBI: Tensor, state: QRNNState | None = None) -> tuple[Tensor, QRNNState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        T = len(x_TBI)
-        x = torch.cat((state.x.transpose(0, 1), x_TBI.to(state.x.dtype)))
+    def scan(self, z_T: Tensor, state: QRNNState) -> tuple[Tensor, QRNNState]:
+        T = len(z_T)
+        x = torch.cat((state.x.transpose(0, 1), z_T.to(state.x.dtype)))
         seen = torch.cat([x[first : first + T] for first in range(self.window)], -1)
         forget, taken, out = self._gates(seen)
         c_TBH = linear_scan(forget, taken, state.c)

@@ -81,16 +81,12 @@ class RetNet(Cell):
         y, S = matrix_step(q, k, z.v, None, decayed)
         return y, RetNetState(S, state.n + 1)
 
-    def forward(
-        self, x_TBI: Tensor, state: RetNetState | None = None
-    ) -> tuple[Tensor, RetNetState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z, T = self.project(x_TBI), len(x_TBI)
-        q, k = self._rotate(z, state.n + torch.arange(T, device=state.n.device).unsqueeze(-1))
+    def scan(self, z_T: RetNetInputs, state: RetNetState) -> tuple[Tensor, RetNetState]:
+        T = len(z_T.q)
+        q, k = self._rotate(z_T, state.n + torch.arange(T, device=state.n.device).unsqueeze(-1))
         log_decay = self._decay(state.S).log().expand(*q.shape[:3], 1)
-        y, S = matrix_scan(q, k, z.v, log_decay, state.S)
-        return self.readout(y, z), RetNetState(S, state.n + T)
+        y, S = matrix_scan(q, k, z_T.v, log_decay, state.S)
+        return y, RetNetState(S, state.n + T)
 
     def readout(self, h: Tensor, z: RetNetInputs) -> Tensor:
         centred = h - h.mean(-1, keepdim=True)

@@ -99,17 +99,13 @@ class RGLRU(Cell):
         y: Tensor = self.linear_out(h * z.gate)
         return y
 
-    def forward(self, x_TBI: Tensor, state: RGLRUState | None = None) -> tuple[Tensor, RGLRUState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z = self.project(x_TBI)
-        u_TBH, window = convolve(z.v, state.window, self.conv_weight, self.conv_bias)
+    def scan(self, z_T: RGLRUInputs, state: RGLRUState) -> tuple[Tensor, RGLRUState]:
+        u_TBH, window = convolve(z_T.v, state.window, self.conv_weight, self.conv_bias)
         a, scale, driven = self._gates(u_TBH)
         first = torch.where(state.begun.unsqueeze(-1) > 0, scale[0], 1.0)
         scale = torch.cat((first.unsqueeze(0), scale[1:]))
         h_TBH = linear_scan(a, scale * driven, state.h)
-        end = RGLRUState(h_TBH[-1].clone(), window, torch.ones_like(state.begun))
-        return self.readout(h_TBH, z), end
+        return h_TBH, RGLRUState(h_TBH[-1].clone(), window, torch.ones_like(state.begun))
 
     def _gates(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, √(1 - a²) and i ⊙ u, from u [..., H]."""

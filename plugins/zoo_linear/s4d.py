@@ -91,16 +91,12 @@ class S4D(Cell):
         mixed: Tensor = self.mixing(h + self.D * z)
         return mixed
 
-    def forward(self, x_TBI: Tensor, state: S4DState | None = None) -> tuple[Tensor, S4DState]:
+    def scan(self, z_T: Tensor, state: S4DState) -> tuple[Tensor, S4DState]:
         """The convolution with the kernel K_l = 2 Re(C Ā^l B̄), in pieces of CHUNK steps, each a
         product with the kernel's Toeplitz matrix: states [T, B, H, N/2] are never kept, as those of
         a scan would be."""
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        u_TBH = self.project(x_TBI)
-        with torch.autocast(u_TBH.device.type, enabled=False):
-            y_TBH, state = self._convolve(u_TBH, state)
-        return self.readout(y_TBH, u_TBH), state
+        with torch.autocast(z_T.device.type, enabled=False):
+            return self._convolve(z_T, state)
 
     def _convolve(self, u_TBH: Tensor, state: S4DState) -> tuple[Tensor, S4DState]:
         steps = min(len(u_TBH), CHUNK)

@@ -86,10 +86,8 @@ class SRU(LinearCell):
         c = (forget * state.c + (1 - forget) * z.candidate).to(state.c.dtype)
         return reset * c + (1 - reset) * z.skip, SRUState(c)
 
-    def forward(self, x_TBI: Tensor, state: SRUState | None = None) -> tuple[Tensor, SRUState]:
-        if self.v_f is None:
-            return super().forward(x_TBI, state)
-        return Cell.forward(self, x_TBI, state)
+    def scan(self, z_T: SRUInputs, state: SRUState) -> tuple[Any, SRUState]:
+        return super().scan(z_T, state) if self.v_f is None else Cell.scan(self, z_T, state)
 
     def readout(self, h: Any, z: SRUInputs) -> Tensor:
         if isinstance(h, Tensor):

@@ -95,28 +95,24 @@ class Mamba(Cell):
     def readout(self, h: Tensor, z: MambaInput) -> Tensor:
         return (h * F.silu(z.gate)) @ self.W_out
 
-    def forward(self, x_TBI: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
+    def scan(self, z_T: MambaInput, state: MambaState) -> tuple[Tensor, MambaState]:
         """All states of a piece at once, [T, B, D, N]; of a longer sequence only those between
         pieces are kept, and the gradient computes the others again, as the paper does (section
         3.3.2)."""
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z_T = self.project(x_TBI)
         x_TBD, window = convolve(z_T.x, state.window, self.W_conv, self.b_conv)
         u_T = F.silu(x_TBD)
         delta_T, B_T, C_T = self.select(u_T)
         pieces = [torch.split(v_T, PIECE) for v_T in (delta_T, u_T, B_T, C_T)]
-        long = len(x_TBI) > PIECE and torch.is_grad_enabled()
+        long = len(u_T) > PIECE and torch.is_grad_enabled()
         h, found = state.h, []
         for delta, u, B, C in zip(*pieces, strict=True):
             piece = delta, u, self.A_log, B, C, h
             if long:
-                y, h = checkpoint(scan, *piece, use_reentrant=False, preserve_rng_state=False)
+                y, h = checkpoint(scan_piece, *piece, use_reentrant=False, preserve_rng_state=False)
             else:
-                y, h = scan(*piece)
+                y, h = scan_piece(*piece)
             found.append(y)
-        y_TBD = torch.cat(found) + self.D * u_T
-        return self.readout(y_TBD, z_T), MambaState(window, h)
+        return torch.cat(found) + self.D * u_T, MambaState(window, h)
 
     def select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ [..., D], B and C [..., N]."""
@@ -135,7 +131,7 @@ def read(h: Tensor, C: Tensor) -> Tensor:
     return (h * C.unsqueeze(-2)).sum(-1)
 
 
-def scan(
+def scan_piece(
     delta_T: Tensor, u_T: Tensor, A_log: Tensor, B_T: Tensor, C_T: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What is read at each time, [T, B, D], and the last state."""

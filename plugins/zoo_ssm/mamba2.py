@@ -115,16 +115,11 @@ class Mamba2(Cell):
         mean_square = (gated * gated).mean(-1, keepdim=True)
         return (gated * torch.rsqrt(mean_square + EPSILON) * self.scale) @ self.W_out
 
-    def forward(
-        self, x_TBI: Tensor, state: Mamba2State | None = None
-    ) -> tuple[Tensor, Mamba2State]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z_T = self.project(x_TBI)
+    def scan(self, z_T: Mamba2Input, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
         x_TBF, window = convolve(z_T.x, state.window, self.W_conv, self.b_conv)
         terms = self.terms(x_TBF, z_T.delta)
         y_T, h = matrix_scan(terms.C, terms.B, terms.v, terms.log_decay, state.h)
-        return self.readout(self.skip(y_T, terms.x), z_T), Mamba2State(window, h)
+        return self.skip(y_T, terms.x), Mamba2State(window, h)
 
     def terms(self, x: Tensor, delta: Tensor) -> Recurrence:
         """From what the convolution gives, [..., heads · P + 2·N], and Δ [..., heads]."""

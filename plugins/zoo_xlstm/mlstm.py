@@ -104,24 +104,21 @@ class MLSTM(Cell):
         normaliser, n = matrix_step(z.q, k, ones, log_w, state.n.unsqueeze(-1))
         return _normalise(found, normaliser, m), MLSTMState(C, n.squeeze(-1), m)
 
-    def forward(self, x_TBI: Tensor, state: MLSTMState | None = None) -> tuple[Tensor, MLSTMState]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z = self.project(x_TBI)
-        log_i, log_f = z.log_i.to(state.m.dtype), z.log_f.to(state.m.dtype)
+    def scan(self, z_T: MLSTMInputs, state: MLSTMState) -> tuple[Tensor, MLSTMState]:
+        log_i, log_f = z_T.log_i.to(state.m.dtype), z_T.log_f.to(state.m.dtype)
         total = log_f.cumsum(0)
         # what rounding does to m here changes no output: decays and inputs are relative to it
         m = total + torch.maximum(state.m, (log_i - total).cummax(0).values)
         before = torch.cat((state.m.unsqueeze(0), m[:-1]))
         log_w = (log_f + before - m).unsqueeze(-1)
-        k = (log_i - m).exp().unsqueeze(-1) * z.k
+        k = (log_i - m).exp().unsqueeze(-1) * z_T.k
         # the normaliser is what a value of 1 would leave
-        v = torch.cat((z.v, torch.ones_like(z.v[..., :1])), -1)
+        v = torch.cat((z_T.v, torch.ones_like(z_T.v[..., :1])), -1)
         memory = torch.cat((state.C, state.n.unsqueeze(-1)), -1)
-        found, memory = matrix_scan(z.q, k, v, log_w, memory)
+        found, memory = matrix_scan(z_T.q, k, v, log_w, memory)
         h = _normalise(found[..., :-1], found[..., -1:], m)
         end = MLSTMState(memory[..., :-1].clone(), memory[..., -1].clone(), m[-1].clone())
-        return self.readout(h, z), end
+        return h, end
 
     def readout(self, h: Tensor, z: MLSTMInputs) -> Tensor:
         centred = h - h.mean(-1, keepdim=True)

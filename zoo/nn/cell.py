@@ -30,8 +30,9 @@ class Cell(nn.Module):
     `self`. Its type is a NamedTuple of tensors, even when it holds one; its leaves keep their
     shapes and dtypes.
 
-    A cell may override `forward` with a faster path over whole sequences; it must then give what
-    repeated `step` gives.
+    A cell that has a faster way through a whole sequence than one step after the other overrides
+    `scan`; one whose fast path also computes `project` itself overrides `forward`. Either must
+    give what repeated steps give.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -62,6 +63,15 @@ class Cell(nn.Module):
         """One step of the recurrence, from [B, …] to the pair (h, next state)."""
         raise NotImplementedError
 
+    def scan(self, z_T: Any, state: Any) -> tuple[Any, Any]:
+        """The recurrence over a whole sequence, from z [T, B, …] to the pair (h [T, B, …], state
+        after the last step): `advance`, step by step, unless a cell has a faster way."""
+        outputs = []
+        for z in unbind(z_T):
+            h, state = self.advance(z, state)
+            outputs.append(h)
+        return map_leaves(lambda *steps: torch.stack(steps), *outputs), state
+
     def readout(self, h: Any, z: Any) -> Tensor:
         """The outputs [..., output_size]."""
         return h  # type: ignore[no-any-return]
@@ -80,11 +90,7 @@ class Cell(nn.Module):
         if state is None:
             state = self.init_state(x_TBI.shape[1])
         z_T = self.project(x_TBI)
-        outputs = []
-        for z in unbind(z_T):
-            h, state = self.advance(z, state)
-            outputs.append(h)
-        h_T = map_leaves(lambda *steps: torch.stack(steps), *outputs)
+        h_T, state = self.scan(z_T, state)
         return self.readout(h_T, z_T), state
 
     def zeros(self, batch_size: int, *shape: int) -> Tensor:

@@ -45,13 +45,10 @@ class LinearCell(Cell):
         state = rebuild(state, (_step(*parts) for parts in zip(a, state, b, strict=True)))
         return state, state
 
-    def forward(self, x_TBI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        if state is None:
-            state = self.init_state(x_TBI.shape[1])
-        z_T = self.project(x_TBI)
+    def scan(self, z_T: Any, state: Any) -> tuple[Any, Any]:
         a, b = self.coefficients(z_T)
         h_T = rebuild(state, (_scan(*parts) for parts in zip(a, b, state, strict=True)))
-        return self.readout(h_T, z_T), map_leaves(lambda leaf: leaf[-1].clone(), h_T)
+        return h_T, map_leaves(lambda leaf: leaf[-1].clone(), h_T)
 
 
 def linear_scan(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ def test_without_a_verb_it_explains_itself(capsys: pytest.CaptureFixture[str]) -
 def test_check_prints_a_line_for_each_law(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "rnn"]) == 0
     out = capsys.readouterr().out
-    assert len(lines(out)) == 13
+    assert len(lines(out)) == 14
     assert "drift" in out
     assert run(["check", "lstm", "--option", "foo=1"]) == 2
     assert "cell 'lstm' has no option 'foo'" in capsys.readouterr().err

@@ -121,7 +121,8 @@ def test_a_bad_plugin_is_one_line_on_standard_error(
     )
     assert "rnn-scratch" in found.stdout
     assert found.stderr == (
-        "zoo: warning: plugin 'stranger' (stranger 1.5) failed: RuntimeError: first line\n"
+        "zoo: warning: plugin 'stranger' (stranger 1.5) failed: RuntimeError: first line, "
+        "at site/stranger.py:1\n"
     )
 
 

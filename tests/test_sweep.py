@@ -49,19 +49,21 @@ class Picky(Cell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        if hidden_size % 2:
-            raise zoo.UsageError("hidden must be even")
         self.weight = torch.nn.Parameter(torch.zeros(input_size, hidden_size))
 
     def init_state(self, batch_size: int) -> Any:
         raise RuntimeError("out of luck\nin many lines")
 
 
+def even(hidden_size: int) -> bool:
+    return hidden_size % 2 == 0
+
+
 def with_picky() -> Registry:
     class Plugin:
         @zoo.hookimpl
         def zoo_cells(self) -> list[CellSpec]:
-            return [CellSpec("picky", f"{__name__}:Picky", CARD)]
+            return [CellSpec("picky", f"{__name__}:Picky", CARD, hidden_sizes=f"{__name__}:even")]
 
     return zoo.load_registry(Plugin())
 
@@ -167,18 +169,23 @@ def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
                "--out", "s", *SMALL]  # fmt: skip
     assert run(command) == 1
     out, err = capsys.readouterr()
-    assert "picky, seed 0 (1 of 2): failed: RuntimeError: out of luck\n" in err
+    assert (
+        "picky, seed 0 (1 of 2): failed: cell 'picky' (plugin 'Plugin'): init_state raised " in err
+    )
     assert err.endswith("1 of 2 runs failed: picky-seed0\n")
     assert "RuntimeError: out of luck" in out
     failed, good = table("s")
-    assert (failed["cell"], failed["error"]) == ("picky", "RuntimeError: out of luck")
+    assert failed["cell"] == "picky"
+    assert "init_state raised RuntimeError: out of luck, at " in failed["error"]
     assert {failed[name] for name in COLUMNS[3:13]} == {""}
     assert float(good["held_out_bits_per_char"]) > 0
     assert [path.name for path in Path("s").iterdir() if path.is_dir()] == ["rnn-seed0"]
     # it is tried again, and its row replaced
     monkeypatch.setattr(Picky, "init_state", lambda self, batch_size: 1 / 0)
     assert run(command) == 1
-    assert [row["error"] for row in table("s")] == ["ZeroDivisionError: division by zero", ""]
+    failed, good = table("s")
+    assert "init_state raised ZeroDivisionError: division by zero, at " in failed["error"]
+    assert good["error"] == ""
 
 
 def test_a_budget_of_parameters(text_file: Path) -> None:

@@ -28,6 +28,7 @@ DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings
 # chosen for the text, the time and the machine where neither a flag nor a recipe gives it
 CHOSEN: dict[str, JsonValue] = {"chosen": True}
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
+MAX_HIDDEN = 65_536  # units of a layer
 DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
@@ -76,7 +77,11 @@ class ModelConfig(FrozenModel):
         default_factory=dict, description="Options of the cell; `zoo show CELL` lists them."
     )
     hidden: int = Field(
-        256, ge=1, le=65_536, description="Hidden units of each layer.", json_schema_extra=CHOSEN
+        256,
+        ge=1,
+        le=MAX_HIDDEN,
+        description="Hidden units of each layer.",
+        json_schema_extra=CHOSEN,
     )
     layers: int = Field(1, ge=1, le=256, description="Layers of cells.")
     embedding: int | None = Field(

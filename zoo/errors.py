@@ -47,6 +47,11 @@ class FactoryError(ZooError):
     """A plugin registers something that cannot be imported."""
 
 
+class ContractError(FactoryError):
+    """A cell that cannot be built, or whose methods do not take or return what `zoo.Cell` asks
+    for. The message names the plugin, the method, what it returned and should, file and line."""
+
+
 class CorpusError(ZooError):
     """A corpus that cannot be found, read, or trained on."""
 
@@ -98,3 +103,11 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     """The first line of an error's message, or its type's name if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted: Python's, or torch's on a CPU or a GPU."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )

@@ -14,6 +14,7 @@ def zoo_cells() -> Iterable[CellSpec]:
             learning_rate=6e-3,
             causal=False,
             adopt="zoo_bidirectional.cell:adopt",
+            hidden_sizes="zoo_bidirectional.cell:takes",
             card=ModelCard(
                 title="Bidirectional recurrent network, around any causal cell",
                 authors="Mike Schuster and Kuldip K. Paliwal",

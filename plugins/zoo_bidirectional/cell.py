@@ -64,6 +64,11 @@ class Bidirectional(Cell):
         return y, BidirectionalState(ahead, behind)
 
 
+def takes(hidden_size: int, cell: str, *, registry: Registry, **options: Any) -> bool:
+    """Whether the wrapped cell takes the hidden size."""
+    return hidden_size in registry.cells[cell].sizes_taken(options, registry)
+
+
 def adopt(layer: nn.RNNBase, registry: Registry) -> Adopted | None:
     """A one-layer, bidirectional torch.nn module as this cell; None for any other module."""
     if not layer.bidirectional:

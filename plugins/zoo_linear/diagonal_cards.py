@@ -101,6 +101,7 @@ S5 = CellSpec(
 RG_LRU = CellSpec(
     name="rg-lru",
     factory="zoo_linear.rg_lru:RGLRU",
+    hidden_sizes="zoo_linear.rg_lru:takes",
     learning_rate=6e-3,
     card=ModelCard(
         title="Griffin's recurrent block, with the real-gated linear recurrent unit",

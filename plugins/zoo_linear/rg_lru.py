@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Cell, UsageError
+from zoo import Cell
 from zoo.nn import convolve, convolve_step, linear_scan
 
 C = 8.0
@@ -60,8 +60,6 @@ class RGLRU(Cell):
         super().__init__(input_size, hidden_size)
         H = hidden_size
         blocks = blocks or max(n for n in range(1, 5) if H % n == 0)
-        if H % blocks:
-            raise UsageError(f"rg-lru: {blocks} blocks do not divide {H} hidden units.")
         self.blocks, self.width = blocks, width
         size = H // blocks
         self.linear_x = _linear(input_size, H)
@@ -116,6 +114,11 @@ class RGLRU(Cell):
         # 1 - e^{2x} as -tanh(x)(1 + e^{2x}), which is exact near 0 too; ONNX has no expm1
         rest = -torch.tanh(log_a) * (1 + torch.exp(2 * log_a))
         return torch.exp(log_a), torch.sqrt(rest.clamp(min=SMALLEST)), i * u
+
+
+def takes(hidden_size: int, blocks: int | None, **_: object) -> bool:
+    """Whether the blocks divide the hidden units."""
+    return blocks is None or hidden_size % blocks == 0
 
 
 def _linear(input_size: int, output_size: int) -> nn.Linear:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from zoo.errors import ZooError, ZooWarning, one_line
+from zoo.errors import ZooError, ZooWarning, is_out_of_memory, one_line
 
 VERBS = (
     "cells",
@@ -90,11 +90,24 @@ def _explain(error: Exception) -> tuple[str, int]:
             error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "zoo"
         )
         return f"{error.format_message().rstrip('.')} (see `{asked} --help`).", error.exit_code
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "out of memory; lower --hidden, --layers, --batch-size or --steps.", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 1
+    if (told := _told_of_a_plugin(error)) is not None:
+        return told, 1
     return f"{type(error).__name__}: {one_line(error)} (a bug; --debug shows where)", 1
+
+
+def _told_of_a_plugin(error: Exception) -> str | None:
+    """The error with plugin, file and line, if it comes from a plugin's code."""
+    from zoo.registry.attribution import describe_failure, find_author
+    from zoo.registry.registry import load_registry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a plugin that fails has been told of before
+        registry = load_registry()
+    return describe_failure(error, registry) if find_author(error, registry) else None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -34,7 +34,10 @@ def command(cell: str, picture: Path | None) -> None:
     card = spec.card
     formulas = cost_formulas(spec, registry)
     width = max(len(formulas[name]) for name in COSTS)
-    example = cost_at(spec, REFERENCE, REFERENCE, registry)
+    sizes = spec.sizes_taken({}, registry)
+    hidden = sizes.at_least(REFERENCE)
+    example = cost_at(spec, REFERENCE, hidden, registry)
+    units = "inputs and hidden units" if hidden == REFERENCE else f"inputs, {hidden} hidden units"
     lines = [
         f"{spec.name}: {card.title}",
         f"{card.authors} ({card.year}). {card.paper}.",
@@ -43,7 +46,7 @@ def command(cell: str, picture: Path | None) -> None:
         "",
         "state",
         *(f"    {field.name}  {field}  {field.meaning}" for field in card.state),
-        f"costs, and with {REFERENCE} inputs and hidden units",
+        f"costs, and with {REFERENCE} {units}",
         *(
             f"    {meaning:<25}  {formulas[name]:<{width}}  {getattr(example, name):,}"
             for name, meaning in COSTS.items()
@@ -53,6 +56,7 @@ def command(cell: str, picture: Path | None) -> None:
             f"    {option.name}={option.default}  ({option.type_name})  {option.help}"
             for option in spec.options().values()
         ),
+        *([f"takes hidden sizes {sizes} with its default options"] if spec.hidden_sizes else []),
         "",
         f"sees only the past: {'yes' if spec.causal else 'no'}",
         f"trains in parallel over time: {'yes' if card.parallel else 'no'}",

@@ -6,7 +6,7 @@ Nothing of it is declared. A cell is built at several sizes, and the polynomial 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,7 +21,8 @@ from zoo.nn.state import flatten
 from zoo.registry.registry import Registry
 from zoo.registry.specs import CellSpec
 
-# Multiples of 64, which heads, groups and low ranks divide; the last two only test what was found.
+# Multiples of 64, which heads, groups and low ranks divide, or the next hidden sizes that the cell
+# takes; the last two only test what was found.
 SIZES = ((64, 64), (128, 64), (192, 64), (64, 128), (64, 192), (128, 128), (192, 256), (256, 192))
 TESTS = 2
 MONOMIALS: dict[str, Callable[[int, int], int]] = {
@@ -72,20 +73,26 @@ def cost_at(
 def cost_formulas(spec: CellSpec, registry: Registry | None = None) -> dict[str, str]:
     """Each figure of `Cost` as text, "3·input·hidden + 3·hidden² + 6·hidden"; empty where the
     counts at multiples of 64 lie on no such polynomial."""
-    costs = [cost_at(spec, *sizes, registry=registry) for sizes in SIZES]
+    taken = spec.sizes_taken({}, registry)
+    sizes = [(inputs, taken.at_least(hidden)) for inputs, hidden in SIZES]
+    costs = [cost_at(spec, *pair, registry=registry) for pair in sizes]
     return {
-        name: polynomial([getattr(cost, name) for cost in costs])
+        name: polynomial([getattr(cost, name) for cost in costs], sizes)
         for name in ("parameters", "trained", "state_bytes", "operations")
     }
 
 
-def polynomial(counts: list[int]) -> str:
-    """The polynomial on which the counts at SIZES lie, as text; empty if there is none."""
-    terms = np.array([[term(*sizes) for term in MONOMIALS.values()] for sizes in SIZES], float)
-    known = len(SIZES) - TESTS
-    solved = np.linalg.solve(terms[:known], np.array(counts[:known], float))
+def polynomial(counts: list[int], at: Sequence[tuple[int, int]] = SIZES) -> str:
+    """The polynomial on which the counts `at` these sizes lie, as text; empty if there is none, or
+    if the sizes are too few to tell."""
+    terms = np.array([[term(*sizes) for term in MONOMIALS.values()] for sizes in at], float)
+    known = len(at) - TESTS
+    try:
+        solved = np.linalg.solve(terms[:known], np.array(counts[:known], float))
+    except np.linalg.LinAlgError:
+        return ""
     factors = [Fraction(value).limit_denominator(LARGEST_DENOMINATOR) for value in solved]
-    for sizes, count in zip(SIZES, counts, strict=True):
+    for sizes, count in zip(at, counts, strict=True):
         found = sum(
             factor * term(*sizes) for factor, term in zip(factors, MONOMIALS.values(), strict=True)
         )

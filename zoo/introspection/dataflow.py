@@ -60,7 +60,8 @@ def dataflow(spec: CellSpec, registry: Registry | None = None) -> list[Box]:
     if not spec.causal:
         raise UsageError(f"cell {spec.name!r} sees the future; it has no step to draw.")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        cell = spec.build(SIZE, SIZE, registry=registry).eval()
+        hidden = spec.sizes_taken({}, registry).at_least(SIZE)
+        cell = spec.build(SIZE, hidden, registry=registry).eval()
         state = cell.init_state(BATCH)
 
         def step(x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from zoo.data.tokenizers import Tokenizer
 from zoo.errors import NoStepError, UsageError
 from zoo.nn.adoption import adopt_layer, single_layer
 from zoo.nn.cell import Cell
+from zoo.nn.contract import check_contract, require_cell
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import CellSpec
 
@@ -77,15 +78,23 @@ class Stack(nn.Module):
         registry: Registry | None = None,
     ) -> None:
         super().__init__()
+        registry = registry or load_registry()
         self.residual = residual
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size
         cells = []
         for _ in range(layers):
             cell = spec.build(self.output_size, hidden_size, registry=registry, **options)
+            require_cell(cell, spec, registry)
             self.output_size = cell.output_size
             cells.append(cell)
         self.cells = nn.ModuleList(cells)
+
+    def check_contract(self, spec: CellSpec, registry: Registry) -> None:
+        """ContractError where a method of the cell that `spec` registers does not take or return
+        what it should. The second layer has other inputs than the first; more are like it."""
+        for cell in self._cells()[:2]:
+            check_contract(cell, spec, registry)
 
     def init_state(self, batch_size: int) -> tuple[Any, ...]:
         return tuple(cell.init_state(batch_size) for cell in self._cells())

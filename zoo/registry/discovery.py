@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 
 import pluggy
 
 from zoo.errors import one_line
 from zoo.registry import hookspecs
+from zoo.registry.places import describe_raised
 
 GROUP = "zoo"
 DISABLE_VARIABLE = "ZOO_DISABLE_PLUGINS"
@@ -21,13 +23,14 @@ class Plugin:
 
     `distribution` and `version` are those of the installed package that declares the entry point,
     empty for a plugin that was passed in as an object. `error` is the cause in one line, None for
-    a plugin that works.
+    a plugin that works. `module` is the name of the module with its hooks.
     """
 
     name: str
     distribution: str = ""
     version: str = ""
     error: str | None = None
+    module: str = ""
 
     def __str__(self) -> str:
         origin = f" ({self.distribution} {self.version})" if self.distribution else ""
@@ -51,7 +54,8 @@ def build_plugin_manager(*extra: object) -> tuple[pluggy.PluginManager, list[Plu
             records.append(_load(manager, entry_point))
     for plugin in extra:
         name = getattr(plugin, "__name__", type(plugin).__name__)
-        records.append(Plugin(name, error=_register(manager, plugin, name)))
+        module = name if isinstance(plugin, ModuleType) else type(plugin).__module__
+        records.append(Plugin(name, error=_register(manager, plugin, name), module=module))
     return manager, records
 
 
@@ -64,10 +68,10 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint) -> Plugin:
     except SystemExit as exit_:
         error: str | None = f"exits when imported (code {exit_.code})"
     except Exception as failure:  # whatever a stranger's module raises must not take the zoo down
-        error = f"{type(failure).__name__}: {one_line(failure)}"
+        error = describe_raised(failure, entry_point.module)
     else:
         error = _register(manager, plugin, entry_point.name)
-    return Plugin(entry_point.name, distribution, version, error)
+    return Plugin(entry_point.name, distribution, version, error, entry_point.module)
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError, one_line
+from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError
 from zoo.registry.discovery import Plugin, build_plugin_manager
+from zoo.registry.places import describe_raised
 from zoo.registry.specs import CellSpec, CorpusSpec, ExporterSpec, RuntimeSpec, Spec
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
         self.kind, self.listed_by = kind, listed_by
         self._specs: dict[str, SpecT] = {}
         self._origin: dict[str, Plugin] = {}
+        self.modules: dict[str, Plugin] = {}  # those of the factories
         self.duplicates: list[str] = []
 
     def add(self, spec: SpecT, plugin: Plugin) -> None:
@@ -35,6 +37,7 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
             )
         else:
             self._specs[spec.name], self._origin[spec.name] = spec, plugin
+            self.modules[spec.factory.partition(":")[0]] = plugin
 
     def origin(self, name: str) -> Plugin:
         """The plugin that supplies `name`."""
@@ -142,8 +145,7 @@ def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) 
                         raise ValueError(f"{hook.name} gave {spec.name!r} twice")
                     supplied.append((shelf, spec))
     except (Exception, SystemExit) as failure:  # a stranger's code, as when it is imported
-        error = f"{type(failure).__name__}: {one_line(failure)}"
-        return Plugin(plugin.name, plugin.distribution, plugin.version, error)
+        return replace(plugin, error=describe_raised(failure, plugin.module))
     for shelf, spec in supplied:
         shelf.add(spec, plugin)
     return plugin

@@ -11,17 +11,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import (
+    ContractError,
     FactoryError,
     UsageError,
+    ZooError,
+    is_out_of_memory,
     near_names,
-    one_line,
 )
+from zoo.registry.places import defined_at, describe_raised
+
+if TYPE_CHECKING:
+    from zoo.registry.sizes import HiddenSizes
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 REGISTRY = "registry"
+HINT = " A cell that takes only some hidden sizes says so in its spec, by `hidden_sizes`."
 REFERENCE = re.compile(r"[\w.]+:\w+")
 
 
@@ -98,12 +105,15 @@ class Spec:
 
     def load_factory(self) -> Any:
         """Imports what `factory` names; FactoryError where that fails."""
+        return self._load(self.factory)
+
+    def _load(self, reference: str) -> Any:
         try:
-            return load_reference(self.factory)
-        except Exception as error:  # a stranger's module
+            return load_reference(reference)
+        except Exception as error:  # a plugin's module
             raise FactoryError(
-                f"{self.name}: {self.factory} cannot be imported: {type(error).__name__}: "
-                f"{one_line(error)}"
+                f"{self.name}: {reference} cannot be imported: "
+                f"{describe_raised(error, reference.partition(':')[0])}"
             ) from error
 
 
@@ -124,6 +134,10 @@ class CellSpec(Spec):
     `zoo.nn.adopt_layer`). `learning_rate` is the highest at which it trains well with AdamW, a few
     hundred units and thousands of updates; runs that name none choose theirs from it. `exceptions`
     are laws of `zoo.testing` that the cell cannot keep, each with the reason.
+
+    `hidden_sizes` names a function `(hidden_size, **options) -> bool` that says whether the cell
+    takes a hidden size; without it the cell takes all. It is given every option, and `registry`
+    where the factory is.
     """
 
     name: str
@@ -133,6 +147,7 @@ class CellSpec(Spec):
     adopt: str = ""
     learning_rate: float = 2e-3
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    hidden_sizes: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,7 +206,35 @@ class CellSpec(Spec):
     ) -> Any:
         """A new `zoo.Cell`. Sizes are numbers of features, at least 1. `registry` is the
         `zoo.registry.Registry` in which a cell that builds others finds them; UsageError where such
-        a cell is given none."""
+        a cell is given none, and for a hidden size that the cell does not take."""
+        if self.hidden_sizes:
+            self.sizes_taken(options, registry).require(hidden_size)
+        factory, arguments = self.load_factory(), self._arguments(options, registry)
+        try:
+            return factory(input_size, hidden_size, **arguments)
+        except Exception as error:
+            if isinstance(error, ZooError) or is_out_of_memory(error):
+                raise
+            origin = f" ({registry.cells.origin(self.name)})" if registry is not None else ""
+            raise ContractError(
+                f"cell {self.name!r}{origin}: {self.factory} raised "
+                f"{describe_raised(error, self.factory.partition(':')[0])} "
+                f"(input_size={input_size}, hidden_size={hidden_size}).{HINT}"
+            ) from error
+
+    def sizes_taken(self, options: Mapping[str, Any], registry: Any = None) -> HiddenSizes:
+        """The hidden sizes that the cell takes with these options."""
+        from zoo.registry.sizes import HiddenSizes
+
+        if not self.hidden_sizes:
+            return HiddenSizes(self.name, lambda size: True)
+        takes = self._load(self.hidden_sizes)
+        defaults = {option.name: option.default for option in self.options().values()}
+        arguments = {**defaults, **self._arguments(options, registry)}
+        return HiddenSizes(self.name, lambda size: bool(takes(size, **arguments)))
+
+    def _arguments(self, options: Mapping[str, Any], registry: Any) -> dict[str, Any]:
+        """What the factory is given beside the sizes."""
         arguments = self.parse_options(options)
         if any(parameter.name == REGISTRY for parameter in self._parameters()):
             if registry is None:
@@ -199,11 +242,19 @@ class CellSpec(Spec):
                     f"cell {self.name!r} builds other cells; give it registry=zoo.load_registry()."
                 )
             arguments[REGISTRY] = registry
-        return self.load_factory()(input_size, hidden_size, **arguments)
+        return arguments
 
     def _parameters(self) -> list[inspect.Parameter]:
         """The factory's parameters beyond the two sizes."""
-        signature = inspect.signature(self.load_factory(), eval_str=True)
+        factory = self.load_factory()
+        signature = inspect.signature(factory, eval_str=True)
+        try:
+            signature.bind_partial(1, 1)
+        except TypeError:
+            raise ContractError(
+                f"cell {self.name!r}: {self.factory} takes {signature}; it should take "
+                f"(input_size, hidden_size), then its options. See {defined_at(factory)}."
+            ) from None
         return list(signature.parameters.values())[2:]
 
 

@@ -84,6 +84,7 @@ def load(path: str | Path, registry: Registry | None = None) -> Run:
     tokenizer = read_tokenizer((path / TOKENIZER).read_bytes())
     registry = registry or load_registry()
     model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
+    model.stack.check_contract(registry.cells[config.model.cell], registry)
     return Run(path, config, tokenizer, model)
 
 

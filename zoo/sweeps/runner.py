@@ -33,6 +33,7 @@ from zoo.models.language_model import LanguageModel
 from zoo.models.parameter_budget import count_parameters, largest_hidden
 from zoo.nn.state import flatten
 from zoo.recipes import load_recipe
+from zoo.registry.attribution import describe_failure
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import CellSpec
 from zoo.runs.metadata import CONFIG, read_record
@@ -153,8 +154,12 @@ def sweep_events(
     config = RunConfig.build(settings, chosen)
     if config.data.corpus == STANDARD_INPUT:
         raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
-    for spec in specs if config.model.options else ():
-        spec.parse_options(config.model.options)
+    for spec in specs:
+        if config.model.options:
+            spec.parse_options(config.model.options)
+        if "hidden" in config.model.model_fields_set:
+            sizes = spec.sizes_taken(config.model.options, registry)
+            sizes.require(config.model.hidden)
     path = Path(out) if out is not None else _default_folder(config)
     factors = {} if rates_of is None else read_rate_factors(Path(rates_of))
     given = given_settings(config, parameters, tune_rate, rates_of)
@@ -253,13 +258,14 @@ class _Runs:
         except (CorpusError, ProviderError):  # the other runs would meet the same
             raise
         except Exception as error:
-            name = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
+            known = isinstance(error, ZooError)
+            told = one_line(error) if known else describe_failure(error, self.registry)
             return Row(
                 cell=spec.name,
                 seed=turn.seed,
                 causal=spec.causal,
                 run=turn.folder.name,
-                error=name + one_line(error),
+                error=told,
             )
 
     def _train(self, turn: RunStarted, spec: CellSpec) -> Iterator[Event]:
@@ -275,6 +281,9 @@ class _Runs:
                 own["hidden"] = largest_hidden(
                     parameters, model, spec, self.vocab_size, self.registry
                 )
+            elif self.given["hidden"] is None:
+                sizes = spec.sizes_taken(own.get("options") or {}, self.registry)
+                own["hidden"] = sizes.nearest(own["hidden"])
             yield from train_events(
                 recipe=self.recipe, out=turn.folder, registry=self.registry, **own
             )

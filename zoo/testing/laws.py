@@ -15,10 +15,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from zoo.config import ModelConfig
-from zoo.errors import one_line
+from zoo.errors import ContractError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
+from zoo.registry.specs import HINT
 from zoo.testing.subject import (
     EXACT,
     LawBroken,
@@ -35,6 +36,21 @@ from zoo.testing.subject import (
 
 VOCABULARY = "abcdefghij"
 LONG_RUN = 10_000
+
+
+def methods_return_what_they_should(subject: Subject) -> Measured:
+    """Each method takes and returns what `zoo.Cell` says: types, shapes, dtypes, in float32 and in
+    float64, at the sizes of the other laws, with as many operations for a batch of five rows as for
+    two. The other laws are only checked of a cell that keeps this one."""
+    for small in (False, True):
+        try:
+            for dtype in (torch.float32, torch.float64):
+                stack = subject.build(dtype=dtype, small=small)
+                stack.check_contract(subject.spec, subject.registry)
+        except ContractError as error:
+            hint = HINT if small and HINT not in str(error) else ""
+            raise LawBroken(f"{error}{hint}") from error
+    return Measured()
 
 
 def forward_is_repeated_step(subject: Subject) -> Measured:
@@ -322,6 +338,7 @@ CAUSAL_LAWS: tuple[Callable[[Subject], Measured], ...] = (
     the_past_does_not_know_the_future,
 )
 LAWS: tuple[Callable[[Subject], Measured], ...] = (
+    methods_return_what_they_should,
     forward_is_repeated_step,
     chunks_equal_the_whole,
     the_past_does_not_know_the_future,

@@ -14,8 +14,10 @@ from zoo.config import OptionValue
 from zoo.models.language_model import Stack
 from zoo.nn.state import flatten, named_leaves
 from zoo.registry.registry import Registry, load_registry
+from zoo.registry.sizes import HiddenSizes
 from zoo.registry.specs import CellSpec
 
+SMALL = 3  # hidden units where a law takes a product over all weights
 EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives
 
 
@@ -33,7 +35,7 @@ class Measured(NamedTuple):
 @dataclass(frozen=True)
 class Subject:
     """A cell to be held to the laws: by itself, or as `layers` of it on each other, with inputs of
-    `input_size` and `hidden_size` hidden units."""
+    `input_size` and `hidden_size` hidden units, or the next more that the cell takes."""
 
     spec: CellSpec
     options: Mapping[str, OptionValue] = field(default_factory=dict)
@@ -41,6 +43,12 @@ class Subject:
     input_size: int = 5
     hidden_size: int = 8
     registry: Registry = field(default_factory=load_registry, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_size", self._sizes().at_least(self.hidden_size))
+
+    def _sizes(self) -> HiddenSizes:
+        return self.spec.sizes_taken(self.options, self.registry)
 
     def build(
         self, seed: int = 0, dtype: torch.dtype = torch.float64, small: bool = False
@@ -51,7 +59,7 @@ class Subject:
             stack = Stack(
                 self.spec,
                 2 if small else self.input_size,
-                3 if small else self.hidden_size,
+                self._sizes().at_least(SMALL) if small else self.hidden_size,
                 self.layers,
                 dict(self.options),
                 registry=self.registry,

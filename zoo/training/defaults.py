@@ -80,7 +80,8 @@ def _choose(
         rate = processes.agree(_product_rate(device))[0] * processes.count
         work = 60 * training.minutes * rate * SHARE_OF_RATE
         hidden = _hidden(work, tokens)
-    hidden = settled(model, "hidden", hidden)
+    sizes = registry.cells[model.cell].sizes_taken(model.options, registry)
+    hidden = settled(model, "hidden", sizes.nearest(hidden))
     if training.minutes is not None:
         weights = GATES * hidden * (hidden + min(vocab_size, hidden)) * model.layers
         readable = work / (6 * weights)
@@ -132,7 +133,7 @@ def _count(config: ModelConfig, vocab_size: int, registry: Registry) -> float:
     """Parameters of the model; infinitely many where it cannot be built, which is said later."""
     try:
         return count_parameters(config, vocab_size, registry)
-    except (ZooError, ValueError):
+    except ZooError:
         return math.inf
 
 

@@ -89,6 +89,7 @@ def train_events(
     encode_prompt(data.tokenizer, prompt)  # its faults are said now, not at the first sample
     torch.manual_seed(config.training.seed)
     model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
+    model.stack.check_contract(registry.cells[config.model.cell], registry)
     trainer = Trainer(model, data, config.training, prompt, processes)
     if processes.rank:
         torch.manual_seed(config.training.seed + processes.rank)  # it drops other features
@@ -114,6 +115,8 @@ def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     spec = registry.cells[config.model.cell]
     defaults = {name: option.default for name, option in spec.options().items()}
     options = {**defaults, **spec.parse_options(config.model.options)}
+    if "hidden" in config.model.model_fields_set:
+        spec.sizes_taken(options, registry).require(config.model.hidden)
     settled = {"options": options, "mask_token": not spec.causal}
     return config.model_copy(update={"model": config.model.model_copy(update=settled)})
 

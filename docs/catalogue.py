@@ -15,6 +15,7 @@ from zoo.cli.show import COSTS, REFERENCE
 from zoo.introspection.cost import cost_at, cost_formulas
 from zoo.introspection.dataflow import Box, dataflow
 from zoo.introspection.diagram import draw_dataflow
+from zoo.introspection.state import describe_state
 from zoo.sweeps.table import Row, read_rows
 
 HERE = Path(__file__).parent
@@ -102,7 +103,8 @@ def _entry(spec: zoo.CellSpec, registry: zoo.registry.Registry) -> str:
         _dataflow(spec),
         "| state | shape | |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{field.name}` | `{field}` | {_markdown(field.meaning)} |" for field in card.state
+            f"| `{leaf.name}` | `{leaf.shape}` | {_markdown(leaf.meaning)} |"
+            for leaf in describe_state(spec, registry)
         ),
         f"| cost of a layer | | with {REFERENCE} inputs and hidden units |\n|---|---|---|\n"
         + "\n".join(

@@ -14,24 +14,6 @@ from zoo.exporting.export import Exported
 from zoo.exporting.parity import TOLERANCE, relative_difference
 from zoo.inference.runtime import Artifact
 from zoo.models.torch_engine import ModelStepper
-from zoo.nn.state import named_leaves
-
-
-@pytest.mark.parametrize(("inputs", "hidden"), [(5, 8), (3, 6), (4, 20)])
-@pytest.mark.parametrize("name", [spec.name for spec in zoo.list_cells() if spec.causal])
-def test_the_card_names_the_state(name: str, inputs: int, hidden: int) -> None:
-    """A size is a sum or product in terms of the cell's own sizes."""
-    spec = zoo.get_cell(name)
-    state = spec.build(inputs, hidden).init_state(2)
-    sizes = {"input": inputs, "hidden": hidden, "min": min, "max": max}
-    declared = {
-        field.name: tuple(eval(size, {"__builtins__": {}}, sizes) for size in field.shape)
-        for field in spec.card.state
-    }
-    assert declared == {
-        leaf_name.removeprefix("layer0."): tuple(leaf.shape[1:])
-        for leaf_name, leaf in named_leaves((state,))
-    }
 
 
 @pytest.mark.slow

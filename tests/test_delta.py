@@ -4,6 +4,7 @@ the whole layers against the papers' equations, row by row and head by head in n
 from __future__ import annotations
 
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from math import ceil
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.nn.state import flatten, map_leaves, named_leaves
+from zoo.nn.state import flatten, map_leaves
 from zoo_delta import delta_rule, gla, rwkv7
 
 T, B, INPUT, HIDDEN = 37, 3, 5, 26
@@ -312,20 +313,23 @@ def test_a_layer_is_its_equations(case: str) -> None:
 
 @pytest.mark.parametrize("hidden", [1, 3, 8, 100, 130])
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_card_gives_the_sizes_of_the_state(name: str, hidden: int) -> None:
-    spec = zoo.get_cell(name)
-    sizes = {"hidden": hidden, "input": INPUT, "min": min, "max": max}
-    declared = {
-        field.name: tuple(eval(size, {"__builtins__": {}}, sizes) for size in field.shape)
-        for field in spec.card.state
-    }
-    cell = spec.build(INPUT, hidden)
+def test_a_state_of_the_size_of_the_docstring_gives_outputs_of_the_hidden_size(
+    name: str, hidden: int
+) -> None:
+    """Heads, keys and values as the classes' docstrings count them: N = min(4, ⌊H / 8⌋), or one;
+    rwkv7 has ⌈H / 64⌉."""
+    heads = ceil(hidden / 64) if name == "rwkv7" else max(1, min(4, hidden // 8))
+    share = ceil(hidden / heads)
+    gated = ceil(3 * hidden / (4 * heads))
+    wanted = {
+        "gla": {"S": (heads, ceil(hidden / (2 * heads)), share)},
+        "deltanet": {"S": (heads, share, share), "window": (3, 3 * heads * share)},
+        "gated-deltanet": {"S": (heads, gated, 2 * gated), "window": (3, 4 * heads * gated)},
+        "rwkv7": {"S": (heads, share, share), "x": (INPUT,)},
+    }[name]
+    cell = zoo.get_cell(name).build(INPUT, hidden)
     state = cell.init_state(2)
-    found = {
-        leaf_name.removeprefix("layer0."): tuple(leaf.shape[1:])
-        for leaf_name, leaf in named_leaves((state,))
-    }
-    assert declared == found
+    assert {key: tuple(leaf.shape[1:]) for key, leaf in state._asdict().items()} == wanted
     y, _ = cell.step(torch.randn(2, INPUT), state)
     assert y.shape == (2, hidden)
 

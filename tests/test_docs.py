@@ -29,13 +29,16 @@ def test_the_matrix_of_laws_is_complete() -> None:
         assert "BROKEN" not in table
 
 
+STATE = (zoo.StateField("h", "the average"),)
+
+
 def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (source,) = [block for block in blocks if "class MovingAverage" in block]
     Path("moving_average.py").write_text(source)
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    card = zoo.ModelCard(title="", authors="", year=2024, paper="", equations=(), state=())
+    card = zoo.ModelCard(title="", authors="", year=2024, paper="", equations=(), state=STATE)
 
     class Plugin:
         @zoo.hookimpl

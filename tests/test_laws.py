@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -89,7 +89,10 @@ class Pair(NamedTuple):
 
 
 class Right(zoo.Cell):
-    """A cell that keeps every law; the wrong ones are this one with one fault."""
+    """A cell that keeps every law; the wrong ones are this one with one fault. Where `described` is
+    empty, the card describes the state as it is."""
+
+    described: ClassVar[tuple[StateField, ...]] = ()
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -172,6 +175,43 @@ class OneTensorTwice(Right):
     def advance(self, z: Tensor, state: Pair) -> tuple[Tensor, Pair]:
         h = torch.tanh(z + (state.h + state.c) @ self.U)
         return h, Pair(h, h)
+
+
+class DescribesAnotherLeaf(Right):
+    described = (StateField("c", "what it holds"),)
+
+
+class DescribesALeafTooMany(Right):
+    described = (StateField("h", "what it holds"), StateField("c", "what it holds"))
+
+
+class DescribesALeafTwice(Right):
+    described = (StateField("h", "what it holds"), StateField("h", "what it holds"))
+
+
+class SaysNothing(Right):
+    described = (StateField("h", ""),)
+
+
+class TwoLeaves(Right):
+    """Right too, with two leaves."""
+
+    def init_state(self, batch_size: int) -> Pair:
+        return Pair(
+            self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
+        )
+
+    def advance(self, z: Tensor, state: Pair) -> tuple[Tensor, Pair]:
+        h = torch.tanh(z + (state.h + state.c) @ self.U)
+        return h, Pair(h, 0.5 * h)
+
+
+class DescribesALeafTooFew(TwoLeaves):
+    described = (StateField("h", "what it holds"),)
+
+
+class DescribesInAnotherOrder(TwoLeaves):
+    described = (StateField("c", "what it holds"), StateField("h", "what it holds"))
 
 
 class Grows(Right):
@@ -283,6 +323,12 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
     BatchNormalised: ("rows_do_not_touch", set()),
     WithoutBias: ("the_state_keeps_its_form", set()),
     InPlace: ("the_state_keeps_its_form", {"every"}),
+    DescribesAnotherLeaf: ("the_state_keeps_its_form", set()),
+    DescribesALeafTooMany: ("the_state_keeps_its_form", set()),
+    DescribesALeafTwice: ("the_state_keeps_its_form", set()),
+    DescribesALeafTooFew: ("the_state_keeps_its_form", set()),
+    DescribesInAnotherOrder: ("the_state_keeps_its_form", set()),
+    SaysNothing: ("the_state_keeps_its_form", set()),
     OneTensorTwice: ("the_state_keeps_its_form", {"every_parameter_learns"}),
     Grows: ("methods_return_what_they_should", set()),
     Unused: ("every_parameter_learns", set()),
@@ -299,7 +345,8 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
 
 
 def registered(cell: type[Right], **spec: object) -> zoo.registry.Registry:
-    state = tuple(StateField(name, ("hidden",), "") for name in cell(2, 2).init_state(1)._fields)
+    leaves = cell(2, 2).init_state(1)._fields
+    state = cell.described or tuple(StateField(name, "what it holds") for name in leaves)
     card = ModelCard(title="t", authors="a", year=2026, paper="p", equations=(), state=state)
 
     class Plugin:
@@ -314,7 +361,7 @@ def broken_laws(registry: zoo.registry.Registry) -> dict[str, str]:
     return {v.law: v.finding for v in check_cell("wrong", registry=registry) if not v.passed}
 
 
-@pytest.mark.parametrize("cell", [Right, LearnsItsBeginning])
+@pytest.mark.parametrize("cell", [Right, LearnsItsBeginning, TwoLeaves])
 def test_a_right_cell_keeps_every_law(cell: type[Right]) -> None:
     assert broken_laws(registered(cell)) == {}
 

@@ -234,6 +234,23 @@ def test_an_exception_of_a_plugin_is_not_a_bug_of_the_zoo(
     assert "bug" not in err
 
 
+def test_exceptions_of_a_corpus_and_an_exporter_name_the_plugin(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hooks = PACKAGE / "mistakes" / "__init__.py"
+    lines = hooks.read_text().splitlines()
+    plugin = "zoo: error: plugin 'mistakes' (zoo-mistakes 0.1.0) raised"
+    assert run(["train", "torn-page"]) == 1
+    line = lines.index('    return ["a page"][1]') + 1
+    wanted = f"{plugin} IndexError: list index out of range, at {hooks}:{line}\n"
+    assert capsys.readouterr().err == wanted
+    assert run(["train", str(text_file), "--cell", "rnn", *SMALL]) == 0
+    capsys.readouterr()
+    assert run(["export", "r", "--graph", "brittle"]) == 1
+    line = lines.index('        raise RuntimeError("no pen\\nand no paper")') + 1
+    assert capsys.readouterr().err == f"{plugin} RuntimeError: no pen, at {hooks}:{line}\n"
+
+
 def test_an_exception_of_the_core_under_a_plugin_is_the_cores() -> None:
     registry = zoo.load_registry()
     from mistakes import cells

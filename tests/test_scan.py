@@ -58,7 +58,7 @@ class Scaled(AroundGRU):
 
 
 def registry_of(cell: type[Cell]) -> zoo.registry.Registry:
-    state = (StateField("h", ("hidden",), "the hidden state"),)
+    state = (StateField("h", "the hidden state"),)
     card = ModelCard(title="t", authors="a", year=2026, paper="p", equations=(), state=state)
 
     class Plugin:

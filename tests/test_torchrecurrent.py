@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import zoo
 import zoo_torchrecurrent
-from zoo.nn.state import flatten, map_leaves, named_leaves
+from zoo.nn.state import flatten, map_leaves
 from zoo_torchrecurrent.entry import Entry
 from zoo_torchrecurrent.table import ENTRIES
 
@@ -110,18 +110,6 @@ def test_every_cell_of_torchrecurrent_is_in_the_table() -> None:
     theirs = {name for name in torchrecurrent.__all__ if name.endswith("Cell")}
     assert set(ENTRIES) == theirs
     assert len(BY_NAME) == len(ENTRIES)
-
-
-@pytest.mark.parametrize("name", BY_NAME)
-def test_the_state_is_what_the_card_says_at_another_size(name: str) -> None:
-    cell = zoo.get_cell(name).build(3, 4)
-    sizes = {"input": 3, "hidden": 4}
-    declared = {
-        field.name: tuple(eval(size, {}, sizes) for size in field.shape)
-        for field in BY_NAME[name].state
-    }
-    leaves = named_leaves((cell.init_state(2),))
-    assert {n.split(".")[-1]: tuple(leaf.shape[1:]) for n, leaf in leaves} == declared
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = [→h_t, ←h_t]",
                 ),
                 state=(
-                    StateField("forward", (), "the state of the cell that reads forwards"),
-                    StateField("backward", (), "the state of the cell that reads backwards"),
+                    StateField("forward", "the state of the cell that reads forwards"),
+                    StateField("backward", "the state of the cell that reads backwards"),
                 ),
                 checked_against="torch.nn.GRU and torch.nn.LSTM with bidirectional=True",
                 notes="Its outputs see the whole sequence, so it has no step: it is trained to "

@@ -2,7 +2,7 @@
 
 from zoo import CellSpec, ModelCard, StateField
 
-HIDDEN = StateField("h", ("hidden",), "the hidden state")
+HIDDEN = StateField("h", "the hidden state")
 
 SPECS = [
     CellSpec(
@@ -23,7 +23,7 @@ SPECS = [
                 "o_t = σ(W_xo x_t + W_ho h_{t-1} + p_o ⊙ c_t + b_o)",
                 "h_t = o_t ⊙ tanh(c_t)",
             ),
-            state=(HIDDEN, StateField("c", ("hidden",), "the memory cell")),
+            state=(HIDDEN, StateField("c", "the memory cell")),
             checked_against="torchrecurrent",
             notes="Peepholes are diagonal, and the output gate sees the new memory. The first "
             "papers let the memory out without a tanh: squash=identity.",
@@ -106,7 +106,7 @@ SPECS = [
                 "c_t = σ(s_t) ⊙ c_{t-1} + (1 - σ(s_t - β)) ⊙ c̃_t",
                 "h_t = c_t",
             ),
-            state=(StateField("c", ("hidden",), "the memory cell, which is also the output"),),
+            state=(StateField("c", "the memory cell, which is also the output"),),
             checked_against="torchrecurrent",
             notes="The forget gate's biases begin as log U(1, T_max - 1), for memories of up to "
             "T_max steps (option `longest`): the chrono initialiser. The paper takes the length of "

@@ -2,8 +2,8 @@
 
 from zoo import CellSpec, ModelCard, StateField
 
-POSITION = StateField("y", ("hidden",), "where the oscillators are; the output")
-VELOCITY = StateField("z", ("hidden",), "how fast they move")
+POSITION = StateField("y", "where the oscillators are; the output")
+VELOCITY = StateField("z", "how fast they move")
 
 SPECS = [
     CellSpec(
@@ -46,8 +46,8 @@ SPECS = [
                 "y_n = (1 - Δt̄_n) ⊙ y_{n-1} + Δt̄_n ⊙ tanh(W_y z_n + V_y u_n + b_y)",
             ),
             state=(
-                StateField("y", ("hidden",), "the slow variable; the output"),
-                StateField("z", ("hidden",), "the memory that y looks at"),
+                StateField("y", "the slow variable; the output"),
+                StateField("z", "the memory that y looks at"),
             ),
             checked_against="the paper's equations in NumPy, and a step worked by hand",
             notes="The step of y sees the new z, as in the paper and its authors' code (in "

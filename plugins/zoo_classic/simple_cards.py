@@ -14,7 +14,7 @@ SPECS = [
             paper="Independently recurrent neural network (IndRNN): building a longer and deeper "
             "RNN, CVPR 2018, arXiv:1803.04831",
             equations=("h_t = σ(W x_t + u ⊙ h_{t-1} + b)", "σ = ReLU, or tanh"),
-            state=(StateField("h", ("hidden",), "the hidden state"),),
+            state=(StateField("h", "the hidden state"),),
             checked_against="torchrecurrent",
             notes="A unit reaches no other through time, so that gradients neither explode nor "
             "vanish while |u| stays near 1. The paper clips u to γ^(1/T) after each update; here u "
@@ -38,8 +38,8 @@ SPECS = [
                 "T_i = 2^(i-1);  W_H is block-upper-triangular: slower modules feed faster ones",
             ),
             state=(
-                StateField("y", ("hidden",), "the hidden state"),
-                StateField("t", (), "steps since the beginning, int64"),
+                StateField("y", "the hidden state"),
+                StateField("t", "steps since the beginning, int64"),
             ),
             checked_against="the paper's equations, module by module, in NumPy",
             notes="Units are divided among `modules` modules as evenly as they can be. All modules "
@@ -62,7 +62,7 @@ SPECS = [
                 "x_n = (1 - a) x_{n-1} + a x̃_n",
                 "W_in, W and b are drawn once; the spectral radius of W is scaled to ρ",
             ),
-            state=(StateField("x", ("hidden",), "the reservoir's activations"),),
+            state=(StateField("x", "the reservoir's activations"),),
             checked_against="the equations in NumPy, and NumPy's eigenvalues of W",
             notes="The reservoir is never trained: its weights are parameters without gradients, "
             "saved and exported as they were drawn. What the model puts on top is trained by "

@@ -5,14 +5,6 @@ from collections.abc import Iterable
 from zoo import CellSpec, ModelCard, StateField, hookimpl
 
 NAIVE = "the recurrence: flash-linear-attention's naive {}; the layer: its equations in a loop"
-
-# sizes at the default options
-HEADS = "max(1, min(4, hidden//8))"
-SHARE = f"-(-hidden//{HEADS})"  # of a head
-HALF_SHARE = f"-(-hidden//(2*{HEADS}))"
-GATED_KEYS = f"-(-3*hidden//(4*{HEADS}))"
-RWKV_HEADS = "-(-hidden//64)"
-RWKV_SHARE = f"-(-hidden//({RWKV_HEADS}))"
 MEMORY = "keys to values, by head"
 CONVOLVED = "what the short convolution saw last"
 
@@ -37,7 +29,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "o_t = q_t S_t / √K",
                     "y_t = (swish(x_t W_r) ⊙ RMSNorm(o_t)) W_O",
                 ),
-                state=(StateField("S", (HEADS, HALF_SHARE, SHARE), MEMORY),),
+                state=(StateField("S", MEMORY),),
                 parallel=True,
                 checked_against=NAIVE.format("GLA"),
                 notes="The layer with its norm, output gate and output projection; layer norms, "
@@ -65,8 +57,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = RMSNorm(o_t) W_O",
                 ),
                 state=(
-                    StateField("S", (HEADS, SHARE, SHARE), MEMORY),
-                    StateField("window", ("3", f"3*{HEADS}*({SHARE})"), CONVOLVED),
+                    StateField("S", MEMORY),
+                    StateField("window", CONVOLVED),
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("delta rule"),
@@ -94,8 +86,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = (SiLU(x_t W_g) ⊙ RMSNorm(o_t)) W_O",
                 ),
                 state=(
-                    StateField("S", (HEADS, GATED_KEYS, f"2*({GATED_KEYS})"), MEMORY),
-                    StateField("window", ("3", f"4*{HEADS}*({GATED_KEYS})"), CONVOLVED),
+                    StateField("S", MEMORY),
+                    StateField("window", CONVOLVED),
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("gated delta rule"),
@@ -125,8 +117,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = (g_t ⊙ p_t) W_o",
                 ),
                 state=(
-                    StateField("S", (RWKV_HEADS, RWKV_SHARE, RWKV_SHARE), MEMORY),
-                    StateField("x", ("input",), "the input before this one, x_{t-1}"),
+                    StateField("S", MEMORY),
+                    StateField("x", "the input before this one, x_{t-1}"),
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("diagonal plus low rank delta rule"),

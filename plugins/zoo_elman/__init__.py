@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from zoo import CellSpec, ModelCard, StateField, hookimpl
 
-STATE = (StateField("h", ("hidden",), "the hidden state"),)
+STATE = (StateField("h", "the hidden state"),)
 
 
 @hookimpl

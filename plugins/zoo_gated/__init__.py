@@ -14,8 +14,8 @@ LSTM_PAPER = (
 )
 GRU_AUTHORS = "Kyunghyun Cho, Bart van Merriënboer, Caglar Gulcehre and others"
 LSTM_AUTHORS = "Sepp Hochreiter and Jürgen Schmidhuber"
-HIDDEN = StateField("h", ("hidden",), "the hidden state")
-MEMORY = StateField("c", ("hidden",), "the memory cell")
+HIDDEN = StateField("h", "the hidden state")
+MEMORY = StateField("c", "the memory cell")
 
 
 @hookimpl

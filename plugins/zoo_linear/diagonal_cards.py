@@ -19,8 +19,8 @@ LRU = CellSpec(
             "out_t = GLU(GELU(y_t))",
         ),
         state=(
-            StateField("h.re", ("hidden",), "the state's real part"),
-            StateField("h.im", ("hidden",), "the state's imaginary part"),
+            StateField("h.re", "the state's real part"),
+            StateField("h.im", "the state's imaginary part"),
         ),
         parallel=True,
         checked_against="the equations in numpy's complex arithmetic",
@@ -52,8 +52,8 @@ S4D = CellSpec(
             "A_n = -1/2 + i (N/π)(N/(2n+1) - 1)     at first, init=inv",
         ),
         state=(
-            StateField("h.re", ("hidden", "16"), "the real parts of each channel's modes"),
-            StateField("h.im", ("hidden", "16"), "the imaginary parts of each channel's modes"),
+            StateField("h.re", "the real parts of each channel's modes"),
+            StateField("h.im", "the imaginary parts of each channel's modes"),
         ),
         parallel=True,
         checked_against="the convolution with the kernel, and the recurrence over all N modes, in "
@@ -83,8 +83,8 @@ S5 = CellSpec(
             "out_t = g_t ⊙ σ(W g_t + b)",
         ),
         state=(
-            StateField("h.re", ("(hidden + 15)//16*8",), "the modes' real parts"),
-            StateField("h.im", ("(hidden + 15)//16*8",), "the modes' imaginary parts"),
+            StateField("h.re", "the modes' real parts"),
+            StateField("h.im", "the modes' imaginary parts"),
         ),
         parallel=True,
         checked_against="the real system before it was diagonalised, by matrix exponentials, and "
@@ -118,9 +118,9 @@ RG_LRU = CellSpec(
             "y_t = W_o (h_t ⊙ g_t) + b_o",
         ),
         state=(
-            StateField("h", ("hidden",), "the recurrence's state"),
-            StateField("window", ("3", "hidden"), "the last inputs of the convolution"),
-            StateField("begun", (), "0 before the first step of a sequence, then 1"),
+            StateField("h", "the recurrence's state"),
+            StateField("window", "the last inputs of the convolution"),
+            StateField("begun", "0 before the first step of a sequence, then 1"),
         ),
         parallel=True,
         checked_against="RecurrentGemma's block in transformers, given the same weights",

@@ -4,14 +4,14 @@ from zoo import CellSpec, ModelCard, StateField
 
 MIN_PAPER = "Were RNNs all we needed?, arXiv:2410.01201"
 MIN_AUTHORS = "Leo Feng, Frederick Tung, Mohamed Osama Ahmed and others"
-MIN_HIDDEN = StateField("h", ("hidden",), "the hidden state")
+MIN_HIDDEN = StateField("h", "the hidden state")
 MIN_POSITIVE = "h̃_t = g(W_h x_t + b_h), g(a) = a + 0.5 for a ≥ 0, else σ(a)   candidate=positive"
 MIN_NOTES = (
     "The form of the paper's section 3, with a linear candidate; candidate=positive is that of its "
     "appendix B, which the paper computes with logarithms and which is scanned here without them. "
     "The convolution and the MLP around it in the paper's language models are not included."
 )
-MEMORY = StateField("c", ("hidden",), "the memory cell")
+MEMORY = StateField("c", "the memory cell")
 
 GATED: tuple[CellSpec, ...] = (
     CellSpec(
@@ -77,7 +77,7 @@ GATED: tuple[CellSpec, ...] = (
                 "h_t = c_t                               pooling=f",
                 "c_t = f_t ⊙ c_{t-1} + i_t ⊙ z_t         pooling=ifo",
             ),
-            state=(MEMORY, StateField("x", ("1", "input"), "the inputs before, the latest last")),
+            state=(MEMORY, StateField("x", "the inputs before, the latest last")),
             parallel=True,
             checked_against="torch.nn.functional.conv1d and the equations in NumPy",
             notes="With window=k the gates see the last k inputs. Biases as in the authors' "
@@ -132,7 +132,6 @@ GATED: tuple[CellSpec, ...] = (
             state=(
                 StateField(
                     "S",
-                    ("4", "(hidden+3)//4", "(hidden+3)//4"),
                     "for each head, what was written under each key",
                 ),
             ),
@@ -163,10 +162,9 @@ GATED: tuple[CellSpec, ...] = (
             state=(
                 StateField(
                     "S",
-                    ("4", "2*((hidden+7)//8)", "4*((hidden+7)//8)"),
                     "for each head, what was written under each key",
                 ),
-                StateField("n", (), "how many steps were taken, int64: the position to rotate by"),
+                StateField("n", "how many steps were taken, int64: the position to rotate by"),
             ),
             parallel=True,
             checked_against="naive_retention of fla-core; the equations in complex NumPy",

@@ -37,7 +37,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "h_t = tanh(g_t) + τ_t ⊙ tanh(k_t)                       mode=no_gate",
                     "h_t = A - A ⊙ exp(-(|w_tau| + |g_t|)) ⊙ g_t             mode=pure",
                 ),
-                state=(StateField("h", ("hidden",), "the hidden state"),),
+                state=(StateField("h", "the hidden state"),),
                 checked_against="CfCCell of the package ncps",
                 notes=f"{PARAMETERS} ff1, ff2, time_a and time_b are linear with a bias. Fully "
                 "connected; no neural circuit policy, and no LSTM beside it (mixed memory).",
@@ -60,7 +60,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "v ← (6 cm ⊙ v + gleak ⊙ vleak + p) / (6 cm + gleak + q)      six times",
                     "y_t = output_w ⊙ v + output_b",
                 ),
-                state=(StateField("v", ("hidden",), "the neurons' potentials"),),
+                state=(StateField("v", "the neurons' potentials"),),
                 checked_against="LTCCell of the package ncps",
                 notes=f"{PARAMETERS} w, sensory_w, cm and gleak go through softplus first, as "
                 "in the package's LTC. Fully connected; no neural circuit policy. The step's time "

@@ -9,9 +9,6 @@ LEFT_TO_THE_STACK = (
     "input and output projections have no bias, as here."
 )
 
-HEADS = "-(-2*hidden // 64)"
-HEAD = f"-(-2*hidden // {HEADS})"
-
 
 @hookimpl
 def zoo_cells() -> Iterable[CellSpec]:
@@ -34,8 +31,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = W_out ((h_t C_t + D ⊙ u_t) ⊙ SiLU(z_t))",
                 ),
                 state=(
-                    StateField("window", ("3", "2*hidden"), "the convolution's last inputs"),
-                    StateField("h", ("2*hidden", "16"), "the state of each inner feature"),
+                    StateField("window", "the convolution's last inputs"),
+                    StateField("h", "the state of each inner feature"),
                 ),
                 parallel=True,
                 checked_against="transformers' MambaMixer, in PyTorch, whole and step by step",
@@ -62,10 +59,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "output_t = W_out RMSNorm(y_t ⊙ SiLU(z_t))",
                 ),
                 state=(
-                    StateField(
-                        "window", ("3", f"{HEADS}*{HEAD} + 2*16"), "the convolution's last inputs"
-                    ),
-                    StateField("h", (HEADS, "16", HEAD), "the state of each head"),
+                    StateField("window", "the convolution's last inputs"),
+                    StateField("h", "the state of each head"),
                 ),
                 parallel=True,
                 checked_against="transformers' Mamba2Mixer, in PyTorch, whole and step by step",

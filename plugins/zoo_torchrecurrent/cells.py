@@ -100,9 +100,9 @@ class Wrapped(Cell):
         return cell
 
     def init_state(self, batch_size: int) -> Any:
-        sizes = {"hidden": self.hidden_size, "input": self.input_size}
-        leaves = [self.zeros(batch_size, sizes[str(leaf.shape[0])]) for leaf in self.entry.state]
-        return STATES[tuple(leaf.name for leaf in self.entry.state)](*leaves)
+        state_type = STATES[tuple(leaf.name for leaf in self.entry.state)]
+        sizes = (self.input_size if n == "x" else self.hidden_size for n in state_type._fields)
+        return state_type(*(self.zeros(batch_size, size) for size in sizes))
 
     def state_bounds(self) -> dict[str, float]:
         return dict(self.entry.bounds)

@@ -1,7 +1,7 @@
 """Cells that discretise a dynamical system, and the strongly typed ones. See `entry.Entry`."""
 
 from zoo import StateField
-from zoo_torchrecurrent.entry import LAST_INPUT, C, Entry, H, hidden
+from zoo_torchrecurrent.entry import LAST_INPUT, C, Entry, H
 
 ANTISYMMETRIC = (
     "AntisymmetricRNN: a dynamical system view on recurrent neural networks, ICLR 2019, "
@@ -21,7 +21,7 @@ FAST = (
 FAST_AUTHORS = "Aditya Kusupati, Manish Singh, Kush Bhatia, Ashish Kumar and others"
 TYPED = "Strongly-typed recurrent neural networks, ICML 2016, arXiv:1602.02218"
 TYPED_AUTHORS = "David Balduzzi and Muhammad Ghifary"
-Y = hidden("y", "the hidden state, and the output")
+Y = StateField("y", "the hidden state, and the output")
 
 ENTRIES = (
     Entry(
@@ -66,7 +66,7 @@ ENTRIES = (
             "z_n = z_{n-1} + Δt (tanh(W y_{n-1} + W' z_{n-1} + V u_n + b) - γ y_{n-1} - ε z_{n-1})",
             "y_n = y_{n-1} + Δt z_n",
         ),
-        state=(Y, hidden("z", "its velocity")),
+        state=(Y, StateField("z", "its velocity")),
         notes="The damping is explicit (z̄ = z_{n-1} in the paper's equation 3). "
         "Options: dt, gamma, epsilon.",
     ),
@@ -85,7 +85,7 @@ ENTRIES = (
             "z_n = (1 - Δt_n) ⊙ z_{n-1} + Δt_n ⊙ tanh(W_z y_{n-1} + V_z u_n + b_z)",
             "y_n = (1 - Δt̄_n) ⊙ y_{n-1} + Δt̄_n ⊙ tanh(W_y z_{n-1} + V_y u_n + b_y)",
         ),
-        state=(Y, hidden("z", "the memory")),
+        state=(Y, StateField("z", "the memory")),
         bounds={"y": 1.0, "z": 1.0},
         notes="Not the paper's LEM: there, and in its authors' code, y_n is computed from the new "
         "z_n; torchrecurrent computes it from z_{n-1}, so that a memory reaches the output one "
@@ -104,7 +104,7 @@ ENTRIES = (
             "z_n = z_{n-1} - Δt σ(c) ⊙ (tanh(w ⊙ y_{n-1} + V u_n + b) + α y_{n-1})",
             "y_n = y_{n-1} + Δt σ(c) ⊙ z_n",
         ),
-        state=(Y, hidden("z", "its velocity")),
+        state=(Y, StateField("z", "its velocity")),
         notes="Each unit is an oscillator of its own: the recurrent weights w are a vector. "
         "Δt is 0.3 and α 1, where torchrecurrent has 0.1 and 0: without a pull back to zero the "
         "states of a text that is read in one go grow, and training fails. Options: dt, alpha.",
@@ -213,7 +213,7 @@ ENTRIES = (
             "a_n = σ(W_4 h_n + U_4 x_n + b_4)",
             "h_{n+1} = (1 - g_n) ⊙ h_n + g_n ⊙ (u_n + a_n ⊙ z_n)",
         ),
-        state=(H, StateField("past", ("10", "hidden"), "h_{n-d} to h_{n-1}, the oldest first")),
+        state=(H, StateField("past", "h_{n-d} to h_{n-1}, the oldest first")),
         bounds={"h": 2.0, "past": 2.0},
         notes="torchrecurrent's cell is handed the delayed state; here the line of d states before "
         "is state. Option: delay (d), 10 by default, where torchrecurrent's layer has 1.",

@@ -64,11 +64,6 @@ class Entry:
         )
 
 
-def hidden(name: str, meaning: str) -> StateField:
-    """A leaf of the hidden width."""
-    return StateField(name, ("hidden",), meaning)
-
-
-H = hidden("h", "the hidden state")
-C = hidden("c", "the memory cell")
-LAST_INPUT = StateField("x", ("input",), "the input before")
+H = StateField("h", "the hidden state")
+C = StateField("c", "the memory cell")
+LAST_INPUT = StateField("x", "the input before")

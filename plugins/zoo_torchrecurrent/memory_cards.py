@@ -1,6 +1,7 @@
 """Cells with a memory beside the hidden state, in the manner of the LSTM. See `entry.Entry`."""
 
-from zoo_torchrecurrent.entry import C, Entry, H, hidden
+from zoo import StateField
+from zoo_torchrecurrent.entry import C, Entry, H
 
 ENTRIES = (
     Entry(
@@ -36,7 +37,7 @@ ENTRIES = (
             "c_t = f_t ⊙ c_{t-1} + i_t ⊙ n_t",
             "h_t = o_t ⊙ tanh(c_t),  v_t = m_t ⊙ tanh(c_t)",
         ),
-        state=(hidden("v", "the memory control vector"), C),
+        state=(StateField("v", "the memory control vector"), C),
         output_apart=True,
         bounds={"v": 1.0},
         notes="The gates see the control vector v, never the output h, which is no state.",
@@ -170,7 +171,7 @@ ENTRIES = (
             "h_t = σ(P s_t + A x_t + R y_{t-1} + b_h)",
             "y_t = tanh(U h_t + V s_t + b_y)",
         ),
-        state=(hidden("y", "the output"), hidden("s", "the slowly changing context")),
+        state=(StateField("y", "the output"), StateField("s", "the slowly changing context")),
         bounds={"y": 1.0},
         initial={"context_kernel_init": "xavier_uniform"},
         notes="Two differences from the paper: what returns through R is the output y, there it is "

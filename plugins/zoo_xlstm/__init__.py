@@ -6,7 +6,6 @@ from zoo import CellSpec, ModelCard, StateField, hookimpl
 
 AUTHORS = "Maximilian Beck, Korbinian Pöppel, Markus Spanring and others"
 PAPER = "xLSTM: Extended long short-term memory, NeurIPS 2024, arXiv:2405.04517"
-UNITS = "max(4, (hidden + 3) // 4)"  # of a head
 
 
 @hookimpl
@@ -32,9 +31,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = (o_t ⊙ LayerNorm(h̃_t)) W_out",
                 ),
                 state=(
-                    StateField("C", ("4", UNITS, UNITS), "each head's memory: keys by values"),
-                    StateField("n", ("4", UNITS), "each head's normaliser, the sum of its keys"),
-                    StateField("m", ("4",), "the logarithm that C and n are scaled by"),
+                    StateField("C", "each head's memory: keys by values"),
+                    StateField("n", "each head's normaliser, the sum of its keys"),
+                    StateField("m", "the logarithm that C and n are scaled by"),
                 ),
                 parallel=True,
                 checked_against="xLSTMLayer of transformers; mLSTM backends of the package xlstm",
@@ -66,10 +65,10 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "h_t = o_t ⊙ c_t / n_t",
                 ),
                 state=(
-                    StateField("h", ("hidden",), "the hidden state"),
-                    StateField("c", ("hidden",), "the memory"),
-                    StateField("n", ("hidden",), "the normaliser"),
-                    StateField("m", ("hidden",), "the logarithm that c and n are scaled by"),
+                    StateField("h", "the hidden state"),
+                    StateField("c", "the memory"),
+                    StateField("n", "the normaliser"),
+                    StateField("m", "the logarithm that c and n are scaled by"),
                 ),
                 checked_against="slstm_forward of the package xlstm",
                 notes="Equations 8 to 18 of the paper, with the sigmoid forget gate. The matrices "

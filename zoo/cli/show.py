@@ -25,6 +25,7 @@ def command(cell: str, picture: Path | None) -> None:
     """Show a cell's card: its equations, state, costs and options."""
     from zoo.introspection.cost import cost_at, cost_formulas
     from zoo.introspection.diagram import draw_cell
+    from zoo.introspection.state import describe_state
 
     registry = load_registry()
     spec = registry.cells[cell]
@@ -35,6 +36,7 @@ def command(cell: str, picture: Path | None) -> None:
     formulas = cost_formulas(spec, registry)
     width = max(len(formulas[name]) for name in COSTS)
     sizes = spec.sizes_taken({}, registry)
+    some_only = any(size not in sizes for size in range(1, REFERENCE))
     hidden = sizes.at_least(REFERENCE)
     example = cost_at(spec, REFERENCE, hidden, registry)
     units = "inputs and hidden units" if hidden == REFERENCE else f"inputs, {hidden} hidden units"
@@ -45,7 +47,10 @@ def command(cell: str, picture: Path | None) -> None:
         *(f"    {equation}" for equation in card.equations),
         "",
         "state",
-        *(f"    {field.name}  {field}  {field.meaning}" for field in card.state),
+        *(
+            f"    {leaf.name}  {leaf.shape}  {leaf.meaning}"
+            for leaf in describe_state(spec, registry)
+        ),
         f"costs, and with {REFERENCE} {units}",
         *(
             f"    {meaning:<25}  {formulas[name]:<{width}}  {getattr(example, name):,}"
@@ -56,7 +61,7 @@ def command(cell: str, picture: Path | None) -> None:
             f"    {option.name}={option.default}  ({option.type_name})  {option.help}"
             for option in spec.options().values()
         ),
-        *([f"takes hidden sizes {sizes} with its default options"] if spec.hidden_sizes else []),
+        *([f"takes hidden sizes {sizes} with its default options"] if some_only else []),
         "",
         f"sees only the past: {'yes' if spec.causal else 'no'}",
         f"trains in parallel over time: {'yes' if card.parallel else 'no'}",

@@ -14,3 +14,9 @@ from .dataflow import (
     dataflow as dataflow,
 )
 from .diagram import draw_cell as draw_cell
+from .state import (
+    StateLeaf as StateLeaf,
+)
+from .state import (
+    describe_state as describe_state,
+)

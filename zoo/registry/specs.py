@@ -34,15 +34,11 @@ REFERENCE = re.compile(r"[\w.]+:\w+")
 
 @dataclass(frozen=True)
 class StateField:
-    """One leaf of a cell's state: its name, its shape without the batch axis (in terms of `hidden`
-    and `input`), and what it holds."""
+    """What a leaf of a cell's state means. `name` is that of the leaf, as `init_state` gives it
+    ("h", or "h.re" for a tuple within the state), or of a tuple whose leaves have one meaning."""
 
     name: str
-    shape: tuple[str | int, ...]
     meaning: str
-
-    def __str__(self) -> str:
-        return f"[{', '.join(map(str, ('batch', *self.shape)))}]"
 
 
 @dataclass(frozen=True)
@@ -216,10 +212,11 @@ class CellSpec(Spec):
             if isinstance(error, ZooError) or is_out_of_memory(error):
                 raise
             origin = f" ({registry.cells.origin(self.name)})" if registry is not None else ""
+            hint = HINT if isinstance(error, ValueError | RuntimeError) else ""
             raise ContractError(
                 f"cell {self.name!r}{origin}: {self.factory} raised "
                 f"{describe_raised(error, self.factory.partition(':')[0])} "
-                f"(input_size={input_size}, hidden_size={hidden_size}).{HINT}"
+                f"(input_size={input_size}, hidden_size={hidden_size}).{hint}"
             ) from error
 
     def sizes_taken(self, options: Mapping[str, Any], registry: Any = None) -> HiddenSizes:

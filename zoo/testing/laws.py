@@ -15,8 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from zoo.config import ModelConfig
-from zoo.errors import ContractError, one_line
+from zoo.errors import ContractError, UsageError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP
+from zoo.introspection.state import match_meanings
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
 from zoo.registry.specs import HINT
@@ -118,7 +119,13 @@ def rows_do_not_touch(subject: Subject) -> Measured:
 def the_state_keeps_its_form(subject: Subject) -> Measured:
     """Names, shapes and dtypes of the state never change, under autocast either; every leaf is
     batch-first and a tensor of its own; the state that was handed in is not modified. Everything
-    that handles states (detaching, saving, exporting) rests on it."""
+    that handles states (detaching, saving, exporting) rests on it. The card says what each leaf
+    means, with the cell's default options, in their order, and of no other."""
+    plain: Any = Subject(subject.spec, registry=subject.registry).build().cells[0]
+    try:
+        match_meanings(subject.spec, plain.init_state(1))
+    except UsageError as error:
+        raise LawBroken(str(error)) from None
     stack = subject.build(dtype=torch.float32)
     x = subject.inputs(6, 3, dtype=torch.float32)
     form = form_of(stack.init_state(3))

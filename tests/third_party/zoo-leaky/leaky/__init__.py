@@ -17,7 +17,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                 year=2026,
                 paper="Where it is described",
                 equations=("h_t = (1 - a) h_{t-1} + a tanh(x_t W_x + h_{t-1} W_h + b)",),
-                state=(StateField("h", ("hidden",), "the leaky average"),),
+                state=(StateField("h", "the leaky average"),),
             ),
         )
     ]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from zoo import CellSpec, ModelCard, hookimpl
+from zoo import CellSpec, ModelCard, StateField, hookimpl
+from zoo.registry import CorpusSpec, ExporterSpec
 
 NAMES = (
     "NoNextState",
@@ -27,7 +28,8 @@ NAMES = (
 
 
 def card(title: str) -> ModelCard:
-    return ModelCard(title=title, authors="A", year=2026, paper="P", equations=(), state=())
+    state = (StateField("h", "the hidden state"),)
+    return ModelCard(title=title, authors="A", year=2026, paper="P", equations=(), state=state)
 
 
 @hookimpl
@@ -37,6 +39,25 @@ def zoo_cells() -> Iterable[CellSpec]:
         "heads", "mistakes.cells:Heads", card("Heads"), hidden_sizes="mistakes.cells:takes"
     )
     return [*cells, heads]
+
+
+@hookimpl
+def zoo_corpora() -> Iterable[CorpusSpec]:
+    return [CorpusSpec("torn-page", "mistakes:torn_page", "A text that cannot be read")]
+
+
+@hookimpl
+def zoo_exporters() -> Iterable[ExporterSpec]:
+    return [ExporterSpec("brittle", "mistakes:Brittle", "Cannot be made", graphs=("brittle",))]
+
+
+def torn_page() -> str:
+    return ["a page"][1]
+
+
+class Brittle:
+    def __init__(self) -> None:
+        raise RuntimeError("no pen\nand no paper")
 
 
 def kebab(name: str) -> str:

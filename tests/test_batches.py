@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zoo.data.batches import BATCHES, random_windows, sequential, windows_per_epoch
 from zoo.errors import CorpusError

@@ -9,8 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from zoo.cli.console import duration
 from zoo.cli.curves import PerplexityCurves
-from zoo.training.events import Event, Report, Started
-from zoo.training.events import Progress as TrainingProgress
+from zoo.training.events import Event, Progress as TrainingProgress, Report, Started
 
 
 class LiveView(Progress):

@@ -3,6 +3,7 @@ NumPy and onnx's reference evaluator."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from zoo.exporting.parity import (
     prove_sequence,
     prove_step,
 )
+from zoo.inference.cpu import usable_cores
 from zoo.inference.engine import Engine, Scorer, Stepper
 from zoo.models.torch_engine import ModelStepper
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG, GenerateEngine
+from zoo_ort.tuning import fastest_threads, usual_threads
 
 # gru-scratch: products with weights alone; retnet: of states with states, and a state that counts
 SLOW = ("gru-scratch", "retnet", "rnn", "gru", "lru", "mamba", "gated-deltanet", "slstm")
@@ -327,15 +330,14 @@ def test_scores_of_models_that_see_both_sides(
 
 
 @pytest.mark.slow
-def test_long_prompts_are_read_by_the_sequence_beside(
+def test_a_folder_reads_long_prompts_by_its_sequence_graph(
     exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With and without the sequence graph the text is the same; with it no step is spent on it."""
+    """With and without the sequence graph the text is the same; with it no step is spent on the
+    prompt. A file that is named is used alone, whatever lies beside it."""
     folder = exported("gru")
     prompt = "the quick brown fox jumps over the lazy dog " * 4
-    lonely = tmp_path / "generate.onnx"
-    lonely.write_bytes((folder / "generate.onnx").read_bytes())
-    wanted = zoo.generate(lonely, prompt, length=20, temperature=1.0)
+    assert len(prompt) > LONG
     steps = []
     write = GenerateEngine.write
 
@@ -344,26 +346,68 @@ def test_long_prompts_are_read_by_the_sequence_beside(
         return write(self, last, state, uniform, s)
 
     monkeypatch.setattr(GenerateEngine, "write", counting)
-    assert zoo.generate(folder / "generate.onnx", prompt, length=20, temperature=1.0) == wanted
+    alone = zoo.generate(folder / "generate.onnx", prompt, length=20, temperature=1.0)
+    assert steps == [1] * (len(prompt) - 1) + [20]
+    steps.clear()
+    assert zoo.generate(folder, prompt, length=20, temperature=1.0) == alone
     assert steps == [20]
-    assert len(prompt) > LONG
-    # another model's sequence graph is not asked, nor is what only has its name
-    other = tmp_path / "sequence.onnx"
-    for neighbour in (exported("gru", layers=1) / "sequence.onnx", folder / "step.onnx"):
-        other.write_bytes(neighbour.read_bytes())
-        assert zoo.generate(lonely, prompt, length=20, temperature=1.0) == wanted
-    other.write_text("notes")
-    assert zoo.generate(lonely, prompt, length=20, temperature=1.0) == wanted
+    # one of another precision is not asked
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folder / "generate.onnx", other)
+    shutil.copy(folder / "sequence.int8.onnx", other / "sequence.onnx")
+    steps.clear()
+    assert zoo.generate(other, prompt, length=20, temperature=1.0) == alone
+    assert len(steps) == len(prompt)
+
+
+def test_opening_writes_nothing(trained: Train, tmp_path: Path) -> None:
+    """Not for a file of more than 2 MiB either, with any choice of threads."""
+    run = trained("gru", hidden=512, epochs=1)
+    file = zoo.export(run, graph="generate", out=tmp_path).path
+    assert file.stat().st_size > 2**21
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    texts = [
+        zoo.generate(zoo.open_source(source, threads=threads), "the ", length=9)
+        for source, threads in [(file, None), (file, 2), (file, "measure"), (tmp_path, "measure")]
+    ]
+    assert texts == [texts[0]] * 4
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("size", "threads"), [(0, 1), (2**21, 1), (2**21 + 1, 2), (5 * 2**20, 3), (2**40, 10**6)]
+)
+def test_threads_for_each_two_mebibytes(size: int, threads: int, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with file.open("wb") as sparse:
+        sparse.truncate(size)
+    assert usual_threads(file) == min(threads, usable_cores())
+
+
+def test_measured_threads_are_the_fastest(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(2**22))
+    for fastest in (1, usable_cores()):
+        speed = {fastest: 2.0}
+        assert fastest_threads(file, lambda _, n, speed=speed: speed.get(n, 1.0)) == fastest
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, "two", 1.5])
+def test_threads_that_are_no_number(threads: object, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(UsageError, match="threads must be a number of 1 or more"):
+        zoo.open_source(tmp_path, threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_run_folder_takes_no_threads(trained: Train) -> None:
+    with pytest.raises(UsageError, match="set_num_threads"):
+        zoo.open_source(trained("gru", layers=2, epochs=2).path, threads=1)
 
 
 def test_a_folder_of_files_is_a_source(exported: Callable[..., Path], tmp_path: Path) -> None:
     folder = exported("lstm")
     text = zoo.generate(folder / "step.onnx", "the ", length=40, temperature=1.0)
-    assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
-    kept = (folder / "timings.json").read_text()
-    assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
-    assert (folder / "timings.json").read_text() == kept  # measured once
-    (folder / "timings.json").write_text("{damaged")
     assert zoo.generate(folder, "the ", length=40, temperature=1.0) == text
     mixed = tmp_path / "mixed"
     mixed.mkdir()

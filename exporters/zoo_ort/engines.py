@@ -27,7 +27,7 @@ from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Unifo
 from zoo_ort.providers import run_session
 
 State = tuple[np.ndarray, ...]
-Beside = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
+PromptReader = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
 
 CHUNK = 32  # tokens that a run of the generate graph writes
 LONG = 64  # tokens from which a prompt is worth opening the sequence graph for
@@ -76,16 +76,16 @@ class StepEngine(SessionEngine, StepLoop):
     """step.onnx: logits come back at every step, and the token is chosen here."""
 
     def __init__(
-        self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside = lambda: None
+        self, session: ort.InferenceSession, info: ArtifactInfo, reader: PromptReader = lambda: None
     ) -> None:
         super().__init__(session, info)
-        self._beside = beside
+        self._reader = reader
 
     def step(self, tokens: Ids, state: State) -> tuple[Logits, State]:
         return self._run(LOGITS, state, **{TOKEN: tokens})
 
     def read(self, tokens: Ids, state: State) -> State:
-        if len(tokens) >= LONG and (sequence := self._beside()):
+        if len(tokens) >= LONG and (sequence := self._reader()):
             return sequence.read(tokens, state)
         read: State = super().read(tokens, state)
         return read
@@ -97,14 +97,14 @@ class GenerateEngine(SessionEngine):
     chunk = CHUNK
 
     def __init__(
-        self, session: ort.InferenceSession, info: ArtifactInfo, beside: Beside = lambda: None
+        self, session: ort.InferenceSession, info: ArtifactInfo, reader: PromptReader = lambda: None
     ) -> None:
         super().__init__(session, info)
-        self._beside = beside
+        self._reader = reader
 
     def read(self, tokens: Ids, state: State) -> State:
         """Each token is given to a run of one step, whose own choice is left aside."""
-        if len(tokens) >= LONG and (sequence := self._beside()):
+        if len(tokens) >= LONG and (sequence := self._reader()):
             return sequence.read(tokens, state)
         for column in tokens:
             nothing = np.zeros((1, len(column)), np.float32)

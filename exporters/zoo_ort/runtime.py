@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +15,14 @@ from zoo.config import Sampling
 from zoo.errors import ArtifactError, ProviderError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.inference.engine import Engine
-from zoo.inference.runtime import Artifact, ProviderReport
+from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads
 from zoo.registry.registry import Registry
 from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
     INTERFACES,
     GenerateEngine,
+    PromptReader,
     SequenceEngine,
     SequenceScorer,
     SessionEngine,
@@ -36,7 +37,7 @@ from zoo_ort.providers import (
     provider_name,
     resolve_provider,
 )
-from zoo_ort.tuning import choose_file, choose_threads
+from zoo_ort.tuning import fastest_threads, usual_threads
 
 MEASURED_SECONDS, MEASURED_TOKENS = 0.03, 8  # at least, and at a time
 DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
@@ -48,8 +49,18 @@ class OnnxRuntime:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def open(self, path: Path, provider: str = "auto", threads: int | None = None) -> Artifact:
-        info, as_checked = describe_file(path, ArtifactInfo)
+    def open(
+        self,
+        files: Sequence[Path],
+        provider: str = "auto",
+        threads: Threads = None,
+        *,
+        scores: bool = False,
+    ) -> Artifact:
+        described = {path: describe_file(path, ArtifactInfo) for path in files}
+        infos = {path: info for path, (info, _) in described.items()}
+        path = _choose(infos, provider, scores)
+        info, as_checked = described[path]
         if info.graph not in INTERFACES:
             raise ArtifactError(f"{path} has a graph that this zoo does not run: {info.graph}.")
         if info.graph != STEP:
@@ -59,38 +70,30 @@ class OnnxRuntime:
                     f"graph."
                 )
             provider = "cpu"
-        if threads is None:
-            on_cpu = resolve_provider(provider) == "cpu"
-            threads = choose_threads(path, self._speed) if on_cpu and info.causal else 1
-        session = open_session(path, as_checked, provider, threads)
+        on_cpu = resolve_provider(provider) == "cpu"
+        if threads == MEASURE and on_cpu and info.causal:
+            count = fastest_threads(path, self._speed)
+        elif isinstance(threads, int):
+            count = threads
+        else:
+            count = usual_threads(path) if on_cpu else 1
+        session = open_session(path, as_checked, provider, count)
         check_interface(path, session, *interface(info))
+        reader = cache(partial(self._prompt_reader, infos, info, count))
         return Artifact(
-            engine=self._engine(path, as_checked, session, info, threads),
+            engine=_engine(path, as_checked, session, info, reader),
             tokenizer=info.tokenizer,
             prompt=info.training.prompt,
             runs_on=f"ONNX Runtime on {provider_name(session)}",
             info=info,
         )
 
-    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
-        infos = {path: describe_file(path, ArtifactInfo)[0] for path in paths}
-        if len({info.weights for info in infos.values()}) > 1:
-            raise ArtifactError(f"{paths[0].parent} holds files of several models; name one.")
-        full = [path for path in paths if infos[path].precision == "fp32"]
-        by_graph = {infos[path].graph: path for path in reversed(full or paths)}
-        if scores and (found := by_graph.get(SEQUENCE) or by_graph.get(STEP)):
-            return found
-        if resolve_provider(provider) == "cuda" and STEP in by_graph:
-            return by_graph[STEP]
-        writers = [by_graph[graph] for graph in (GENERATE, STEP) if graph in by_graph]
-        return choose_file(writers, self._speed) if writers else next(iter(by_graph.values()))
-
     def probe(self) -> Sequence[ProviderReport]:
         return probe_providers()
 
     def _speed(self, path: Path, threads: int) -> float:
         """Tokens per second of one row, after a warm-up."""
-        engine = self.open(path, "cpu", threads).engine
+        engine = self.open([path], "cpu", threads).engine
         if not isinstance(engine, Engine):
             raise ArtifactError(f"{path} does not generate.")
         last, state = np.zeros(1, np.int64), engine.init_state(1)
@@ -103,41 +106,51 @@ class OnnxRuntime:
             seconds = time.perf_counter() - began
         return tokens / seconds
 
-    def _engine(
-        self,
-        path: Path,
-        as_checked: tuple[int, ...],
-        session: ort.InferenceSession,
-        info: ArtifactInfo,
-        threads: int,
-    ) -> SessionEngine:
-        if info.graph == SEQUENCE:
-            return (SequenceEngine if info.causal else SequenceScorer)(session, info)
-        if session.get_providers()[0] == CUDA:
-            content = path.read_bytes()
-            require_same(path, as_checked)
-            return DeviceEngine(session, info, content, provider_name(session).lower())
-        beside = cache(partial(self._sequence_beside, path, info, threads))
-        if info.graph == GENERATE:
-            return GenerateEngine(session, info, beside)
-        return StepEngine(session, info, beside)
-
-    def _sequence_beside(
-        self, path: Path, info: ArtifactInfo, threads: int
+    def _prompt_reader(
+        self, infos: Mapping[Path, ArtifactInfo], info: ArtifactInfo, threads: int
     ) -> SequenceEngine | None:
-        """The sequence graph in the same folder that is of the same weights and precision; None
-        where there is none that can be opened. It reads long prompts on the CPU; without it they
-        are read step by step."""
-        other = path.with_name(path.name.replace(info.graph, SEQUENCE, 1))
-        if other == path or not other.is_file():
-            return None
-        try:
-            artifact = self.open(other, "cpu", threads)
-        except ArtifactError:
-            return None
-        same = (artifact.info.weights, artifact.info.precision) == (info.weights, info.precision)
-        engine = artifact.engine
-        return engine if isinstance(engine, SequenceEngine) and same and info.weights else None
+        """The sequence graph among the files, if one has the weights and the precision of `info`.
+        It reads long prompts on the CPU; without one they are read step by step."""
+        for path, other in infos.items():
+            same = (other.weights, other.precision) == (info.weights, info.precision)
+            if other.graph == SEQUENCE and same and info.weights:
+                engine = self.open([path], "cpu", threads).engine
+                assert isinstance(engine, SequenceEngine)
+                return engine
+        return None
+
+
+def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> Path:
+    """The file to run, of the files of one model: full precision before others; a graph that
+    `scores`; the step graph on CUDA, where loops of ONNX do not run; else the whole text in one
+    call before single steps."""
+    if len({info.weights for info in infos.values()}) > 1:
+        raise ArtifactError(f"{next(iter(infos)).parent} holds files of several models; name one.")
+    full = [path for path, info in infos.items() if info.precision == "fp32"]
+    by_graph = {infos[path].graph: path for path in reversed(full or list(infos))}
+    if scores:
+        order = (SEQUENCE, STEP)
+    elif resolve_provider(provider) == "cuda":
+        order = (STEP, GENERATE)
+    else:
+        order = (GENERATE, STEP)
+    return next((by_graph[graph] for graph in order if graph in by_graph), next(iter(infos)))
+
+
+def _engine(
+    path: Path,
+    as_checked: tuple[int, ...],
+    session: ort.InferenceSession,
+    info: ArtifactInfo,
+    reader: PromptReader,
+) -> SessionEngine:
+    if info.graph == SEQUENCE:
+        return (SequenceEngine if info.causal else SequenceScorer)(session, info)
+    if session.get_providers()[0] == CUDA:
+        content = path.read_bytes()
+        require_same(path, as_checked)
+        return DeviceEngine(session, info, content, provider_name(session).lower())
+    return (GenerateEngine if info.graph == GENERATE else StepEngine)(session, info, reader)
 
 
 def describe_file(

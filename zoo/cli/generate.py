@@ -13,7 +13,18 @@ from zoo.cli.settings import settings_options
 from zoo.config import DEFAULT_LENGTH, Sampling
 
 if TYPE_CHECKING:
-    from zoo.inference.runtime import Source
+    from zoo.inference.runtime import Source, Threads
+
+
+class ThreadCount(click.ParamType[Any]):
+    """A number of threads, or the word "measure"."""
+
+    name = "N|measure"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "measure":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
 
 
 @click.command()
@@ -36,6 +47,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where to compute.",
 )
+@click.option(
+    "--threads",
+    type=ThreadCount(),
+    help="Threads of an exported file on a CPU: a number, or 'measure' to try which is fastest; "
+    "by default one for each 2 MiB of the file, and at most one for each core.",
+)
 def command(
     source: str,
     prompt: str | None,
@@ -43,18 +60,21 @@ def command(
     seed: int,
     stop: tuple[str, ...],
     provider: str,
+    threads: Threads,
     **settings: Any,
 ) -> None:
     """Continue a prompt, from a run folder (PyTorch) or an exported file (its runtime).
 
-    SOURCE may also be the folder of files exported from one run: the fastest of them is taken.
+    SOURCE may also be the folder of files exported from one run: the generate graph is taken, or
+    else the step graph, and the sequence graph reads long prompts.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it in full precision.
     """
     from zoo.inference.runtime import open_source
 
     given = {name: value for name, value in settings.items() if value is not None}
-    print_stream(open_source(source, provider), prompt, length, seed=seed, stop=stop, **given)
+    opened = open_source(source, provider, threads=threads)
+    print_stream(opened, prompt, length, seed=seed, stop=stop, **given)
 
 
 def print_stream(

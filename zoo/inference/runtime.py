@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from zoo.config import PROVIDERS
 from zoo.data.tokenizers import Tokenizer
@@ -16,6 +16,9 @@ from zoo.inference.artifact import ArtifactInfo
 from zoo.inference.engine import Engine, HasState
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import RuntimeSpec
+
+MEASURE = "measure"
+Threads: TypeAlias = 'int | Literal["measure"] | None'
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,22 @@ class ProviderReport:
 class Runtime(Protocol):
     """Runs exported files of one format."""
 
-    def open(self, path: Path, provider: str, threads: int | None = None) -> Source:
-        """The file, checked and ready. `provider` is "auto", "cpu" or "cuda"; `threads` those of a
-        CPU, by default what is fastest. Raises ArtifactError for a file that is not ours or
-        damaged, ProviderError for a provider that does not run."""
+    def open(
+        self,
+        files: Sequence[Path],
+        provider: str,
+        threads: Threads = None,
+        *,
+        scores: bool = False,
+    ) -> Source:
+        """A model, checked and ready, from its `files` (at least one, all of one model): from the
+        one that generates best there, or from one that `scores`. Other files are not looked at, and
+        nothing is written.
 
-    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
-        """Which of the files of one model to use there: the one that generates fastest, or one that
-        `scores`."""
+        `provider` is "auto", "cpu" or "cuda"; `threads` are those of a CPU: a number, "measure" for
+        the fastest of a few, or None for the runtime's rule. Raises ArtifactError for files that
+        are damaged, not of this format or of several models, ProviderError for a provider that does
+        not run."""
 
     def probe(self) -> Sequence[ProviderReport]:
         """Each provider that this runtime was built with, tried on a small graph."""
@@ -77,22 +88,26 @@ def open_source(
     registry: Registry | None = None,
     *,
     runtime: str | None = None,
+    threads: Threads = None,
     scores: bool = False,
 ) -> Source:
     """What runs the model at the path `source`: a run folder (by PyTorch), an exported file, or a
-    folder of exported files, of which the runtime takes the one that it finds fastest, or one that
-    `scores`.
+    folder of files exported from one run. Of a folder the runtime takes the graph that generates,
+    or one that `scores`, and reads long prompts with the sequence graph if there is one; of a file,
+    that file alone. Nothing is written.
 
-    `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here. `runtime` names
-    one where several can open the path; UsageError if it is left out then. RunError for a path that
+    `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here. `threads` are
+    those that an exported file runs with on a CPU: a number, "measure" to try a few on this machine
+    and take the fastest (a part of a second), or None for the runtime's rule. `runtime` names one
+    where several can open the path; UsageError if it is left out then. RunError for a path that
     none opens.
     """
     require_choice("provider", provider, PROVIDERS)
+    _require_threads(threads)
     path, registry = Path(source), registry or load_registry()
     spec, files = _find(path, registry, runtime)
     opener: Runtime = spec.load_factory()(registry)
-    file = opener.choose(files, provider, scores=scores) if path.is_dir() else path
-    return opener.open(file, provider)
+    return opener.open(files, provider, threads, scores=scores)
 
 
 def open_artifact(
@@ -100,16 +115,23 @@ def open_artifact(
     provider: str,
     registry: Registry,
     *,
-    threads: int | None = None,
+    threads: Threads = None,
 ) -> Artifact:
     """The exported file at `path`; otherwise as `open_source`. RunError for something else."""
     require_choice("provider", provider, PROVIDERS)
+    _require_threads(threads)
     spec, _ = _find(path, registry, None)
     opener: Runtime = spec.load_factory()(registry)
-    opened = opener.open(path, provider, threads)
+    opened = opener.open([path], provider, threads)
     if not isinstance(opened, Artifact):
         raise RunError(f"{path} is no exported file; `zoo export` writes one.")
     return opened
+
+
+def _require_threads(threads: Threads) -> None:
+    numeric = isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+    if not (threads is None or threads == MEASURE or numeric):
+        raise UsageError(f'threads must be a number of 1 or more, or "measure" (got {threads!r}).')
 
 
 def _find(path: Path, registry: Registry, name: str | None) -> tuple[RuntimeSpec, list[Path]]:

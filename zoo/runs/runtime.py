@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.errors import ProviderError
-from zoo.inference.runtime import ProviderReport, Source
+from zoo.errors import ProviderError, UsageError
+from zoo.inference.runtime import ProviderReport, Source, Threads
 from zoo.models.device import choose_device
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.registry.registry import Registry
@@ -19,15 +19,26 @@ class PyTorchRuntime:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def open(self, path: Path, provider: str = "auto", threads: int | None = None) -> Source:
+    def open(
+        self,
+        files: Sequence[Path],
+        provider: str = "auto",
+        threads: Threads = None,
+        *,
+        scores: bool = False,
+    ) -> Source:
+        """UsageError for `threads`: PyTorch has one number of threads for the whole process."""
+        if threads is not None:
+            raise UsageError(
+                "a run folder runs in PyTorch, whose number of threads is set by "
+                "torch.set_num_threads or OMP_NUM_THREADS; leave threads out."
+            )
+        path = files[0]
         device = choose_device(provider)
         run = load(path if path.is_dir() else path.parent, self._registry)
         model = run.model.to(device)
         engine = ModelStepper(model) if model.causal else ModelScorer(model)
         return Source(engine, run.tokenizer, run.prompt, f"PyTorch on {device}")
-
-    def choose(self, paths: Sequence[Path], provider: str, *, scores: bool = False) -> Path:
-        return paths[0]
 
     def probe(self) -> Sequence[ProviderReport]:
         try:

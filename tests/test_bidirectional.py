@@ -45,6 +45,25 @@ def test_options_are_handed_on_to_the_wrapped_cell() -> None:
         spec.build(3, 4, cell="grru", registry=registry)
 
 
+def test_options_of_the_wrapped_cell_are_stored_typed_and_whole(text_file: Path) -> None:
+    """As they are where the cell is trained by itself."""
+    sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8}
+    given = {"cell": "gru-scratch", "std": "0.5"}
+    run = zoo.train(str(text_file), cell="bidirectional", options=given, out="both", **sizes)
+    alone = zoo.train(
+        str(text_file), cell="gru-scratch", options={"std": "0.5"}, out="one", **sizes
+    )
+    wanted = {"cell": "gru-scratch", "std": 0.5, "reset": "before"}
+    assert (
+        run.config.model.options == wanted == {"cell": "gru-scratch"} | alone.config.model.options
+    )
+    assert zoo.load("both").config == run.config
+    with pytest.raises(UsageError, match="cell 'gru-scratch' has no option 'sdt'; did you mean"):
+        zoo.train(str(text_file), cell="bidirectional", options={**given, "sdt": 1}, out="no")
+    with pytest.raises(UsageError, match="option 'std' of cell 'gru-scratch': must be less than"):
+        zoo.train(str(text_file), cell="bidirectional", options={**given, "std": 7}, out="no")
+
+
 def test_masking_hides_what_counts_and_nothing_else() -> None:
     tokens = torch.arange(40 * 50).view(40, 50) % 9
     window = Window(tokens, tokens + 1, fresh=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -395,3 +396,26 @@ def test_demo_runs_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert "proved over 256 steps" in err
     assert Path("d/perplexity.png").exists()
     assert Path("d/export/step.onnx").exists()
+
+
+CLOSED_WORDS = [
+    ("device", "gpu", "'auto', 'cpu' or 'cuda'"),
+    ("device", "CUDA", "did you mean 'cuda'"),
+    ("precision", "bf-16", "did you mean 'bf16'"),
+    ("batches", "sequental", "did you mean 'sequential'"),
+    ("keep", "Best", "did you mean 'best'"),
+]
+
+
+@pytest.mark.parametrize(("setting", "word", "message"), CLOSED_WORDS)
+def test_a_word_that_is_none_of_the_choices(
+    setting: str, word: str, message: str, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From Python and from the command line alike, before anything is trained."""
+    with pytest.raises(zoo.UsageError, match=f"{setting}: must be .*{re.escape(message)}"):
+        zoo.train(str(text_file), **{setting: word})
+    assert run(["train", str(text_file), f"--{setting}", word]) == 2
+    assert not Path("runs").exists()
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) <= 2
+    assert all(choice in error for choice in re.findall(r"'(\w+)'", message))

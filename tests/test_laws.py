@@ -408,3 +408,38 @@ def test_a_law_says_what_it_found() -> None:
     registry = registered(OtherForward)
     with pytest.raises(LawBroken, match=r"repeated step: differs by \d"):
         forward_is_repeated_step(Subject(registry.cells["wrong"], registry=registry))
+
+
+class LogState(NamedTuple):
+    total: Tensor
+
+
+class LogSum(Right):
+    """A state that is the logarithm of a running sum, of nothing at first: log 0 = -inf."""
+
+    def init_state(self, batch_size: int) -> LogState:
+        return LogState(self.zeros(batch_size, self.hidden_size) - torch.inf)
+
+    def advance(self, z: Tensor, state: LogState) -> tuple[Tensor, LogState]:
+        top = torch.maximum(state.total - 0.5, z)
+        total = top + torch.log(torch.exp(state.total - 0.5 - top) + torch.exp(z - top))
+        return torch.tanh(total @ self.U), LogState(total)
+
+
+def test_an_initial_state_of_minus_infinity(text_file: Path) -> None:
+    """It is right by all laws, exported among them, and generates as in PyTorch."""
+    registry = registered(LogSum)
+    assert broken_laws(registry) == {}
+    sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8}
+    run = zoo.train(str(text_file), cell="wrong", registry=registry, out="r", **sizes)
+    for graph in ("step", "generate"):
+        file = zoo.export(run, graph=graph, registry=registry).path
+        texts = [
+            zoo.generate(source, "the ", length=60, temperature=1.0, registry=registry)
+            for source in (run.path, file)
+        ]
+        assert texts[0] == texts[1]
+        session = zoo.Session(file, registry=registry)
+        before = session.snapshot()
+        session.restore(before)
+        assert session.snapshot() == before

@@ -21,6 +21,8 @@ import torch
 import zoo
 from zoo.cli import run as zoo_run
 from zoo.errors import RunError, ZooError
+from zoo.runs.metadata import read_record
+from zoo.runs.plot import bits_per_char
 from zoo.training import checkpointing as resuming
 from zoo.training.checkpointing import resume_command
 from zoo.training.events import Finished, Report, Started
@@ -338,6 +340,21 @@ def test_runs_and_their_curves(text_file: Path, capsys: pytest.CaptureFixture[st
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
     assert zoo_run(["runs", "nowhere"]) == 2
     assert zoo_run(["compare", "nowhere"]) == 1
+
+
+def test_a_comparison_is_of_bits_per_character(text_file: Path) -> None:
+    """Of training where nothing is held out, with tokens of several characters too."""
+    sizes = {"tokenizer": "bpe", "vocab": 270, "hidden": 8, "epochs": 2, "held_out": 0}
+    run = zoo.train(str(text_file), cell="rnn", out="r", batch_size=4, steps=8, **sizes)
+    text = text_file.read_text("utf-8")
+    chars_per_token = len(text) / len(run.tokenizer.encode(text))
+    assert chars_per_token > 1.5
+    lines, bits = bits_per_char(read_record(Path("r")))
+    per_token = [line["train_bits_per_token"] for line in lines]
+    assert bits == pytest.approx([found / chars_per_token for found in per_token], rel=1e-6)
+    held_out = zoo.train(str(text_file), cell="rnn", out="h", batch_size=4, steps=8, epochs=1)
+    _, bits = bits_per_char(read_record(Path("h")))
+    assert bits == [line["held_out_bits_per_char"] for line in held_out.metrics()]
 
 
 def test_the_command_that_resumes_is_one_for_a_shell() -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ from zoo.nn.cell import Cell
 from zoo.registry.registry import Registry
 from zoo.registry.specs import CellSpec, ModelCard
 from zoo.sweeps.plot import draw_sweep
-from zoo.sweeps.runner import RunStarted, TrialFinished, choose_cells, sweep_events
+from zoo.sweeps.runner import MeasuringFailed, RunStarted, TrialFinished, choose_cells, sweep_events
 from zoo.sweeps.table import Row, read_rows, write_rows
 from zoo.training.events import Report
 from zoo.training.experiment import train_events
@@ -55,6 +55,28 @@ class Picky(Cell):
         raise RuntimeError("out of luck\nin many lines")
 
 
+class Hidden(NamedTuple):
+    h: torch.Tensor
+
+
+class Untraceable(Cell):
+    """A cell whose step asks what is in its state: it trains, and cannot be exported."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.W = torch.nn.Parameter(torch.randn(input_size, hidden_size))
+
+    def init_state(self, batch_size: int) -> Hidden:
+        return Hidden(self.zeros(batch_size, self.hidden_size))
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.W
+
+    def advance(self, z: torch.Tensor, state: Hidden) -> tuple[torch.Tensor, Hidden]:
+        h = torch.tanh(z + state.h) if state.h.sum() > -1e9 else z
+        return h, Hidden(h)
+
+
 def even(hidden_size: int) -> bool:
     return hidden_size % 2 == 0
 
@@ -63,7 +85,10 @@ def with_picky() -> Registry:
     class Plugin:
         @zoo.hookimpl
         def zoo_cells(self) -> list[CellSpec]:
-            return [CellSpec("picky", f"{__name__}:Picky", CARD, hidden_sizes=f"{__name__}:even")]
+            return [
+                CellSpec("picky", f"{__name__}:Picky", CARD, hidden_sizes=f"{__name__}:even"),
+                CellSpec("untraceable", f"{__name__}:Untraceable", CARD),
+            ]
 
     return zoo.load_registry(Plugin())
 
@@ -505,6 +530,26 @@ def test_what_was_trained_is_measured_once(text_file: Path) -> None:
         assert by_run[other].file_bytes is None
     again = zoo.sweep(str(text_file), cells="rnn", seeds=2, **settings)
     assert again == [by_run["rnn-seed0"], by_run["rnn-seed1"]]
+
+
+def test_a_run_that_cannot_be_measured_keeps_its_row(text_file: Path) -> None:
+    """Its figures of training stand in the table, the reason is told, and it is tried again."""
+    registry = with_picky()
+    settings = {**SETTINGS, "hidden": 8, "out": "s", "seeds": 1}
+    for _ in range(2):
+        events = list(
+            sweep_events(
+                str(text_file), cells="untraceable", measure=True, registry=registry, **settings
+            )
+        )
+        (failure,) = [event for event in events if isinstance(event, MeasuringFailed)]
+        assert "cannot be traced" in failure.reason
+        (row,) = [event for event in events if isinstance(event, Row)]
+        assert row.error == ""
+        assert row.held_out_bits_per_char is not None
+        assert row.file_bytes is None
+    (written,) = table("s")
+    assert float(written["held_out_bits_per_char"]) == row.held_out_bits_per_char
 
 
 def test_a_run_that_diverged_stands_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,34 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert [learning_rate(constant, f) for f in (0.05, 0.1, 1.0)] == [1.0, 2.0, 2.0]
 
 
+@pytest.mark.parametrize("batches", ["sequential", "random"])
+@pytest.mark.parametrize("tokens", [84, 87, 88, 89])
+def test_the_learning_rate_reaches_zero_with_the_last_window(
+    batches: str, tokens: int, tmp_path: Path
+) -> None:
+    """Rows of 4 steps, 2 side by side: of 84 tokens an epoch has 10 windows from most offsets, and
+    9 from the others. The rate falls from window to window, by half a cosine of the share that is
+    done, and is 0 after the last."""
+    text = tmp_path / "text.txt"
+    text.write_text("ab" * (tokens // 2) + "a" * (tokens % 2))
+    model, data, config = small(
+        text, batches=batches, batch_size=2, steps=4, epochs=5, held_out=0, report_every=1, warmup=0
+    )
+    assert len(data.train) == tokens
+    reports = [e.metrics for e in Trainer(model, data, config, "a").events() if type(e) is Report]
+    rates = [metrics.learning_rate for metrics in reports]
+    longest = (tokens - 1) // 8
+    windows = [sum(metrics.epoch == epoch for metrics in reports) for epoch in range(1, 6)]
+    assert {longest - 1, longest} >= set(windows)
+    wanted = []
+    for epoch, count in enumerate(windows):
+        for window in range(1, count + 1):
+            share = (epoch + window / longest) / 5
+            wanted.append(config.learning_rate * (1 + math.cos(math.pi * share)) / 2)
+    assert rates[:-1] == pytest.approx(wanted[:-1], abs=1e-12)
+    assert min(rates[:-1]) > 0
+
+
 def test_decay_leaves_vectors_alone(text_file: Path) -> None:
     """With the gradient of a loss that does not depend on them, AdamW only decays matrices."""
     model, _, config = small(text_file, learning_rate=0.1, weight_decay=0.5)

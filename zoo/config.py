@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from zoo.errors import RunError, UnknownNameError, UsageError
+from zoo.errors import RunError, UnknownNameError, UsageError, near_names
 
 OptionValue = bool | int | float | str | None
 
@@ -304,8 +305,19 @@ def first_problem(error: ValidationError) -> str:
     """The first of a validation's findings, as "where: what"."""
     finding = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in finding["loc"] if isinstance(part, str | int))
-    what = finding["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    what = _problem(finding)
     return f"{where}: {what}" if where else what
+
+
+def _problem(finding: Mapping[str, Any]) -> str:
+    """What is wrong with a value, with the near words of a closed list."""
+    what: str = finding["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if finding["type"] == "literal_error":
+        words = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
+        near = near_names(str(finding["input"]).lower(), words)
+        hint = f"; did you mean {near}?" if near else ""
+        return f"{what} (got {finding['input']!r}){hint}"
+    return what
 
 
 def parse_value(annotation: Any, value: Any, what: str) -> Any:
@@ -313,8 +325,9 @@ def parse_value(annotation: Any, value: Any, what: str) -> Any:
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        finding = error.errors(include_url=False)[0]["msg"].replace("Input should be", "must be")
-        raise UsageError(f"{what}: {finding} (got {value!r})") from None
+        finding = error.errors(include_url=False)[0]
+        got = "" if finding["type"] == "literal_error" else f" (got {value!r})"
+        raise UsageError(f"{what}: {_problem(finding)}{got}") from None
 
 
 def describe_type(annotation: Any) -> str:

@@ -19,7 +19,7 @@ from zoo.data.tokenizers import Ids
 from zoo.inference.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Uniform
 from zoo.inference.sampling import filters
-from zoo_ort.engines import CHUNK, State, StepEngine, require_finite
+from zoo_ort.engines import CHUNK, State, StepEngine
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
 from zoo_ort.providers import make_session
 
@@ -145,7 +145,7 @@ class DeviceEngine(StepEngine):
         ended = loop.sides[side]
         tokens: Ids = ended[TOKENS].numpy()[:steps]
         after = tuple(ended[name].numpy() for name in self._inputs)
-        require_finite(after)
+        self._require_finite(after)
         self._resident = {batch_size: (after, side)}
         return tokens, after
 

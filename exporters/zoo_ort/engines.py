@@ -23,7 +23,7 @@ from zoo.inference.artifact import (
     UNIFORM,
     ArtifactInfo,
 )
-from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform
+from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite
 from zoo_ort.providers import run_session
 
 State = tuple[np.ndarray, ...]
@@ -32,12 +32,6 @@ PromptReader = Callable[[], "SequenceEngine | None"]  # the sequence graph of th
 CHUNK = 32  # tokens that a run of the generate graph writes
 LONG = 64  # tokens from which a prompt is worth opening the sequence graph for
 PIECE = 256  # tokens that the sequence graph reads in one run: it computes the logits of each
-
-
-def require_finite(state: State) -> None:
-    """NotFiniteError for a state with numbers that are not: logits are not seen here."""
-    if not all(np.isfinite(leaf).all() for leaf in state if leaf.dtype.kind == "f"):
-        raise NotFiniteError
 
 
 class SessionEngine:
@@ -51,6 +45,7 @@ class SessionEngine:
         self._inputs = info.state_names("in")
         self._outputs = info.state_names("out")
         rank = 3 if info.graph == SEQUENCE else 2
+        self._initial = self.init_state(1)
         self._ranks = [rank, *(1 + len(entry.shape) for entry in info.state)]
 
     def init_state(self, batch_size: int) -> State:
@@ -61,6 +56,11 @@ class SessionEngine:
 
     def state_from_arrays(self, arrays: Arrays) -> State:
         return tuple(np.asarray(arrays[entry.name], entry.dtype) for entry in self._entries)
+
+    def _require_finite(self, state: State) -> None:
+        """NotFiniteError for a state with numbers that are not: logits are not seen here."""
+        if not is_finite(state, self._initial):
+            raise NotFiniteError
 
     def _run(self, output: str, state: State, **feeds: Any) -> tuple[Any, State]:
         """One run: the output by that name, and the next state."""
@@ -121,7 +121,7 @@ class GenerateEngine(SessionEngine):
         )
         feeds = {name: np.array(v) for name, v in zip(SAMPLING_INPUTS, settings, strict=True)}
         tokens, state = self._run(TOKENS, state, **{TOKEN: last, UNIFORM: uniform}, **feeds)
-        require_finite(state)
+        self._require_finite(state)
         return tokens, state
 
 

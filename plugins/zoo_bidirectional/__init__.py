@@ -15,6 +15,7 @@ def zoo_cells() -> Iterable[CellSpec]:
             causal=False,
             adopt="zoo_bidirectional.cell:adopt",
             hidden_sizes="zoo_bidirectional.cell:takes",
+            wraps="cell",
             card=ModelCard(
                 title="Bidirectional recurrent network, around any causal cell",
                 authors="Mike Schuster and Kuldip K. Paliwal",

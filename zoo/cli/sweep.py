@@ -63,7 +63,13 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     Exit code 1 if a run failed; the others are trained all the same.
     """
     from zoo.cli.progress import close_view, open_view
-    from zoo.sweeps.runner import PICTURE, RunStarted, TrialFinished, sweep_events
+    from zoo.sweeps.runner import (
+        PICTURE,
+        MeasuringFailed,
+        RunStarted,
+        TrialFinished,
+        sweep_events,
+    )
     from zoo.sweeps.table import TABLE, Row
     from zoo.training.events import Started
 
@@ -79,6 +85,10 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                     run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
                     if event.factor != 1:
                         run += f", rate × {event.factor:g}"
+                elif isinstance(event, MeasuringFailed):
+                    close_view(view)
+                    view = None
+                    note(f"{run}: not measured: {event.reason}")
                 elif isinstance(event, Row | TrialFinished):
                     close_view(view)
                     view = None

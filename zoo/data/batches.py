@@ -59,7 +59,8 @@ BATCHES: dict[str, Callable[[Tensor, int, int, np.random.Generator], Iterator[Wi
 
 
 def windows_per_epoch(token_count: int, batch_size: int, steps: int) -> int:
-    """How many windows an epoch has at least; the offset can add one. Both kinds agree on it.
+    """How many windows an epoch has at least: from some offsets it has one more. Both kinds of
+    batches agree on it.
 
     Raises CorpusError for a text too short to give one window from every offset; so do both kinds.
     """
@@ -70,3 +71,8 @@ def windows_per_epoch(token_count: int, batch_size: int, steps: int) -> int:
             f"{steps} steps need {needed}; lower --batch-size or --steps."
         )
     return (token_count - 1 - steps) // batch_size // steps
+
+
+def most_windows(token_count: int, batch_size: int, steps: int) -> int:
+    """How many windows an epoch has at most, which is from an offset of 0."""
+    return (token_count - 1) // batch_size // steps

@@ -263,9 +263,12 @@ def relative_difference(
     reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
 ) -> float:
     """The largest absolute difference, divided by the largest reference value where that exceeds
-    1; the largest float there is if either side has a value that is not finite."""
-    wanted = reference.astype(np.float64)
-    gap = np.abs(wanted - found.astype(np.float64)).max(initial=0.0)
+    1. Where both sides have the same infinity, as a state may have it before the first step, they
+    are equal; any other value that is not finite gives the largest float there is."""
+    wanted, other = reference.astype(np.float64), found.astype(np.float64)
+    both = np.isinf(wanted) & (wanted == other)
+    wanted, other = wanted[~both], other[~both]
+    gap = np.abs(wanted - other).max(initial=0.0)
     size = max(1.0, np.abs(wanted).max(initial=0.0))
     finite = np.isfinite(gap) and np.isfinite(size)
     return float(gap / size) if finite else sys.float_info.max

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_origin
 
@@ -66,7 +67,7 @@ class StateEntry(FrozenModel):
     """One leaf of the state as the file declares it.
 
     `name` is "layer0.h" in a language model; `shape` has no batch axis; `initial` is the row before
-    the first step: the number that fills it, or its bytes (little-endian) in base64.
+    the first step: the finite number that fills it, or its bytes (little-endian) in base64.
     """
 
     name: str = Field(pattern=r"^\w+(\.\w+)*$", max_length=200)
@@ -113,7 +114,7 @@ class StateEntry(FrozenModel):
         first = row.flat[0].item()
         initial: float | str = (
             float(first)
-            if (row == first).all()
+            if (row == first).all() and math.isfinite(first)
             else base64.b64encode(row.astype(row.dtype.newbyteorder("<")).tobytes()).decode()
         )
         return cls.checked(

@@ -3,7 +3,7 @@ computes. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -114,6 +114,15 @@ class NotFiniteError(ZooError):
             "the model's logits are not finite: its weights are, or its state has become so; "
             "train it again with a lower learning rate, or go back to a snapshot."
         )
+
+
+def is_finite(state: Iterable[npt.NDArray[Any]], initial: Iterable[npt.NDArray[Any]]) -> bool:
+    """Whether the leaves of a state are finite, but for infinities that are there from the
+    beginning; `initial` is the initial state of one row."""
+    return all(
+        bool((np.isfinite(leaf) | (leaf == first)).all())
+        for leaf, first in zip(state, initial, strict=True)
+    )
 
 
 def select_rows(engine: HasState, state: Any, rows: Sequence[int]) -> Any:

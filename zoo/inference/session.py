@@ -16,7 +16,7 @@ from zoo.config import DEFAULT_LENGTH, Sampling
 from zoo.data.tokenizers import encode_prompt
 from zoo.errors import UsageError, ZooError
 from zoo.inference.decoding import Position, Stops
-from zoo.inference.engine import Arrays
+from zoo.inference.engine import Arrays, is_finite
 from zoo.inference.generation import check_length
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
@@ -91,13 +91,14 @@ class Session:
         except (SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
         last = arrays.pop(LAST, None)
-        wanted = _form(engine.state_to_arrays(engine.init_state(1)))
+        initial = engine.state_to_arrays(engine.init_state(1))
+        wanted = _form(initial)
         if _form(arrays) != wanted:
             raise ZooError(
                 f"the snapshot is of another model: its state is {_form(arrays)}, "
                 f"and this one's is {wanted}."
             )
-        if not all(np.isfinite(leaf).all() for leaf in arrays.values()):
+        if not is_finite(arrays.values(), initial.values()):
             raise ZooError("the snapshot is damaged: its state has numbers that are not finite.")
         is_token = last is not None and last.size == 1 and last.dtype.kind == "i"
         token = None if last is None else int(last.flat[0]) if is_token else -1

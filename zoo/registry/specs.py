@@ -124,12 +124,13 @@ class CellSpec(Spec):
     """A cell as a plugin registers it.
 
     `factory` names a callable `(input_size, hidden_size, **options) -> Cell`. One that builds other
-    cells declares a keyword `registry` beside its options, and one that hands options on to them
-    takes `**options`. `causal` is False for a cell that sees the future: it has `forward` and no
-    `step`. `adopt` names a function that takes trained torch.nn layers over as this cell (see
-    `zoo.nn.adopt_layer`). `learning_rate` is the highest at which it trains well with AdamW, a few
-    hundred units and thousands of updates; runs that name none choose theirs from it. `exceptions`
-    are laws of `zoo.testing` that the cell cannot keep, each with the reason.
+    cells declares a keyword `registry` beside its options. One that wraps another cell takes
+    `**options` too: `wraps` is the name of its own option that names the wrapped cell, and all
+    options that it does not declare are that cell's. `causal` is False for a non-causal cell, which
+    has `forward` and no `step`. `adopt` names a function that takes trained torch.nn layers over as
+    this cell (see `zoo.nn.adopt_layer`). `learning_rate` is the highest at which it trains well
+    with AdamW, a few hundred units and thousands of updates; runs that name none choose theirs from
+    it. `exceptions` are laws of `zoo.testing` that the cell cannot keep, each with the reason.
 
     `hidden_sizes` names a function `(hidden_size, **options) -> bool` that says whether the cell
     takes a hidden size; without it the cell takes all. It is given every option, and `registry`
@@ -144,6 +145,7 @@ class CellSpec(Spec):
     learning_rate: float = 2e-3
     exceptions: Mapping[str, str] = field(default_factory=dict)
     hidden_sizes: str = ""
+    wraps: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,31 +173,57 @@ class CellSpec(Spec):
             found[parameter.name] = Option(parameter.name, annotation, parameter.default, help_text)
         return found
 
-    def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given`, with each value (text or already typed) checked and converted.
+    def parse_options(self, given: Mapping[str, Any], registry: Any = None) -> dict[str, Any]:
+        """`given`, with each value (text or already typed) checked and converted; the options of
+        a wrapped cell, which `registry` has, likewise.
 
         Raises UsageError for an option that the cell does not have or a value out of its bounds.
-        What a cell hands on to the cells that it builds is checked there.
         """
         from zoo.config import parse_value
 
         declared = self.options()
-        hands_on = any(p.kind is p.VAR_KEYWORD for p in self._parameters())
-        values = {}
-        for key, value in given.items():
-            name = key.replace("-", "_")
-            if name not in declared and hands_on:
-                values[name] = value
-                continue
-            if name not in declared:
-                near = near_names(name, declared)
-                has = ", ".join(declared) or "none"
-                hint = f"did you mean {near}?" if near else f"it has: {has}."
-                raise UsageError(f"cell {self.name!r} has no option {key!r}; {hint}")
-            values[name] = parse_value(
+        named = {key.replace("-", "_"): value for key, value in given.items()}
+        own = {
+            name: parse_value(
                 declared[name].annotation, value, f"option {name!r} of cell {self.name!r}"
             )
-        return values
+            for name, value in named.items()
+            if name in declared
+        }
+        others = {name: value for name, value in named.items() if name not in declared}
+        if others and self.wraps:
+            others = self._wrapped(own, registry).parse_options(others, registry)
+        elif others:
+            unknown = next(iter(others))
+            near = near_names(unknown, declared)
+            has = ", ".join(declared) or "none"
+            hint = f"did you mean {near}?" if near else f"it has: {has}."
+            raise UsageError(f"cell {self.name!r} has no option {unknown!r}; {hint}")
+        return {**own, **others}
+
+    def all_options(self, given: Mapping[str, Any], registry: Any = None) -> dict[str, Any]:
+        """Every option of the cell, and of a cell that it wraps: `given`, checked as in
+        `parse_options`, and the defaults of the others."""
+        parsed = self.parse_options(given, registry)
+        declared = {name: option.default for name, option in self.options().items()}
+        own = {name: parsed.get(name, default) for name, default in declared.items()}
+        if not self.wraps:
+            return own
+        others = {name: value for name, value in parsed.items() if name not in declared}
+        return {**own, **self._wrapped(own, registry).all_options(others, registry)}
+
+    def _wrapped(self, own: Mapping[str, Any], registry: Any) -> CellSpec:
+        """The spec of the cell that this one wraps with these options of its own."""
+        if registry is None:
+            raise self._needs_registry()
+        name = own.get(self.wraps, self.options()[self.wraps].default)
+        wrapped: CellSpec = registry.cells[name]
+        return wrapped
+
+    def _needs_registry(self) -> UsageError:
+        return UsageError(
+            f"cell {self.name!r} builds other cells; give it registry=zoo.load_registry()."
+        )
 
     def build(
         self, input_size: int, hidden_size: int, *, registry: Any = None, **options: Any
@@ -226,18 +254,15 @@ class CellSpec(Spec):
         if not self.hidden_sizes:
             return HiddenSizes(self.name, lambda size: True)
         takes = self._load(self.hidden_sizes)
-        defaults = {option.name: option.default for option in self.options().values()}
-        arguments = {**defaults, **self._arguments(options, registry)}
+        arguments = self._arguments(self.all_options(options, registry), registry)
         return HiddenSizes(self.name, lambda size: bool(takes(size, **arguments)))
 
     def _arguments(self, options: Mapping[str, Any], registry: Any) -> dict[str, Any]:
         """What the factory is given beside the sizes."""
-        arguments = self.parse_options(options)
+        arguments = self.parse_options(options, registry)
         if any(parameter.name == REGISTRY for parameter in self._parameters()):
             if registry is None:
-                raise UsageError(
-                    f"cell {self.name!r} builds other cells; give it registry=zoo.load_registry()."
-                )
+                raise self._needs_registry()
             arguments[REGISTRY] = registry
         return arguments
 

@@ -49,6 +49,16 @@ def draw_perplexity(run: Run) -> None:
     write_atomically(run.path / PLOT, picture.getvalue())
 
 
+def bits_per_char(record: Record) -> tuple[list[dict[str, Any]], list[float]]:
+    """The lines of a run's metrics that have bits per character, and these: of the held-out text,
+    or of training for a run without one. UsageError for a run that has none."""
+    for name in ("held_out_bits_per_char", "train_bits_per_char"):
+        lines = [line for line in record.metrics if line.get(name) is not None]
+        if lines:
+            return lines, [line[name] for line in lines]
+    raise UsageError(f"{record.path} has no metrics with bits per character to draw.")
+
+
 def draw_comparison(records: Sequence[Record], path: Path) -> None:
     """Draws the runs' bits per character, of the held-out text where there is one, over tokens and
     over time, to `path`. UsageError for a run that has no metrics."""
@@ -59,12 +69,7 @@ def draw_comparison(records: Sequence[Record], path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for record in records:
-        if not record.metrics:
-            raise UsageError(f"{record.path} has no metrics to draw.")
-        held_out = record.best("held_out_bits_per_char") is not None
-        figure_name = "held_out_bits_per_char" if held_out else "train_bits_per_token"
-        lines = [line for line in record.metrics if line.get(figure_name) is not None]
-        bits = [line[figure_name] for line in lines]
+        lines, bits = bits_per_char(record)
         label = f"{record.path.name} ({min(bits):.3f})"
         left.plot([line["tokens"] / 1e6 for line in lines], bits, label=label)
         right.plot([line["seconds"] / 60 for line in lines], bits, label=label)

@@ -76,7 +76,15 @@ class TrialFinished:
     row: Row
 
 
-SweepEvent: TypeAlias = RunStarted | Event | TrialFinished | Row
+@dataclass(frozen=True)
+class MeasuringFailed:
+    """A run has been trained, and what it costs (`measure`) could not be measured."""
+
+    folder: Path
+    reason: str
+
+
+SweepEvent: TypeAlias = RunStarted | Event | TrialFinished | MeasuringFailed | Row
 
 
 def sweep(
@@ -110,11 +118,11 @@ def sweep(
     folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
-    that was stopped is gone on with, and other cells and seeds are added. A run that fails does not
-    stop the others: its row has the error. What concerns all runs is raised, before anything is
-    trained: UsageError for cells that are not there and settings that cannot be meant, CorpusError
-    for a text that cannot be read, RunError for a folder that holds something else, and for one
-    of `rates_of` that tells no rates.
+    that was stopped is resumed, and other cells and seeds are added. A run that fails does not stop
+    the others: its row has the error. A run that was trained and cannot be measured keeps its row.
+    What concerns all runs is raised before anything is trained: UsageError for unknown cells and
+    invalid settings, CorpusError for a text that cannot be read, RunError for a folder that holds
+    something else, or a table of `rates_of` without rates.
     """
     events = sweep_events(
         corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
@@ -156,7 +164,7 @@ def sweep_events(
         raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
     for spec in specs:
         if config.model.options:
-            spec.parse_options(config.model.options)
+            spec.parse_options(config.model.options, registry)
         if "hidden" in config.model.model_fields_set:
             sizes = spec.sizes_taken(config.model.options, registry)
             sizes.require(config.model.hidden)
@@ -253,20 +261,31 @@ class _Runs:
             if before is not None and before.run == row.run:
                 row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
             if measured and not is_measured(row):
-                row = row.model_copy(update={**measure_run(turn.folder, self.registry)})
+                row = yield from self._measure(turn, row)
             return row
         except (CorpusError, ProviderError):  # the other runs would meet the same
             raise
         except Exception as error:
-            known = isinstance(error, ZooError)
-            told = one_line(error) if known else describe_failure(error, self.registry)
             return Row(
                 cell=spec.name,
                 seed=turn.seed,
                 causal=spec.causal,
                 run=turn.folder.name,
-                error=told,
+                error=self._told(error),
             )
+
+    def _measure(self, turn: RunStarted, row: Row) -> Generator[SweepEvent, None, Row]:
+        """The row with what its run costs. A measurement that fails loses nothing: the row stays
+        as it is, and the next sweep with `measure` tries again."""
+        try:
+            return row.model_copy(update={**measure_run(turn.folder, self.registry)})
+        except Exception as error:
+            yield MeasuringFailed(turn.folder, self._told(error))
+            return row
+
+    def _told(self, error: Exception) -> str:
+        known = isinstance(error, ZooError)
+        return one_line(error) if known else describe_failure(error, self.registry)
 
     def _train(self, turn: RunStarted, spec: CellSpec) -> Iterator[Event]:
         if not (turn.folder / CONFIG).is_file():

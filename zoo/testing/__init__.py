@@ -89,7 +89,7 @@ def _subject(
     registry: Registry,
 ) -> Subject:
     spec = registry.cells[name]
-    given = spec.parse_options(options or {})
+    given = spec.parse_options(options or {}, registry)
     if hidden is None:
         return Subject(spec, given, layers, registry=registry)
     spec.sizes_taken(given, registry).require(hidden)

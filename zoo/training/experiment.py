@@ -113,8 +113,7 @@ def train_events(
 def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     """The config with every option of the cell, checked, so that a later default changes no run."""
     spec = registry.cells[config.model.cell]
-    defaults = {name: option.default for name, option in spec.options().items()}
-    options = {**defaults, **spec.parse_options(config.model.options)}
+    options = spec.all_options(config.model.options, registry)
     if "hidden" in config.model.model_fields_set:
         spec.sizes_taken(options, registry).require(config.model.hidden)
     settled = {"options": options, "mask_token": not spec.causal}

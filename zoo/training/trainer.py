@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.config import TrainConfig
-from zoo.data.batches import BATCHES, Window, windows_per_epoch
+from zoo.data.batches import BATCHES, Window, most_windows, windows_per_epoch
 from zoo.data.dataset import Dataset
 from zoo.errors import ZooError, one_line
 from zoo.models.language_model import LanguageModel
@@ -83,6 +83,7 @@ class Trainer:
             torch.from_numpy(part).to(self._device) for part in (data.train, data.held_out)
         )
         self._windows = windows_per_epoch(len(self._tokens), config.batch_size, config.steps)
+        self._longest_epoch = most_windows(len(self._tokens), config.batch_size, config.steps)
         self._rows = processes.rows(config.batch_size)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(self._parameters, config)
@@ -140,6 +141,9 @@ class Trainer:
                     return
                 if over:
                     break
+            else:  # an epoch from another offset may have one window more
+                if not over:
+                    self._move(window=self._longest_epoch)
             over = over or self._place.epoch == self._config.epochs
             shortest = min(self._config.report_every, self._windows) // 2
             if self._is_report_due(1 if over else max(1, shortest)):
@@ -208,7 +212,8 @@ class Trainer:
         if config.minutes is not None:
             shares.append(place.seconds / (60 * config.minutes))
         if config.epochs is not None:
-            shares.append((place.step + steps_ahead) / (self._windows * config.epochs))
+            of_epoch = min(1.0, (place.window + steps_ahead) / self._longest_epoch)
+            shares.append((place.epoch - 1 + of_epoch) / config.epochs)
         return min(1.0, max(shares))
 
     def _is_over(self) -> bool:
@@ -300,7 +305,7 @@ class Trainer:
             due = tenth > self._place.shown
         self._move(
             epoch=epoch + (not over),
-            window=0,
+            window=self._place.window if over else 0,
             shown=max(self._place.shown, tenth),
             epoch_random=dict(self._rng.bit_generator.state),
             finished=over,

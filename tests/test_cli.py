@@ -372,7 +372,7 @@ def test_an_interrupt_exits_130_and_keeps_the_run(
 
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     assert run(["train", str(text_file), *SMALL[:2], "--epochs", "9", "--out", "r"]) == 130
-    assert "interrupted; go on with: zoo train --resume --out r\n" in capsys.readouterr().err
+    assert "interrupted; resume with: zoo train --resume --out r\n" in capsys.readouterr().err
     assert len(zoo.load("r").metrics()) == 2
 
 

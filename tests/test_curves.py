@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -74,10 +75,10 @@ def test_the_picture_fits_the_terminal() -> None:
         assert max(map(len, lines)) == width
         assert lines[0].startswith("20 │")
         assert lines[6].startswith(" 5 │")
-        assert lines[6].endswith(" training 5")
-        assert lines[5].endswith(" held out 6")
+        assert lines[6].endswith(" train ppl 5")
+        assert lines[5].endswith(" val ppl 6")
         assert lines[7].endswith("─4,000 tokens")
-        inside = [line[4 : 4 + width - 2 - 3 - len("held out 6")] for line in lines[:7]]
+        inside = [line[4 : 4 + width - 2 - 3 - len("train ppl 5")] for line in lines[:7]]
         # 1,000 of 4,000 tokens is a quarter of the way
         first = min(column for line in inside for _, column in dots(line))
         assert first == round((2 * len(inside[0]) - 1) / 4)
@@ -88,8 +89,8 @@ def test_names_that_end_in_one_line_are_written_in_two() -> None:
     curves.add(1, 9.0, 9.0)
     curves.add(2, 3.0, 3.01)
     lines = rendered(curves, 60, color_system=None).splitlines()
-    assert lines[5].endswith("held out 3.01")
-    assert lines[6].endswith("training 3")
+    assert lines[5].endswith("val ppl 3.01")
+    assert lines[6].endswith("train ppl 3")
 
 
 def test_nothing_is_drawn_without_room_or_before_there_is_a_curve() -> None:
@@ -100,7 +101,7 @@ def test_nothing_is_drawn_without_room_or_before_there_is_a_curve() -> None:
     curves.add(1000, 9.0, None)
     assert rendered(curves, 80) == ""
     curves.add(2000, 8.0, None)
-    assert "held out" not in rendered(curves, 80)
+    assert "val ppl" not in rendered(curves, 80)
 
 
 def test_colours_unless_they_are_not_wanted() -> None:
@@ -129,10 +130,10 @@ def test_a_terminal_shows_bar_and_curves_and_keeps_neither(
     monkeypatch.setattr(sys, "stderr", terminal)
     show(events)
     text = terminal.getvalue()
-    assert "tokens/s" in text
+    assert "tok/s" in text
     assert "│⠀" in text
     *_, after = text.rpartition("\x1b[1A\x1b[2K")  # where the live view was wiped away
-    assert after.strip("\r\n").startswith("epoch 3: perplexity")
+    assert after.strip("\r\n").startswith("epoch 3  train ppl")
     assert "│" not in after
 
 
@@ -155,3 +156,46 @@ def test_a_run_that_goes_on_shows_its_past(fox_run: zoo.Run) -> None:
     console.print(view.curves)
     last = fox_run.metrics()[-1]
     assert f"{last['tokens']:,} tokens" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("settings", "column", "reason"),
+    [
+        ({"keep": "best"}, "held_out_bits_per_token", "(lowest validation loss)"),
+        ({"keep": "best", "held_out": 0}, "train_bits_per_token", "(lowest training loss)"),
+        ({"keep": "last"}, None, "(the last)"),
+    ],
+)
+def test_the_end_says_which_weights_were_kept_and_why(
+    settings: dict[str, object],
+    column: str | None,
+    reason: str,
+    text_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The line of metrics that the kept weights have; a rate too high makes an early one best."""
+    show(
+        zoo.train_events(
+            str(text_file), cell="rnn", hidden=8, epochs=6, batch_size=4, steps=8, out="r",
+            max_tokens=600, learning_rate=2.0, schedule="constant", **settings,
+        )
+    )  # fmt: skip
+    lines = zoo.load("r").metrics()
+    kept = lines[-1] if column is None else min(lines, key=lambda line: line[column])
+    assert (column is None) == (kept is lines[-1])
+    *_, figures, told, _ = capsys.readouterr().err.splitlines()
+    assert figures.startswith(f"epoch {kept['epoch']}  train ppl {kept['train_perplexity']:.3g}  ")
+    assert told == f"kept the weights of epoch {kept['epoch']}, step {kept['step']} {reason}"
+
+
+def test_early_stopping_is_told(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(
+        zoo.train_events(
+            str(text_file), cell="rnn", hidden=8, epochs=50, batch_size=4, steps=8, out="r",
+            max_tokens=600, learning_rate=2.0, patience=2,
+        )
+    )  # fmt: skip
+    lines = zoo.load("r").metrics()
+    assert len(lines) < 50
+    told = capsys.readouterr().err.splitlines()[-2]
+    assert told.startswith("early stopping: the validation loss stopped improving; kept the")

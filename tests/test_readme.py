@@ -16,11 +16,9 @@ import zoo
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 # what a run measures differs from run to run; what it counts and says does not
 MEASURED = re.compile(
-    r"\d+(?:[.,:]\d+)*(?:e[+-]\d+)?(?= tokens/s| per second)|\d\.\de[+-]\d\d|\d:\d\d"
+    r"\d+(?:[.,:]\d+)*(?:e[+-]\d+)?(?= tok/s| per second)|\d\.\de[+-]\d\d|\d:\d\d"
 )
-LEARNED = re.compile(
-    r"perplexity [\d.]+, held out [\d.]+ \([\d.]+ bits per character, [\d.]+% right\)"
-)
+LEARNED = re.compile(r"train ppl [\d.]+  val ppl [\d.]+ \([\d.]+ bits/char\)  acc [\d.]+ %")
 
 
 def blocks(language: str) -> list[str]:
@@ -31,9 +29,12 @@ def same_form(text: str) -> list[str]:
     """The lines without what is measured, sorted: notes and output are two streams, whose order a
     pipe does not keep. Which epoch is the best, and how many lines there are on the way to it,
     differs from machine to machine."""
-    lines = LEARNED.sub("perplexity …", MEASURED.sub("…", text)).splitlines()
-    by_epoch = {re.sub(r"^epoch \d+:", "epoch:", line) for line in lines}
-    return sorted(line for line in by_epoch if not line.startswith("stopped before"))
+    lines = LEARNED.sub("train ppl …", MEASURED.sub("…", text)).splitlines()
+    early = re.compile(r"^early stopping: the validation loss stopped improving; ")
+    by_epoch = {
+        re.sub(r"\bepoch \d+(, step [\d,]+)?", "epoch", early.sub("", line)) for line in lines
+    }
+    return sorted(by_epoch)
 
 
 @pytest.fixture

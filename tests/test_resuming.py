@@ -163,7 +163,7 @@ def test_ctrl_c_once_saves_and_says_how_to_go_on(text_file: Path) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert err.rstrip().endswith("interrupted; go on with: zoo train --resume --out r")
+        assert err.rstrip().endswith("interrupted; resume with: zoo train --resume --out r")
         step = json.loads(Path("r/progress.json").read_text())["step"]
         assert step > 0
         command = [sys.executable, "-m", "zoo", "train", "--resume", "--out", "r"]

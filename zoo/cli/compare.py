@@ -24,5 +24,5 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     from zoo.runs.plot import draw_comparison
 
     draw_comparison([read_record(run) for run in runs], out)
-    note("held-out curves; those of training where nothing was held out")
+    note("curves of the validation text, or of the training text for a run without one")
     print(out)

@@ -70,7 +70,7 @@ def _joined(places: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 class PerplexityCurves:
-    """What rich renders below the bar: perplexities in training and on the held-out part over
+    """What rich renders below the bar: perplexities on the training and the validation text over
     tokens, as wide as the terminal; nothing where there is no room, no braille, or less than two
     points."""
 
@@ -91,8 +91,8 @@ class PerplexityCurves:
         curves = [
             curve
             for curve in (
-                Curve("training", "blue", self._training),
-                Curve("held out", "yellow", self._held_out),
+                Curve("train ppl", "blue", self._training),
+                Curve("val ppl", "yellow", self._held_out),
             )
             if curve.points
         ]

@@ -12,7 +12,7 @@ from zoo.cli.console import duration, note
 
 if TYPE_CHECKING:
     from zoo.cli.live import LiveView
-    from zoo.training.events import Event, Started
+    from zoo.training.events import Event, Finished, Started
     from zoo.training.metrics import Metrics
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -32,7 +32,7 @@ def show(events: Iterator[Event]) -> None:
     started: Started | None = None
     view: LiveView | None = None
     metrics: Metrics | None = None
-    early = False
+    finished: Finished | None = None
     last_line = time.monotonic()
     try:
         for event in events:
@@ -54,22 +54,22 @@ def show(events: Iterator[Event]) -> None:
                 else:
                     view.console.print(text, markup=False, highlight=False)
             elif isinstance(event, Finished):
-                metrics, early = event.metrics, event.early
+                metrics, finished = event.metrics, event
     except KeyboardInterrupt:
         close_view(view)
         if started is not None:
-            note(f"interrupted; go on with: {resume_command(started.run.path)}")
+            note(f"interrupted; resume with: {resume_command(started.run.path)}")
         raise
     finally:
         close_view(view)
     assert started is not None
     path = started.run.path
-    if early:
-        note("stopped before the budget was spent: the held-out text is no longer read better")
     if metrics is not None:
         note(_figures(metrics))
-    elif started.resumed is not None:
-        note("this run has come to its end; nothing is left to do")
+    if finished is not None:
+        note(_kept(finished, started.run.config.training.keep))
+    elif metrics is None and started.resumed is not None:
+        note("the training of this run has finished; nothing is left to do")
     following = f"zoo export {path}" if started.run.model.causal else f'zoo fill {path} "te_t"'
     note(f"the run is in {path}; next: {following}")
 
@@ -96,7 +96,7 @@ def _introduction(started: Started) -> str:
     run, training = started.run, started.run.config.training
     model = run.config.model
     options = "".join(f", {key}={value}" for key, value in model.options.items())
-    entrance = "one-hot" if model.embedding is None else f"embedding of {model.embedding}"
+    inputs = "one-hot inputs" if model.embedding is None else f"embedding {model.embedding}"
     budgets = ((training.epochs, "epoch"), (training.minutes, "minute"))
     budget = " or ".join(
         f"{count:g} {unit}{'' if count == 1 else 's'}" for count, unit in budgets if count
@@ -104,16 +104,18 @@ def _introduction(started: Started) -> str:
     stop = (
         ""
         if training.patience is None
-        else (f", or {training.patience} lines of metrics without a better one")
+        else f", early stopping after {training.patience} evaluations without improvement"
     )
     resumed = ""
     if started.resumed is not None:
-        resumed = f"\ngoing on at epoch {started.resumed.epoch}, step {started.resumed.step}"
+        resumed = f"\nresuming at epoch {started.resumed.epoch}, step {started.resumed.step}"
+    validation = f"{started.held_out_tokens:,}" if started.held_out_tokens else "none"
     return (
-        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {entrance}, dropout "
+        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, dropout "
         f"{model.dropout:g}, {run.model.parameter_count():,} parameters, on {started.device}\n"
-        f"{run.config.data.corpus}: {started.train_tokens:,} tokens ({run.config.data.tokenizer}, "
-        f"{run.tokenizer.vocab_size} kinds), {started.held_out_tokens:,} held out\n"
+        f"{run.config.data.corpus}: {started.train_tokens:,} tokens to train on, {validation} for "
+        f"validation, tokenizer {run.config.data.tokenizer}, vocabulary "
+        f"{run.tokenizer.vocab_size:,}\n"
         f"{budget}{stop}, {training.batches} windows of {training.steps} steps × "
         f"{training.batch_size} rows, {training.optimizer} at {training.learning_rate:g} "
         f"({training.schedule}), {training.precision}, seed {training.seed}{resumed}"
@@ -121,13 +123,22 @@ def _introduction(started: Started) -> str:
 
 
 def _figures(metrics: Metrics) -> str:
-    held_out = (
-        f", held out {metrics.held_out_perplexity:.3g} ({metrics.held_out_bits_per_char:.3f} bits "
-        f"per character, {metrics.held_out_accuracy:.1%} right)"
-        if metrics.held_out_perplexity is not None
-        else ""
-    )
-    return (
-        f"epoch {metrics.epoch}: perplexity {metrics.train_perplexity:.3g}{held_out}, "
-        f"{metrics.tokens_per_second:,.0f} tokens/s, {duration(metrics.seconds)}"
-    )
+    """epoch 6  train ppl 2.12  val ppl 3.17 (1.662 bits/char)  acc 69.5 %  44,807 tok/s  0:57"""
+    parts = [f"epoch {metrics.epoch}", f"train ppl {metrics.train_perplexity:.3g}"]
+    if metrics.held_out_perplexity is not None:
+        bits, accuracy = metrics.held_out_bits_per_char, metrics.held_out_accuracy
+        assert bits is not None
+        assert accuracy is not None
+        parts.append(f"val ppl {metrics.held_out_perplexity:.3g} ({bits:.3f} bits/char)")
+        parts.append(f"acc {100 * accuracy:.1f} %")
+    parts += [f"{metrics.tokens_per_second:,.0f} tok/s", duration(metrics.seconds)]
+    return "  ".join(parts)
+
+
+def _kept(finished: Finished, keep: str) -> str:
+    """Which weights the run has now, and whether training stopped early."""
+    loss = "training" if finished.metrics.held_out_perplexity is None else "validation"
+    reason = f"lowest {loss} loss" if keep == "best" else "the last"
+    stopped = f"early stopping: the {loss} loss stopped improving; " if finished.early else ""
+    metrics = finished.metrics
+    return f"{stopped}kept the weights of epoch {metrics.epoch}, step {metrics.step:,} ({reason})"

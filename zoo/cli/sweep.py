@@ -124,8 +124,8 @@ def _outcome(row: Row) -> str:
         return f"failed: {row.error}"
     assert row.seconds is not None
     held_out = row.held_out_bits_per_char
-    bits = "" if held_out is None else f"{held_out:.3f} bits per character held out, "
-    return f"{bits}{row.tokens_per_second:,.0f} tokens/s, {duration(row.seconds)}"
+    bits = "" if held_out is None else f"val {held_out:.3f} bits/char  "
+    return f"{bits}{row.tokens_per_second:,.0f} tok/s  {duration(row.seconds)}"
 
 
 def _shown(row: Row) -> dict[str, object]:
@@ -137,5 +137,5 @@ def _shown(row: Row) -> dict[str, object]:
         "parameters": None if row.parameters is None else f"{row.parameters:,}",
         "tokens": None if row.tokens is None else f"{row.tokens:,}",
         "tokens_per_second": None if speed is None else f"{speed:,.0f}",
-        "held_out_bits_per_char": row.error or (None if bits is None else f"{bits:.3f}"),
+        "val_bits_per_char": row.error or (None if bits is None else f"{bits:.3f}"),
     }

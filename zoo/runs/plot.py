@@ -30,13 +30,13 @@ def draw_perplexity(run: Run) -> None:
     tokens = [line["tokens"] / 1e6 for line in lines]
     marker = "." if len(lines) <= FEW_POINTS else ""
     training = [line["train_perplexity"] for line in lines]
-    axes.plot(tokens, training, marker=marker, label="training")
+    axes.plot(tokens, training, marker=marker, label="train")
     held_out: list[Any] = [line["held_out_perplexity"] for line in lines]
     if any(value is not None for value in held_out):
-        axes.plot(tokens, held_out, marker=marker, label="held out")
+        axes.plot(tokens, held_out, marker=marker, label="validation")
         best = min(held_out)
         bits = lines[held_out.index(best)]["held_out_bits_per_char"]
-        label = f"best, {best:.3g} ({bits:.3f} bits per character)"
+        label = f"best, {best:.3g} ({bits:.3f} bits/char)"
         place = tokens[held_out.index(best)], best
         axes.plot(*place, "o", color="tab:orange", fillstyle="none", markersize=9, label=label)
     axes.set(xlabel="million tokens", ylabel="perplexity", yscale="log", title=run.path.name)

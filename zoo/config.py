@@ -53,27 +53,30 @@ class DataConfig(FrozenModel):
 
     corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
     tokenizer: Literal["letters", "char", "byte", "bpe"] | None = Field(
-        None, description="How text becomes tokens; without it, what suits the corpus."
+        None, description="Tokenizer; without it, the corpus' own."
     )
     vocab: int | None = Field(
         None,
         ge=257,
         le=MAX_VOCAB,
-        description=f"Tokens that bpe learns, or fewer from a small text; {DEFAULT_VOCAB} if it is "
-        "not given. The other tokenizers have as many as they need.",
+        description=f"Largest vocabulary of bpe; {DEFAULT_VOCAB} if it is not given. The other "
+        "tokenizers determine their own.",
     )
     max_tokens: int | None = Field(
-        None, ge=2, le=2**40, description="Use only this many tokens, from the beginning."
+        None, ge=2, le=2**40, description="Use only the first this many tokens."
     )
     held_out: float = Field(
-        0.1, ge=0, le=0.5, description="Share of the tokens, at the end, that is kept for testing."
+        0.1,
+        ge=0,
+        le=0.5,
+        description="Share of the tokens, at the end, that is held out for validation.",
     )
 
 
 class ModelConfig(FrozenModel):
     """The sizes and kinds from which a language model is built."""
 
-    cell: str = Field("lstm", description="Which cell; `zoo cells` lists them.")
+    cell: str = Field("lstm", description="Recurrent cell; `zoo cells` lists them.")
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the cell; `zoo show CELL` lists them."
     )
@@ -84,19 +87,19 @@ class ModelConfig(FrozenModel):
         description="Hidden units of each layer.",
         json_schema_extra=CHOSEN,
     )
-    layers: int = Field(1, ge=1, le=256, description="Layers of cells.")
+    layers: int = Field(1, ge=1, le=256, description="Recurrent layers.")
     embedding: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="Width of a learned embedding; none: one-hot.",
+        description="Size of a learned embedding; without it, one-hot inputs.",
         json_schema_extra=CHOSEN,
     )
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share dropped after an embedding, between layers, and before the head.",
+        description="Dropout after an embedding, between layers, and before the output head.",
         json_schema_extra=CHOSEN,
     )
     residual: bool = Field(
@@ -111,8 +114,8 @@ class ModelConfig(FrozenModel):
         None,
         gt=0,
         le=1,
-        description="Standard deviation of the head's first weights; without it, uniform within "
-        "1/sqrt(hidden), as torch.nn.Linear.",
+        description="Standard deviation of the output head's initial weights; without it, uniform "
+        "within 1/sqrt(hidden), as torch.nn.Linear.",
     )
 
 
@@ -123,66 +126,69 @@ class TrainConfig(FrozenModel):
         None, ge=1, le=10**9, description="Passes over the text (10 if --minutes is not given)."
     )
     minutes: float | None = Field(
-        None, gt=0, le=10**6, description="Time to train; given with --epochs, what ends first."
+        None, gt=0, le=10**6, description="Training time; with --epochs too, whichever ends first."
     )
-    batch_size: int = Field(
-        32, ge=1, le=2**20, description="Rows trained side by side.", json_schema_extra=CHOSEN
-    )
+    batch_size: int = Field(32, ge=1, le=2**20, description="Batch size.", json_schema_extra=CHOSEN)
     steps: int = Field(
         35,
         ge=1,
         le=2**20,
-        description="Time steps that a gradient flows back through.",
+        description="Time steps of truncated backpropagation.",
         json_schema_extra=CHOSEN,
     )
     batches: Literal["sequential", "random"] = Field(
         "sequential",
-        description="Windows that continue each other and hand the state on, or shuffled ones "
-        "that start afresh.",
+        description="Consecutive windows that carry the state over, or shuffled windows that start "
+        "from the initial state.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(
-        2e-3, gt=0, le=100, description="Highest learning rate.", json_schema_extra=CHOSEN
+        2e-3, gt=0, le=100, description="Peak learning rate.", json_schema_extra=CHOSEN
     )
     schedule: Literal["cosine", "constant"] = Field(
         "cosine",
-        description="How the learning rate goes on: down to 0 as the budget ends, or not at all.",
+        description="Learning-rate schedule after the warm-up: cosine decay to 0, or constant.",
     )
     warmup: float = Field(
-        0.05, ge=0, le=1, description="Share of the budget in which the learning rate rises."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of training in which the learning rate rises linearly from 0.",
     )
     weight_decay: float = Field(
-        0.01, ge=0, le=100, description="Decay of matrices, as a share of the rate, with adamw."
+        0.01, ge=0, le=100, description="Decoupled weight decay of matrices, with adamw."
     )
-    clip: float = Field(1.0, gt=0, le=10**9, description="Bound on the gradient's global norm.")
+    clip: float = Field(1.0, gt=0, le=10**9, description="Maximum norm of the gradient.")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="Which weights the run ends with; best: on the held-out text, or "
-        "without one in training.",
+        description="Which weights the run ends with; best: those with the lowest validation "
+        "loss, or without validation text the lowest training loss.",
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after so many lines of metrics without a better held-out figure.",
+        description="Early stopping: stop after this many evaluations without a lower loss.",
         json_schema_extra=CHOSEN,
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
-        description="Arithmetic of the products; weights and states are float32.",
+        description="Precision of matrix products; weights and states stay float32.",
         json_schema_extra=CHOSEN,
     )
     compile: bool = Field(
-        False, description="Train through torch.compile: a long start, then perhaps faster."
+        False, description="Train with torch.compile: a slow start, then possibly faster."
     )
     cuda_graph: bool = Field(
         False,
         description="On a GPU, replay the forward and the backward pass as a CUDA graph: the many "
         "small kernels of a loop over time then cost one launch.",
     )
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of weights and batches.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="Seed of the initial weights and the batches."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to train on.")
     prompt: str | None = Field(
-        None, description="Beginning of the samples; without it, one that suits the corpus."
+        None, description="Prompt of the samples; without it, the corpus' own."
     )
     sample_every: int | None = Field(
         None, ge=1, description="Epochs between samples; without it, about ten in a run."
@@ -190,11 +196,11 @@ class TrainConfig(FrozenModel):
     report_every: int = Field(
         500,
         ge=1,
-        description="Windows between lines of metrics within a long epoch.",
+        description="Windows between evaluations within a long epoch.",
         json_schema_extra=CHOSEN,
     )
     evaluation_tokens: int = Field(
-        2**18, ge=2, description="Held-out tokens to read for a line of metrics; `zoo score`: all."
+        2**18, ge=2, description="Validation tokens per evaluation; `zoo score` reads all."
     )
 
     @model_validator(mode="before")
@@ -208,17 +214,15 @@ class TrainConfig(FrozenModel):
 class Sampling(FrozenModel):
     """How the next token is chosen."""
 
-    temperature: float = Field(
-        0.0, ge=0, le=1000, description="Divides the logits; 0 takes the most likely token."
-    )
+    temperature: float = Field(0.0, ge=0, le=1000, description="Sampling temperature; 0 is greedy.")
     top_k: int = Field(
-        0, ge=0, le=2**31 - 1, description="Choose among this many most likely tokens; 0: all."
+        0, ge=0, le=2**31 - 1, description="Sample from the k most likely tokens; 0: all."
     )
     top_p: float = Field(
         1.0,
         ge=1e-30,  # what float32 takes for 0 would leave no token
         le=1,
-        description="Choose among the most likely tokens that together have this probability.",
+        description="Sample from the most likely tokens that together have this probability.",
     )
 
     @property

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import onnxruntime as ort
 
-from zoo.config import Sampling
 from zoo.errors import ArtifactError, ProviderError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads
+from zoo.inference.throughput import measure_throughput, writing
 from zoo.registry.registry import Registry
 from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
@@ -39,7 +37,7 @@ from zoo_ort.providers import (
 )
 from zoo_ort.tuning import fastest_threads, usual_threads
 
-MEASURED_SECONDS, MEASURED_TOKENS = 0.03, 8  # at least, and at a time
+MEASURED_SECONDS = 0.03  # at least
 DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
 
 
@@ -96,15 +94,9 @@ class OnnxRuntime:
         engine = self.open([path], "cpu", threads).engine
         if not isinstance(engine, Engine):
             raise ArtifactError(f"{path} does not generate.")
-        last, state = np.zeros(1, np.int64), engine.init_state(1)
-        uniform = np.full((min(engine.chunk, MEASURED_TOKENS), 1), 0.5, np.float32)
-        _, state = engine.write(last, state, uniform, Sampling(temperature=1.0))
-        tokens, seconds, began = 0, 0.0, time.perf_counter()
-        while seconds < MEASURED_SECONDS:
-            _, state = engine.write(last, state, uniform, Sampling(temperature=1.0))
-            tokens += len(uniform)
-            seconds = time.perf_counter() - began
-        return tokens / seconds
+        write = writing(engine, batch=1)
+        write()
+        return measure_throughput(write, MEASURED_SECONDS)
 
     def _prompt_reader(
         self, infos: Mapping[Path, ArtifactInfo], info: ArtifactInfo, threads: int

@@ -126,7 +126,11 @@ def benchmark_events(
                     continue
                 torch.set_num_threads(place.threads or threads_before)
                 bounds = [Workload("", *probe) for probe in probes(products, place, batches)]
-                yield from _measure([*ways, *bounds], place, rounds, seconds)
+                try:
+                    yield from _measure([*ways, *bounds], place, rounds, seconds)
+                finally:
+                    for way in ways:
+                        way.close()
                 limit = _limit(place, bounds) if bounds else None
                 limits += [limit] if limit else []
                 rows += [_row(way, ways, sum(products.values()), place, limit) for way in ways]
@@ -191,17 +195,7 @@ def _measure(ways: Sequence[Workload], place: Target, rounds: int, seconds: floa
         for way in ways:
             if not way.reason:
                 time.sleep(SETTLE_SECONDS)
-                way.rates.append(_rate(way, place, seconds))
-
-
-def _rate(way: Workload, place: Target, seconds: float) -> float:
-    began = time.perf_counter()
-    done = way.run()  # once at least: a busy machine may take the whole slice away
-    while time.perf_counter() - began < seconds:
-        done += way.run()
-    if place.provider == "cuda" and torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return done / (time.perf_counter() - began)
+                way.rates.append(way.measure(seconds, place))
 
 
 def _limit(place: Target, bounds: Sequence[Workload]) -> Limits:

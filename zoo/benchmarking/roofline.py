@@ -37,6 +37,11 @@ class Target:
     provider: str
     threads: int | None
 
+    def synchronize(self) -> None:
+        """Waits until all that was begun there is done."""
+        if self.provider == "cuda" and torch.cuda.is_available():
+            torch.cuda.synchronize()
+
     def __str__(self) -> str:
         return self.provider if self.threads is None else f"{self.provider} × {self.threads}"
 

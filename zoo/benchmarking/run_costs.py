@@ -12,11 +12,11 @@ from typing import Any, TypedDict
 
 import torch
 
-from zoo.benchmarking.workloads import writing
 from zoo.data.dataset import read_dataset
 from zoo.exporting.export import export
 from zoo.inference.artifact import GENERATE
 from zoo.inference.runtime import open_artifact
+from zoo.inference.throughput import measure_throughput, writing
 from zoo.registry.registry import Registry
 from zoo.runs.run import load
 from zoo.training.distributed import ALONE
@@ -89,8 +89,5 @@ def _writing_speeds(files: tuple[Path, ...], registry: Registry) -> list[float]:
         way()
     for _ in range(ROUNDS):
         for way, found in zip(ways, rates, strict=True):
-            began, tokens = time.perf_counter(), 0
-            while time.perf_counter() - began < SECONDS:
-                tokens += way()
-            found.append(tokens / (time.perf_counter() - began))
+            found.append(measure_throughput(way, SECONDS))
     return [median(found) for found in rates]

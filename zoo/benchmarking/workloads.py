@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from itertools import cycle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from zoo.benchmarking.compiled import CompiledProcess, CompileError
 from zoo.benchmarking.roofline import Target
-from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
 from zoo.errors import ProviderError, one_line
 from zoo.inference.artifact import SEQUENCE, STEP, ArtifactInfo
-from zoo.inference.engine import Engine, Logits, Scorer
+from zoo.inference.engine import Scorer
 from zoo.inference.runtime import open_artifact
+from zoo.inference.throughput import measure_throughput, writing
 from zoo.models.device import choose_device
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper
@@ -33,8 +26,6 @@ LOOP, COMPILED, FORWARD = "PyTorch loop", "PyTorch compiled", "PyTorch forward"
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 WINDOW = 64  # tokens of each row that are read at a time
 COMPILE_SECONDS = 60.0  # most that torch.compile may take, for each batch size
-CHUNKS = 16  # of random numbers; they come again and again
-SAMPLING = Sampling(temperature=1.0)
 
 
 @dataclass
@@ -52,30 +43,39 @@ class Workload:
     rates: list[float] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Runs once, unmeasured; what has to be compiled for that is."""
-        if self.name != COMPILED:
-            self.run()
-            return
+        """Runs once, unmeasured."""
+        self.run()
+
+    def measure(self, seconds: float, target: Target) -> float:
+        """How much it does in a second, over at least so many."""
+        return measure_throughput(self.run, seconds, target.synchronize)
+
+    def close(self) -> None:
+        """Ends what it has started."""
+
+
+@dataclass
+class CompiledWorkload(Workload):
+    """Writing with a step through torch.compile, in a process of its own. `reason` says why where
+    it does not compile, or not in time."""
+
+    start: Callable[[], CompiledProcess] | None = None
+    process: CompiledProcess | None = None
+
+    def prepare(self) -> None:
+        assert self.start is not None
         try:
-            # without allow_rnn it refuses any model that holds a torch.nn layer, used or not
-            with _deadline(COMPILE_SECONDS), torch._dynamo.config.patch(allow_rnn=True):
-                self.run()
-        except (Exception, _OutOfTime) as error:  # there is much that a compiler may stumble over
-            self.reason = f"does not compile: {one_line(error)}"
+            self.process = self.start()
+        except CompileError as error:
+            self.reason = f"does not compile: {error}"
 
+    def measure(self, seconds: float, target: Target) -> float:
+        assert self.process is not None
+        return self.process.measure(seconds)
 
-class CompiledStepper(ModelStepper):
-    """A ModelStepper whose step is translated by torch.compile, for each batch size."""
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        torch.compiler.reset()  # it keeps few translations, and counts those for other threads
-        return torch.compile(self.model.step, fullgraph=True, dynamic=False)
-
-    def step(self, tokens: Ids, state: tuple[Any, ...]) -> tuple[Logits, tuple[Any, ...]]:
-        with torch.inference_mode():
-            logits, state = self._compiled(torch.from_numpy(tokens).to(self._device), state)
-            return logits.cpu().numpy(), state
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.close()
 
 
 def find_workloads(
@@ -88,8 +88,8 @@ def find_workloads(
 ) -> list[Workload]:
     """The ways to run the model and the files at this place, by batch size. A model in PyTorch is
     moved there. Of exported files only steps are tried on CUDA."""
-    found = []
-    for name, precision, reads, open_engine in _engines(model, files, place, compiled, registry):
+    found: list[Workload] = []
+    for name, precision, reads, open_engine in _engines(model, files, place, registry):
         make: Callable[..., Callable[[], int]] = _reading if reads else writing
         size = WEIGHT_BYTES[precision]
         try:
@@ -98,24 +98,32 @@ def find_workloads(
         except ProviderError as error:
             reason = one_line(error)
             found += [Workload(name, batch, reads=reads, reason=reason) for batch in batches]
+        if name == LOOP and compiled and model is not None:
+            found += [_compiled(found[-1], model, place, batch) for batch in batches]
     return sorted(found, key=lambda way: batches.index(way.batch))
+
+
+def _compiled(loop: Workload, model: LanguageModel, place: Target, batch: int) -> Workload:
+    """Where PyTorch's loop does not run, a compiled one does not either."""
+    if loop.reason:
+        return Workload(COMPILED, batch, reason=loop.reason)
+    start = partial(CompiledProcess, model, place, batch, COMPILE_SECONDS)
+    return CompiledWorkload(COMPILED, batch, start=start)
 
 
 def _engines(
     model: LanguageModel | None,
     files: Sequence[tuple[Path, ArtifactInfo]],
     place: Target,
-    compiled: bool,
     registry: Registry,
 ) -> Iterator[tuple[str, str, bool, Callable[[], Any]]]:
     """Name, precision, whether it reads, and how to get the engine."""
     kinds: dict[str, type[ModelScorer]] = {FORWARD: ModelScorer}
     if model is not None:
         if model.causal:
-            kinds = {LOOP: ModelStepper, COMPILED: CompiledStepper, **kinds}
+            kinds = {LOOP: ModelStepper, **kinds}
         for name, kind in kinds.items():
-            if compiled or name != COMPILED:
-                yield name, "fp32", name == FORWARD, partial(_open_model, kind, model, place)
+            yield name, "fp32", name == FORWARD, partial(_open_model, kind, model, place)
     for path, info in files:
         if place.provider == "cpu" or info.graph == STEP:
             name = info.graph if info.precision == "fp32" else f"{info.graph} {info.precision}"
@@ -131,21 +139,6 @@ def _open_file(path: Path, place: Target, registry: Registry) -> Any:
     return open_artifact(path, place.provider, registry, threads=place.threads).engine
 
 
-def writing(engine: Engine, batch: int) -> Callable[[], int]:
-    """Writes a chunk of tokens at each call, one text in each row."""
-    rng = np.random.default_rng(0)
-    chunks = cycle(rng.random((CHUNKS, engine.chunk, batch), dtype=np.float32))
-    last, state = np.zeros(batch, np.int64), engine.init_state(batch)
-
-    def run() -> int:
-        nonlocal last, state
-        tokens, state = engine.write(last, state, next(chunks), SAMPLING)
-        last = tokens[-1]
-        return tokens.size
-
-    return run
-
-
 def _reading(engine: Scorer, batch: int) -> Callable[[], int]:
     """Reads the same window at each call."""
     tokens = np.random.default_rng(0).integers(0, engine.vocab_size, (WINDOW, batch))
@@ -156,31 +149,3 @@ def _reading(engine: Scorer, batch: int) -> Callable[[], int]:
         return tokens.size
 
     return run
-
-
-class _OutOfTime(BaseException):
-    """Not an Exception, so that nobody between takes it for one of their own."""
-
-
-@contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """_OutOfTime in the block after so many seconds; on POSIX, and in the main thread, as nowhere
-    else is there an alarm. One that was set before rings when it would have."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if sys.platform == "win32" or not in_main_thread:
-        yield
-        return
-
-    def ring(*_: Any) -> None:
-        raise _OutOfTime(f"not within {seconds:g} seconds")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    left, began = signal.setitimer(signal.ITIMER_REAL, seconds)[0], time.monotonic()
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        if left:
-            rest = left - (time.monotonic() - began)
-            signal.setitimer(signal.ITIMER_REAL, max(rest, 1e-3))

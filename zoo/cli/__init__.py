@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,7 +39,8 @@ INTERRUPTED = 130
 
 
 class Verbs(click.Group):
-    """Finds the verb `v` as `zoo.cli.v.command`."""
+    """Finds the verb `v` as `zoo.cli.v.command`. The list of verbs in `zoo --help` imports none of
+    them: what they import would take most of its time."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(VERBS)
@@ -47,6 +50,19 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f"zoo.cli.{name}").command
         return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(name)) for name in VERBS])
+
+
+def _first_sentence(verb: str) -> str:
+    """The first sentence of the docstring of a verb's `command`, read from its source."""
+    tree = ast.parse(pkgutil.get_data("zoo.cli", f"{verb}.py") or b"")
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    command = next(function for function in functions if function.name == "command")
+    text = ast.get_docstring(command) or ""
+    return text.partition("\n\n")[0].replace("\n", " ").partition(". ")[0].removesuffix(".") + "."
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

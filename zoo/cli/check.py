@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     markdown: bool,
 ) -> int:
-    """Hold a CELL, or all that match a pattern ("*-scratch"), to the laws of the zoo.
+    """Test a CELL, or all that match a pattern ("*-scratch"), against the laws of the zoo.
 
     Exit code 1 if one is broken.
     """

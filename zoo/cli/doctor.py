@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires, version
 
 import click
+from packaging.requirements import Requirement
 
 from zoo.cli.console import print_rows
 from zoo.registry.registry import load_registry
@@ -37,15 +38,6 @@ def _row(what: str, works: bool, detail: str) -> dict[str, object]:
 
 def dependency_versions() -> list[tuple[str, str]]:
     """The installed distributions that the zoo itself requires, with their versions."""
-    found = []
-    for requirement in requires("recurrent-zoo") or []:
-        name = requirement.partition(";")[0]
-        for end in "<>=!~ [":
-            name = name.partition(end)[0]
-        if "extra ==" in requirement:
-            continue
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:
-            continue  # required on other platforms only
-    return found
+    required = map(Requirement, requires("recurrent-zoo") or [])
+    here = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [(requirement.name, version(requirement.name)) for requirement in here]

@@ -16,7 +16,7 @@ from zoo.cli.console import print_rows
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def command(source: str, text: str, gap: str, top: int, as_json: bool) -> None:
-    """Fill the gaps of TEXT ("time tra___er") with a model that sees both sides: a run
+    """Fill the masked characters of TEXT ("time tra___er") with a non-causal model: a run
     folder, or the sequence graph exported from one."""
     from zoo.inference.infilling import fill
 

@@ -28,7 +28,7 @@ from zoo.cli.console import print_rows
 )
 @click.option("--json", "as_json", is_flag=True, help="Print an object of exact numbers.")
 def command(source: str, corpus: str, last: float, provider: str, as_json: bool) -> None:
-    """How well a run or an exported file predicts a text: a corpus' name, or a file."""
+    """Measure how well a run or an exported file predicts CORPUS, a corpus or a text file."""
     from zoo.inference.scoring import score
 
     found = score(source, corpus, last=last, provider=provider).model_dump()

@@ -54,10 +54,10 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
               help="Folder of the sweep; else runs/sweep-CORPUS.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings: Any) -> int:
-    """Train many cells alike on CORPUS, each with several seeds, and compare them.
+    """Train many cells on CORPUS with the same settings and several seeds, and compare them.
 
     The folder of the sweep gets a run folder for each cell and seed, a table, sweep.csv, and a
-    picture, sweep.png. The same command goes on with a sweep that was stopped; with other --cells
+    picture, sweep.png. The same command resumes a sweep that was stopped; with other --cells
     or more --seeds it adds their runs. All other settings, those of `zoo train`, hold for all runs.
 
     Exit code 1 if a run failed; the others are trained all the same.

@@ -12,6 +12,7 @@ from zoo.data.tokenizers import Ids, encode_prompt
 from zoo.errors import UsageError
 from zoo.inference.engine import Engine, Scorer
 from zoo.inference.runtime import Source, open_source
+from zoo.inference.sampling import softmax
 from zoo.registry.registry import Registry
 
 GAP = "_"
@@ -90,7 +91,4 @@ def fill_ids(engine: Scorer, ids: Ids) -> npt.NDArray[np.float64]:
     """Probabilities [T, V] of the token at each place, from the whole of `ids`; the token after the
     vocabulary is a gap."""
     logits, _ = engine.logits(ids[:, None], engine.init_state(1))
-    exact = logits[:, 0].astype(np.float64)
-    weights = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return probabilities
+    return softmax(logits[:, 0])

@@ -36,6 +36,28 @@ def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
     return tokens
 
 
+def softmax(logits: Floats) -> Doubles:
+    """Probabilities [..., V] of logits [..., V], in float64."""
+    shifted = _shifted(logits)
+    weights: Doubles = np.exp(shifted)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def log_softmax(logits: Floats) -> Doubles:
+    """The logarithms of `softmax`, finite where probabilities are too small for a float64."""
+    shifted = _shifted(logits)
+    total: Doubles = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted - total
+
+
+def _shifted(logits: Floats) -> Doubles:
+    """Logits whose largest is 0, so that their exponentials do not overflow."""
+    exact = logits.astype(np.float64)
+    shifted: Doubles = exact - exact.max(axis=-1, keepdims=True)
+    return shifted
+
+
 def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:
     """Probabilities [B, V], with those of tokens that are not to be chosen zero (and the others as
     they were). `temperature` and `top_p` are taken as float32, as graphs take them.
@@ -43,8 +65,7 @@ def kept_weights(logits: Floats, sampling: Sampling) -> Doubles:
     Tokens as likely as the last one kept are kept too, by top-k and by top-p.
     """
     scaled = logits.astype(np.float64) / np.float64(np.float32(sampling.temperature))
-    weights: Doubles = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = softmax(scaled)
     if not filters(logits.shape[-1], sampling):
         return weights
     falling = -np.sort(-weights, axis=-1)[:, : _top_k(logits, sampling)]

@@ -14,6 +14,7 @@ from zoo.data.tokenizers import Ids
 from zoo.errors import CorpusError, UsageError
 from zoo.inference.engine import Engine, HasState, Logits, Scorer
 from zoo.inference.runtime import Source, open_source
+from zoo.inference.sampling import log_softmax
 from zoo.registry.registry import Registry
 
 PIECE = (
@@ -112,9 +113,6 @@ def masked_nats(engine: HasState, ids: Ids) -> tuple[Ids, npt.NDArray[np.float64
 
 
 def _nats(logits: Logits, targets: Ids) -> npt.NDArray[np.float64]:
-    exact = logits.astype(np.float64)
-    highest = exact.max(axis=-1)
-    partition = np.log(np.exp(exact - highest[..., None]).sum(axis=-1)) + highest
-    chosen = np.take_along_axis(exact, targets[..., None], -1)[..., 0]
-    nats: npt.NDArray[np.float64] = partition - chosen
+    chosen = np.take_along_axis(log_softmax(logits), targets[..., None], -1)
+    nats: npt.NDArray[np.float64] = -chosen[..., 0]
     return nats

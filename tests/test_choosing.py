@@ -32,7 +32,7 @@ def choose(
 ) -> RunConfig:  # fmt: skip
     tokens = np.zeros(train + held_out, np.int64)
     data = Dataset(Corpus("t", "", "char", ""), tokenizer, tokens[:train], tokens[train:])
-    config = RunConfig.build(settings, recipe and load_recipe(recipe))
+    config = RunConfig.build(settings, recipe and load_recipe(recipe, zoo.load_registry()))
     return choose_settings(config, data, torch.device("cpu"), ALONE, zoo.load_registry())
 
 
@@ -109,7 +109,8 @@ def test_what_is_given_stays() -> None:
 
 def test_with_a_recipe_nothing_is_chosen() -> None:
     recipe = "d2l-scratch"
-    assert choose(10_000, 0, recipe=recipe) == RunConfig.build({}, load_recipe(recipe))
+    expected = RunConfig.build({}, load_recipe(recipe, zoo.load_registry()))
+    assert choose(10_000, 0, recipe=recipe) == expected
 
 
 def test_the_choice_is_written_down(text_file: Path) -> None:

@@ -146,7 +146,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
     [
         ({"zoo.format": "2"}, "its format is '2'"),
         ({"zoo.tokenizer": "{"}, "zoo.tokenizer is damaged"),
-        ({"zoo.tokenizer": '{"kind": "pickle"}'}, "metadata is damaged: tokenizer"),
+        ({"zoo.tokenizer": '{"kind": "pickle"}'}, "the tokenizer 'pickle' is not installed"),
         ({"zoo.model": '{"cell": "rnn", "hidden": 99999999}'}, "metadata is damaged: model.hidden"),
         ({"zoo.model": '{"cell": "rnn", "factory": "os:system"}'}, "model.factory"),
         ({"zoo.state": "[]"}, "its metadata says"),
@@ -200,7 +200,7 @@ def test_names_sort_alike_on_both_sides(fox_file: Path) -> None:
     for side in ("in", "out"):
         assert sorted(many.state_names(side)) == many.state_names(side)
     assert many.state_names("in")[7] == "state_007_layer7_h_in"
-    assert ArtifactInfo.from_metadata(many.to_metadata()) == many
+    assert ArtifactInfo.from_metadata(many.to_metadata(), zoo.load_registry()) == many
 
 
 class Wrong(ModelStepper):

@@ -32,14 +32,14 @@ def recipe_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], zoo.
 
 
 def test_recipes_are_the_notes_experiments() -> None:
-    assert set(list_recipes()) == set(BOUNDS)
+    assert set(list_recipes(zoo.load_registry())) == set(BOUNDS)
     for name, hidden, batches in (
         ("d2l-scratch", 512, "sequential"),
         ("d2l-scratch-random", 512, "random"),
         ("d2l-concise", 256, "sequential"),
         *((name, 256, "sequential") for name in GATED),
     ):
-        config = RunConfig.build({}, load_recipe(name))
+        config = RunConfig.build({}, load_recipe(name, zoo.load_registry()))
         assert config.data.max_tokens == 10_000
         assert config.data.held_out == 0
         assert config.model.hidden == hidden
@@ -51,13 +51,13 @@ def test_recipes_are_the_notes_experiments() -> None:
 
 def test_a_recipe_can_be_a_file() -> None:
     Path("mine.toml").write_text('title = "Mine"\n[model]\nhidden = 12\n[training]\nepochs = 3\n')
-    config = RunConfig.build({"epochs": 4}, load_recipe("mine.toml"))
+    config = RunConfig.build({"epochs": 4}, load_recipe("mine.toml", zoo.load_registry()))
     assert (config.recipe, config.model.hidden, config.training.epochs) == ("mine", 12, 4)
     Path("mine.toml").write_text("title = ")
     with pytest.raises(RunError, match="recipe mine is damaged"):
-        load_recipe("mine.toml")
+        load_recipe("mine.toml", zoo.load_registry())
     with pytest.raises(RunError, match=r"recipe none\.toml cannot be read"):
-        load_recipe("none.toml")
+        load_recipe("none.toml", zoo.load_registry())
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+import zoo
 from zoo.data.tokenizers import (
     BPETokenizer,
     ByteTokenizer,
@@ -13,6 +14,8 @@ from zoo.data.tokenizers import (
     read_tokenizer,
 )
 from zoo.errors import TokenizerError
+
+REGISTRY = zoo.load_registry()
 
 
 def test_char_orders_by_frequency_then_appearance() -> None:
@@ -53,8 +56,8 @@ def test_all_but_letters_give_any_text_back(text: str) -> None:
 @pytest.mark.parametrize("kind", [CharTokenizer, LettersTokenizer, ByteTokenizer, BPETokenizer])
 def test_tokenizers_survive_json(kind: type[CharTokenizer]) -> None:
     tokenizer = kind.from_text("some text")
-    assert read_tokenizer(tokenizer.model_dump_json()) == tokenizer
-    assert type(read_tokenizer(tokenizer.model_dump_json())) is kind
+    assert read_tokenizer(tokenizer.model_dump_json(), REGISTRY) == tokenizer
+    assert type(read_tokenizer(tokenizer.model_dump_json(), REGISTRY)) is kind
 
 
 @pytest.mark.parametrize(
@@ -64,4 +67,4 @@ def test_tokenizers_survive_json(kind: type[CharTokenizer]) -> None:
 )  # fmt: skip
 def test_damaged_descriptions_are_refused(description: str) -> None:
     with pytest.raises(TokenizerError, match="the tokenizer is damaged"):
-        read_tokenizer(description)
+        read_tokenizer(description, REGISTRY)

@@ -22,7 +22,7 @@ from zoo.exporting.export import training_facts
 from zoo.models.language_model import LanguageModel
 from zoo.training.evaluation import evaluate
 from zoo.training.events import Finished, Progress, Report, Sample
-from zoo.training.optimization import learning_rate, make_optimizer
+from zoo.training.optimization import Optimization
 from zoo.training.trainer import Trainer, training
 
 
@@ -212,10 +212,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
     wanted = {0.0: 0.0, 0.05: math.cos(0.05 * math.pi) + 1, 0.1: math.cos(0.1 * math.pi) + 1,
               0.5: 1.0, 0.75: 1 - math.sqrt(0.5), 1.0: 0.0}  # fmt: skip
     wanted[0.05] /= 2
+    rate_at = Optimization.find(config, zoo.load_registry()).learning_rate
     for fraction, rate in wanted.items():
-        assert learning_rate(config, fraction) == pytest.approx(rate, abs=1e-12)
+        assert rate_at(fraction) == pytest.approx(rate, abs=1e-12)
     constant = TrainConfig(learning_rate=2.0, warmup=0.1, schedule="constant")
-    assert [learning_rate(constant, f) for f in (0.05, 0.1, 1.0)] == [1.0, 2.0, 2.0]
+    rate_at = Optimization.find(constant, zoo.load_registry()).learning_rate
+    assert [rate_at(f) for f in (0.05, 0.1, 1.0)] == [1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("batches", ["sequential", "random"])
@@ -250,7 +252,7 @@ def test_decay_leaves_vectors_alone(text_file: Path) -> None:
     """With the gradient of a loss that does not depend on them, AdamW only decays matrices."""
     model, _, config = small(text_file, learning_rate=0.1, weight_decay=0.5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(list(model.parameters()), config)
+    optimizer = Optimization.find(config, zoo.load_registry()).make_optimizer(model)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.resources import files
 
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.specs import CorpusSpec, RuntimeSpec
+from zoo.registry.specs import (
+    CorpusSpec,
+    LoggerSpec,
+    OptimizerSpec,
+    RecipeSpec,
+    RuntimeSpec,
+    ScheduleSpec,
+    TokenizerSpec,
+)
 
 
 @hookimpl
@@ -26,6 +35,59 @@ def zoo_corpora() -> Iterable[CorpusSpec]:
             tokenizer="letters",
             prompt="time traveller",
             licence="public domain",
+        ),
+    ]
+
+
+@hookimpl
+def zoo_tokenizers() -> Iterable[TokenizerSpec]:
+    module = "zoo.data.tokenizers"
+    return [
+        TokenizerSpec("letters", f"{module}:LettersTokenizer", "a to z and space, in lower case"),
+        TokenizerSpec("char", f"{module}:CharTokenizer", "characters"),
+        TokenizerSpec("byte", f"{module}:ByteTokenizer", "the bytes of UTF-8"),
+        TokenizerSpec("bpe", f"{module}:BPETokenizer", "subwords by byte pair encoding"),
+    ]
+
+
+@hookimpl
+def zoo_optimizers() -> Iterable[OptimizerSpec]:
+    module = "zoo.training.optimizers"
+    return [
+        OptimizerSpec("adamw", f"{module}:adamw", "AdamW"),
+        OptimizerSpec("sgd", f"{module}:sgd", "stochastic gradient descent"),
+        OptimizerSpec("muon", f"{module}:muon", "Muon for recurrent matrices, AdamW for the rest"),
+    ]
+
+
+@hookimpl
+def zoo_schedules() -> Iterable[ScheduleSpec]:
+    module = "zoo.training.schedules"
+    return [
+        ScheduleSpec("cosine", f"{module}:cosine", "half a cosine wave, down to 0"),
+        ScheduleSpec("constant", f"{module}:constant", "no decay"),
+    ]
+
+
+@hookimpl
+def zoo_recipes() -> Iterable[RecipeSpec]:
+    folder = files("zoo.recipes")
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return [RecipeSpec(name.removesuffix(".toml"), "zoo.recipes") for name in sorted(names)]
+
+
+@hookimpl
+def zoo_loggers() -> Iterable[LoggerSpec]:
+    return [
+        LoggerSpec(
+            "tensorboard",
+            "zoo.training.loggers.tensorboard:write_tensorboard",
+            "event files in the run's folder tensorboard",
+        ),
+        LoggerSpec(
+            "mlflow",
+            "zoo.training.loggers.mlflow:write_mlflow",
+            "a run of the tracking server that MLFLOW_TRACKING_URI names, or of ./mlflow.db",
         ),
     ]
 

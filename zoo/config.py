@@ -28,6 +28,13 @@ OptionValue = bool | int | float | str | None
 DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings: no flag of its own
 # chosen for the text, the time and the machine where neither a flag nor a recipe gives it
 CHOSEN: dict[str, JsonValue] = {"chosen": True}
+
+
+def registered_in(table: str) -> dict[str, JsonValue]:
+    """For a setting whose value is a name on that table of the registry."""
+    return {"registered": table}
+
+
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
 DEFAULT_LENGTH = 200  # tokens to generate
@@ -52,15 +59,17 @@ class DataConfig(FrozenModel):
     """The text and how it is read."""
 
     corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
-    tokenizer: Literal["letters", "char", "byte", "bpe"] | None = Field(
-        None, description="Tokenizer; without it, the corpus' own."
+    tokenizer: str | None = Field(
+        None,
+        description="Tokenizer; without it, the corpus' own",
+        json_schema_extra=registered_in("tokenizers"),
     )
     vocab: int | None = Field(
         None,
-        ge=257,
+        ge=2,
         le=MAX_VOCAB,
-        description=f"Largest vocabulary of bpe; {DEFAULT_VOCAB} if it is not given. The other "
-        "tokenizers determine their own.",
+        description="Largest vocabulary of a tokenizer that learns, such as bpe; "
+        f"{DEFAULT_VOCAB} if it is not given. The others determine their own.",
     )
     max_tokens: int | None = Field(
         None, ge=2, le=2**40, description="Use only the first this many tokens."
@@ -141,13 +150,16 @@ class TrainConfig(FrozenModel):
         description="Consecutive windows that carry the state over, or shuffled windows that start "
         "from the initial state.",
     )
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
+    optimizer: str = Field(
+        "adamw", description="Optimizer", json_schema_extra=registered_in("optimizers")
+    )
     learning_rate: float = Field(
         2e-3, gt=0, le=100, description="Peak learning rate.", json_schema_extra=CHOSEN
     )
-    schedule: Literal["cosine", "constant"] = Field(
+    schedule: str = Field(
         "cosine",
-        description="Learning-rate schedule after the warm-up: cosine decay to 0, or constant.",
+        description="Learning-rate schedule after the warm-up",
+        json_schema_extra=registered_in("schedules"),
     )
     warmup: float = Field(
         0.05,

@@ -55,7 +55,7 @@ class OnnxRuntime:
         *,
         scores: bool = False,
     ) -> Artifact:
-        described = {path: describe_file(path, ArtifactInfo) for path in files}
+        described = {path: describe_file(path, ArtifactInfo, self._registry) for path in files}
         infos = {path: info for path, (info, _) in described.items()}
         path = _choose(infos, provider, scores)
         info, as_checked = described[path]
@@ -146,7 +146,7 @@ def _engine(
 
 
 def describe_file(
-    path: Path, description: type[DescriptionT]
+    path: Path, description: type[DescriptionT], registry: Registry | None = None
 ) -> tuple[DescriptionT, tuple[int, ...]]:
     """What a file says of itself, after all of it was checked, and the identity of what was.
 
@@ -156,7 +156,7 @@ def describe_file(
     as_checked = _identity(path)
     content = read_file(path)
     try:
-        info = description.from_metadata(read_metadata(path, content))
+        info = description.from_metadata(read_metadata(path, content), registry)
         inspect(path, content)
     except ArtifactError as error:
         message = str(error)

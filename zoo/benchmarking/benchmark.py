@@ -221,8 +221,9 @@ def _row(
         if (other.name, other.batch) == (FORWARD if way.reads else LOOP, way.batch):
             ratio = speed / median(other.rates) if other.rates else None
     if limit is not None:
-        read = multiply_adds * way.weight_bytes
-        memory = speed / way.batch * read / limit.bytes_per_second
+        if way.weight_bytes is not None:
+            read = multiply_adds * way.weight_bytes
+            memory = speed / way.batch * read / limit.bytes_per_second
         arithmetic = speed * multiply_adds / limit.multiply_adds_per_second[way.batch]
     figures = speed, min(way.rates), max(way.rates), ratio, memory, arithmetic
     return Row(way.name, way.reads, place, way.batch, "", *figures)

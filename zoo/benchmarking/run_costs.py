@@ -65,7 +65,7 @@ def _training_speed(path: Path, registry: Registry) -> float | None:
     config = run.config.training
     data = read_dataset(run.config.data, registry, run.tokenizer)
     device = ALONE.device(config.device)
-    trainer = Trainer(run.model.to(device), data, config, run.prompt)
+    trainer = Trainer(run.model.to(device), data, config, run.prompt, registry=registry)
     times: list[float] = []
 
     def enough() -> bool:

@@ -31,14 +31,14 @@ COMPILE_SECONDS = 60.0  # most that torch.compile may take, for each batch size
 @dataclass
 class Workload:
     """Something to measure. `run` does a little of it and says how much: tokens, mostly. `reads` is
-    whether they are read rather than written; `weight_bytes` those of one weight. Where it cannot
-    be run, `reason` says why; `rates` are per second, as they are measured."""
+    whether they are read rather than written; `weight_bytes` those of one weight, where they are
+    known. `reason` says why it cannot be run; `rates` are per second, as they are measured."""
 
     name: str
     batch: int
     run: Callable[[], int] = int
     reads: bool = False
-    weight_bytes: int = 4
+    weight_bytes: int | None = 4
     reason: str = ""
     rates: list[float] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ def find_workloads(
     found: list[Workload] = []
     for name, precision, reads, open_engine in _engines(model, files, place, registry):
         make: Callable[..., Callable[[], int]] = _reading if reads else writing
-        size = WEIGHT_BYTES[precision]
+        size = WEIGHT_BYTES.get(precision)
         try:
             engine = open_engine()
             found += [Workload(name, batch, make(engine, batch), reads, size) for batch in batches]

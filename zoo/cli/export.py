@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.console import note
+from zoo.cli.settings import WrittenOption, exporter_option, runtime_option
 
 if TYPE_CHECKING:
     from zoo.inference.artifact import Proof
@@ -21,10 +22,19 @@ ALL = "all"
     "--graph",
     default="step",
     show_default=True,
-    help="Which graph to write: step, generate, sequence, or all that the model can have.",
+    cls=WrittenOption,
+    words="graphs",
+    metavar="NAME",
+    help="Kind of graph, or 'all' for every one that the model can have",
 )
 @click.option(
-    "--precision", default="fp32", show_default=True, help="Of products: fp32, fp16 or int8."
+    "--precision",
+    default="fp32",
+    show_default=True,
+    cls=WrittenOption,
+    words="precisions",
+    metavar="NAME",
+    help="Of matrix products",
 )
 @click.option(
     "--max-loss",
@@ -34,12 +44,23 @@ ALL = "all"
     help="Most that a lower precision may cost, in bits per token.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; else RUN/export.")
-def command(run: Path, graph: str, precision: str, max_loss: float, out: Path | None) -> None:
+@exporter_option
+@runtime_option
+def command(
+    run: Path,
+    graph: str,
+    precision: str,
+    max_loss: float,
+    out: Path | None,
+    exporter: str | None,
+    runtime: str | None,
+) -> None:
     """Export a trained RUN, prove each file against PyTorch, and print its path."""
     from zoo.exporting.export import export_all
 
     graphs = None if graph == ALL else (graph,)
-    for exported in export_all(run, graphs, precision, max_loss, out):
+    written = export_all(run, graphs, precision, max_loss, out, exporter=exporter, runtime=runtime)
+    for exported in written:
         proof = exported.info.proof
         assert proof is not None
         note(f"{exported.path.name}: {describe_proof(proof)}")

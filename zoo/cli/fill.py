@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from zoo.cli.console import print_rows
+from zoo.cli.settings import runtime_option
 
 
 @click.command()
@@ -14,15 +15,17 @@ from zoo.cli.console import print_rows
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates to show."
 )
+@runtime_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def command(source: str, text: str, gap: str, top: int, as_json: bool) -> None:
+def command(source: str, text: str, gap: str, top: int, runtime: str | None, as_json: bool) -> None:
     """Fill the masked characters of TEXT ("time tra___er") with a non-causal model: a run
     folder, or the sequence graph exported from one."""
     from zoo.inference.infilling import fill
+    from zoo.inference.runtime import open_source
 
     if len(gap) != 1:
         raise click.BadParameter("must be one character.", param_hint="'--gap'")
-    filled = fill(source, text, gap, top)
+    filled = fill(open_source(source, runtime=runtime), text, gap, top)
     if as_json:
         rows = [
             {"position": found.position, "candidates": list(found.candidates)}

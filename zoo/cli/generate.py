@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.console import note
-from zoo.cli.settings import settings_options
+from zoo.cli.settings import provider_option, runtime_option, settings_options
 from zoo.config import DEFAULT_LENGTH, Sampling
 
 if TYPE_CHECKING:
@@ -40,13 +40,8 @@ class ThreadCount(click.ParamType[Any]):
 @settings_options(Sampling.model_fields)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
 @click.option("--stop", multiple=True, help="End where the text holds this; may be given again.")
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@provider_option
+@runtime_option
 @click.option(
     "--threads",
     type=ThreadCount(),
@@ -60,6 +55,7 @@ def command(
     seed: int,
     stop: tuple[str, ...],
     provider: str,
+    runtime: str | None,
     threads: Threads,
     **settings: Any,
 ) -> None:
@@ -73,7 +69,7 @@ def command(
     from zoo.inference.runtime import open_source
 
     given = {name: value for name, value in settings.items() if value is not None}
-    opened = open_source(source, provider, threads=threads)
+    opened = open_source(source, provider, runtime=runtime, threads=threads)
     print_stream(opened, prompt, length, seed=seed, stop=stop, **given)
 
 

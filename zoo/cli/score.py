@@ -7,6 +7,7 @@ import json
 import click
 
 from zoo.cli.console import print_rows
+from zoo.cli.settings import provider_option, runtime_option
 
 
 @click.command()
@@ -19,19 +20,18 @@ from zoo.cli.console import print_rows
     show_default=True,
     help="Score only this share of the text, at its end.",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@provider_option
+@runtime_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object of exact numbers.")
-def command(source: str, corpus: str, last: float, provider: str, as_json: bool) -> None:
+def command(
+    source: str, corpus: str, last: float, provider: str, runtime: str | None, as_json: bool
+) -> None:
     """Measure how well a run or an exported file predicts CORPUS, a corpus or a text file."""
+    from zoo.inference.runtime import open_source
     from zoo.inference.scoring import score
 
-    found = score(source, corpus, last=last, provider=provider).model_dump()
+    opened = open_source(source, provider, runtime=runtime, scores=True)
+    found = score(opened, corpus, last=last).model_dump()
     if as_json:
         print(json.dumps(found, indent=2))
         return

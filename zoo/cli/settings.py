@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
-from zoo.config import CHOSEN
+from zoo.config import CHOSEN, PROVIDERS
 from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from zoo.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +31,68 @@ def settings_options(fields: Mapping[str, FieldInfo]) -> Callable[[F], F]:
     return decorate
 
 
+class ListingOption(click.Option):
+    """An option whose help ends with the words that the installed plugins know. The registry is
+    asked when the help is shown, not whenever the command is imported."""
+
+    def listing(self, registry: Registry) -> str:
+        raise NotImplementedError
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        from zoo.registry.registry import load_registry
+
+        record = super().get_help_record(context)
+        assert record is not None
+        text, bracket, default = record[1].partition("  [default")
+        return record[0], f"{text}: {self.listing(load_registry())}.{bracket}{default}"
+
+
+class RegisteredOption(ListingOption):
+    """An option whose value is a name of one table of the registry."""
+
+    def __init__(self, *declarations: Any, table: str, **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self._table = table
+
+    def listing(self, registry: Registry) -> str:
+        return ", ".join(registry.tables()[self._table])
+
+
+class WrittenOption(ListingOption):
+    """An option whose value is one of the `graphs` or `precisions` of the exporters."""
+
+    def __init__(self, *declarations: Any, words: str, **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self._words = words
+
+    def listing(self, registry: Registry) -> str:
+        specs = registry.exporters.values()
+        return ", ".join(dict.fromkeys(w for spec in specs for w in getattr(spec, self._words)))
+
+
+runtime_option = click.option(
+    "--runtime",
+    cls=RegisteredOption,
+    table="runtimes",
+    metavar="NAME",
+    help="What opens the model, where several runtimes can",
+)
+exporter_option = click.option(
+    "--exporter",
+    cls=RegisteredOption,
+    table="exporters",
+    metavar="NAME",
+    help="What writes the file, where several exporters can",
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+
+
 def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     annotation = _without_none(field.annotation)
     help_text = field.description or ""
@@ -38,6 +103,12 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     if annotation is bool:
         flag = f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}"
         return click.option(flag, name, default=None, help=help_text)
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "registered" in extra:
+        return click.option(
+            f"--{name.replace('_', '-')}", name, cls=RegisteredOption,
+            table=extra["registered"], default=None, help=help_text, metavar="NAME",
+        )  # fmt: skip
     kind: Any = (
         click.Choice(get_args(annotation)) if get_origin(annotation) is Literal else annotation
     )

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.settings import parse_pairs, settings_options
+from zoo.cli.settings import ListingOption, RegisteredOption, parse_pairs, settings_options
 from zoo.config import setting_fields
-from zoo.recipes import list_recipes
+
+if TYPE_CHECKING:
+    from zoo.registry.registry import Registry
 
 FIELDS = {
     name: field for name, field in setting_fields().items() if name not in ("corpus", "options")
 }
 
 
-def _recipe_help() -> str:
-    listed = "; ".join(f"{name}: {title}" for name, title in list_recipes().items())
-    return f"Begin from a named experiment. {listed}."
+class RecipeOption(ListingOption):
+    """Its help lists the registered recipes and their titles."""
+
+    def listing(self, registry: Registry) -> str:
+        from zoo.recipes import list_recipes
+
+        return "; ".join(f"{name} ({title})" for name, title in list_recipes(registry).items())
 
 
 @click.command()
@@ -28,11 +34,13 @@ def _recipe_help() -> str:
 @click.option(
     "--option", "pairs", multiple=True, metavar="K=V", help="Option of the cell; `zoo show CELL`."
 )
-@click.option("--recipe", metavar="NAME", help=_recipe_help())
+@click.option("--recipe", cls=RecipeOption, metavar="NAME",
+              help="Begin from a recipe: a .toml file, or one of")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; else one under runs/.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the --out folder, as it was.")
-@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, too.")
+@click.option("--log", multiple=True, cls=RegisteredOption, table="loggers", metavar="NAME",
+              help="Logger to use beside the run folder; may be given again")  # fmt: skip
 def command(
     corpus: str | None,
     pairs: tuple[str, ...],
@@ -40,7 +48,7 @@ def command(
     out: Path | None,
     overwrite: bool,
     resume: bool,
-    tensorboard: bool,
+    log: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS: a name from `zoo corpora`, a text file, or - for standard input.
@@ -56,14 +64,12 @@ def command(
             raise click.UsageError("--resume takes every setting from the run; give only --out.")
         if out is None:
             raise click.UsageError("--resume needs the run's folder; give it as --out.")
-        events = resume_events(out)
+        events = resume_events(out, log=log)
     else:
         if pairs:
             settings["options"] = parse_pairs(pairs)
-        events = train_events(corpus, recipe=recipe, out=out, overwrite=overwrite, **settings)
-    if tensorboard:
-        from zoo.training.tensorboard import write_tensorboard
-
-        events = write_tensorboard(events)
+        events = train_events(
+            corpus, recipe=recipe, out=out, overwrite=overwrite, log=log, **settings
+        )
     with closing(events):  # type: ignore[type-var]
         show(events)

@@ -8,6 +8,7 @@ import click
 
 from zoo.cli.console import print_rows
 from zoo.cli.export import describe_proof
+from zoo.cli.settings import exporter_option, provider_option, runtime_option
 
 
 @click.command()
@@ -23,8 +24,9 @@ from zoo.cli.export import describe_proof
               help="Temperature at which they are drawn.")  # fmt: skip
 @click.option("--max-loss", type=click.FloatRange(min=0), default=0.02, show_default=True,
               help="Most that a lower precision may cost, in bits per token.")  # fmt: skip
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-              show_default=True, help="Where to run the file.")  # fmt: skip
+@provider_option
+@exporter_option
+@runtime_option
 def command(
     file: Path,
     against: Path,
@@ -33,6 +35,8 @@ def command(
     temperature: float,
     max_loss: float,
     provider: str,
+    exporter: str | None,
+    runtime: str | None,
 ) -> None:
     """Prove an exported FILE against its run: step by step and, if it generates in full precision,
     by the texts of both."""
@@ -46,6 +50,8 @@ def command(
         seeds=seeds,
         temperature=temperature,
         max_loss=max_loss,
+        exporter=exporter,
+        runtime=runtime,
     )
     print(describe_proof(result.proof))
     rows = []

@@ -14,5 +14,6 @@ from .tokenizers import (
     Ids as Ids,
     LettersTokenizer as LettersTokenizer,
     Tokenizer as Tokenizer,
+    find_tokenizer as find_tokenizer,
     read_tokenizer as read_tokenizer,
 )

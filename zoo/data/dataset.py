@@ -8,9 +8,9 @@ from functools import cached_property
 
 from zoo.config import DEFAULT_VOCAB, DataConfig
 from zoo.data.corpora import Corpus, load_corpus
-from zoo.data.tokenizers import TOKENIZERS, BPETokenizer, Ids, Tokenizer
-from zoo.errors import CorpusError, UnknownNameError, UsageError
-from zoo.registry.registry import Registry
+from zoo.data.tokenizers import Ids, Tokenizer, find_tokenizer
+from zoo.errors import CorpusError, UsageError
+from zoo.registry.registry import Registry, load_registry
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ def read_dataset(
     and where they have too many tokens, the beginnings of both are used. A `known` tokenizer, that
     of a run that goes on, is taken as it is.
     """
+    registry = registry or load_registry()
     corpus = load_corpus(config.corpus, registry)
     kind = config.tokenizer or corpus.tokenizer
-    if kind not in TOKENIZERS:  # only a plugin's corpus can name one
-        raise UnknownNameError("tokenizer", kind, TOKENIZERS, f"corpus {corpus.name!r} names it;")
-    tokenizer_type = TOKENIZERS[kind]
-    if issubclass(tokenizer_type, BPETokenizer):
-        return _learned(corpus, config, known)
+    tokenizer_type = type(known) if known else find_tokenizer(kind, registry)
+    if tokenizer_type.learned:
+        return _learned(corpus, config, tokenizer_type, known)
     if config.vocab is not None:
         raise UsageError(
-            f"--vocab is for --tokenizer bpe; {kind!r} has as many tokens as it needs."
+            f"--vocab is for tokenizers that learn, such as bpe; {kind!r} has as many tokens as it "
+            f"needs."
         )
     text = tokenizer_type.normalize(corpus.text)
     tokenizer = known or tokenizer_type.from_text(text)
@@ -68,11 +68,14 @@ def read_dataset(
     return _checked(Dataset(corpus, tokenizer, tokens[:cut], tokens[cut:]), config)
 
 
-def _learned(corpus: Corpus, config: DataConfig, known: Tokenizer | None) -> Dataset:
+def _learned(
+    corpus: Corpus, config: DataConfig, tokenizer_type: type[Tokenizer], known: Tokenizer | None
+) -> Dataset:
     cut = len(corpus.text) - round(len(corpus.text) * config.held_out)
     vocab = config.vocab or DEFAULT_VOCAB
-    tokenizer = known or BPETokenizer.from_text(corpus.text[:cut], vocab)
-    train, held_out = tokenizer.encode(corpus.text[:cut]), tokenizer.encode(corpus.text[cut:])
+    parts = [tokenizer_type.normalize(part) for part in (corpus.text[:cut], corpus.text[cut:])]
+    tokenizer = known or tokenizer_type.from_text(parts[0], vocab)
+    train, held_out = (tokenizer.encode(part) for part in parts)
     if config.max_tokens is not None and len(train) + len(held_out) > config.max_tokens:
         held_out = held_out[: round(config.max_tokens * config.held_out)]
         train = train[: config.max_tokens - len(held_out)]

@@ -1,22 +1,39 @@
-"""Tokenizers: text to integers and back. They need neither torch nor a plugin, travel as JSON in
-run folders and exported files, and are checked against bounds when they are read back."""
+"""Tokenizers: text to integers and back. They need no torch, travel as JSON in run folders and
+exported files, and are checked against bounds when they are read back. The zoo's own stand here;
+plugins bring theirs through the hook `zoo_tokenizers`."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from importlib.metadata import entry_points, packages_distributions
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from zoo.config import DEFAULT_VOCAB, MAX_VOCAB, FrozenModel, first_problem
-from zoo.errors import TokenizerError, UsageError, ZooWarning
+from zoo.errors import (
+    ContractError,
+    TokenizerError,
+    UsageError,
+    ZooWarning,
+    near_names,
+    one_line,
+)
+from zoo.registry.registry import Registry
 
 if TYPE_CHECKING:
     from zoo.data.bpe import Encoder
@@ -24,12 +41,67 @@ if TYPE_CHECKING:
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+PACKAGE = "package"  # the key of a description that names what a plugin's tokenizer needs
+MAX_NAME = 100  # of a description's words that are shown
 MAX_CODE_POINTS = 0x110000
 BYTES = 256
 MAX_TOKEN_BYTES = 128  # of a subword: merges that double could otherwise make one of any length
 
 
-class CharTokenizer(FrozenModel):
+class Tokenizer(FrozenModel):
+    """What every tokenizer is: a frozen pydantic model. Its fields are all that it knows, and
+    `kind`, the name that it is registered under, is the first. Subclasses write `from_text`,
+    `vocab_size`, `encode` and `stream`, and what else differs.
+
+    `learned` is True for one whose vocabulary is learned: it then sees the training text only, and
+    `from_text` gets the largest vocabulary that is wanted.
+    """
+
+    learned: ClassVar[bool] = False
+
+    kind: str
+
+    @classmethod
+    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> Self:
+        """The tokenizer for a text, with a vocabulary of at most `vocab` tokens if it is `learned`;
+        others have as many tokens as they need. `text` is normalized."""
+        raise NotImplementedError
+
+    @classmethod
+    def normalize(cls, text: str) -> str:
+        """A corpus as this tokenizer sees it."""
+        return text
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens, which are 0 to vocab_size - 1."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> Ids:
+        """The tokens of `text`, an array of int64."""
+        raise NotImplementedError
+
+    def unknown(self, text: str) -> str:
+        """The distinct characters of `text` that no token stands for, in order of appearance."""
+        return ""
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of the tokens, piece by piece as they come."""
+        raise NotImplementedError
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the tokens."""
+        return "".join(self.stream(ids))
+
+    @model_serializer(mode="wrap")
+    def _with_package(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields, and for a plugin's tokenizer the package that it needs."""
+        content: dict[str, Any] = handler(self)
+        package = _package_of(type(self))
+        return {**content, PACKAGE: package} if package else content
+
+
+class CharTokenizer(Tokenizer):
     """A token for each character of the text that it was made from.
 
     Token 0 is `<unk>`, for every other character; `characters` are the tokens from 1 on, in order
@@ -49,16 +121,11 @@ class CharTokenizer(FrozenModel):
         return characters
 
     @classmethod
-    def from_text(cls, text: str) -> CharTokenizer:
+    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> Self:
         """The tokenizer whose vocabulary is that of `text`."""
         counts = Counter(cls.normalize(text))
         by_frequency = sorted(counts, key=counts.__getitem__, reverse=True)
         return cls(characters="".join(by_frequency))
-
-    @classmethod
-    def normalize(cls, text: str) -> str:
-        """A corpus as this tokenizer sees it."""
-        return text
 
     @property
     def vocab_size(self) -> int:
@@ -82,9 +149,6 @@ class CharTokenizer(FrozenModel):
         for token in ids:
             yield REPLACEMENT if token == self.UNKNOWN else self.characters[token - 1]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self.stream(ids))
-
 
 class LettersTokenizer(CharTokenizer):
     """The characters a to z and space: a corpus is put in lower case, and each run of anything else
@@ -100,18 +164,14 @@ class LettersTokenizer(CharTokenizer):
         return super().encode(text.lower())
 
 
-class ByteTokenizer(FrozenModel):
+class ByteTokenizer(Tokenizer):
     """The 256 bytes of UTF-8: nothing is unknown."""
 
     kind: Literal["byte"] = "byte"
 
     @classmethod
-    def from_text(cls, text: str) -> ByteTokenizer:
+    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> Self:
         return cls()
-
-    @classmethod
-    def normalize(cls, text: str) -> str:
-        return text
 
     @property
     def vocab_size(self) -> int:
@@ -120,16 +180,10 @@ class ByteTokenizer(FrozenModel):
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64)
 
-    def unknown(self, text: str) -> str:
-        return ""
-
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of each character as soon as its last byte has come; bytes that are no UTF-8
         become U+FFFD."""
         return _stream_utf8(bytes([token]) for token in ids)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self.stream(ids))
 
 
 def _spelling() -> str:
@@ -144,7 +198,7 @@ SPELLING = _spelling()
 _BYTE_OF = {character: byte for byte, character in enumerate(SPELLING)}
 
 
-class BPETokenizer(FrozenModel):
+class BPETokenizer(Tokenizer):
     """Subwords by byte pair encoding: nothing is unknown, and every text comes back as it was.
 
     Tokens 0 to 255 are the bytes of UTF-8. Each of `merges` names two tokens before it, "left
@@ -154,6 +208,8 @@ class BPETokenizer(FrozenModel):
     The tokens of a text's beginning need not be those that the whole text begins with: a prompt
     that ends within a word is continued from its own last token.
     """
+
+    learned: ClassVar[bool] = True
 
     kind: Literal["bpe"] = "bpe"
     merges: tuple[Annotated[str, Field(max_length=MAX_TOKEN_BYTES + 1)], ...] = Field(
@@ -174,17 +230,15 @@ class BPETokenizer(FrozenModel):
         return merges
 
     @classmethod
-    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> BPETokenizer:
+    def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> Self:
         """The tokenizer that learns from `text`: of `vocab` tokens, or fewer where no pair of
-        tokens comes twice any more."""
+        tokens comes twice any more. UsageError for fewer tokens than there are bytes, and one."""
         from zoo.data.bpe import learn_merges
 
+        if vocab <= BYTES:
+            raise UsageError(f"vocab: bpe needs at least {BYTES + 1} tokens (got {vocab}).")
         pairs = learn_merges(_without_surrogates(text), vocab, MAX_TOKEN_BYTES)
         return cls(merges=tuple(" ".join(pair) for pair in pairs))
-
-    @classmethod
-    def normalize(cls, text: str) -> str:
-        return text
 
     @property
     def vocab_size(self) -> int:
@@ -198,16 +252,10 @@ class BPETokenizer(FrozenModel):
     def encode(self, text: str) -> Ids:
         return self._encoder.encode(_without_surrogates(text))
 
-    def unknown(self, text: str) -> str:
-        return ""
-
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of each token, but for the bytes of a character that is not whole yet; bytes
         that are no UTF-8 become U+FFFD."""
         return _stream_utf8(self.tokens[token] for token in ids)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self.stream(ids))
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -221,23 +269,58 @@ class BPETokenizer(FrozenModel):
         return [*SPELLING, *(merge.replace(" ", "") for merge in self.merges)]
 
 
-Tokenizer: TypeAlias = CharTokenizer | LettersTokenizer | ByteTokenizer | BPETokenizer
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    "letters": LettersTokenizer,
-    "char": CharTokenizer,
-    "byte": ByteTokenizer,
-    "bpe": BPETokenizer,
-}
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[Tokenizer, Field(discriminator="kind")])
-
-
-def read_tokenizer(description: str | bytes) -> Tokenizer:
-    """The tokenizer that `description` (JSON) describes; TokenizerError if it is damaged."""
+def read_tokenizer(description: str | bytes, registry: Registry) -> Tokenizer:
+    """The tokenizer that `description` (JSON) describes. TokenizerError if it is damaged, or of a
+    kind that no plugin here supplies; the message names the package that does."""
     try:
-        tokenizer: Tokenizer = _ADAPTER.validate_json(description)
+        content = json.loads(description)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"the tokenizer is damaged: {one_line(error)}") from None
+    return parse_tokenizer(content, registry)
+
+
+def parse_tokenizer(content: Any, registry: Registry) -> Tokenizer:
+    """`read_tokenizer` of JSON that has been parsed."""
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise TokenizerError("the tokenizer is damaged: it says no kind.")
+    fields = {name: value for name, value in content.items() if name != PACKAGE}
+    kind, package = content["kind"][:MAX_NAME], str(content.get(PACKAGE, ""))[:MAX_NAME]
+    if kind not in registry.tokenizers:
+        near = near_names(kind, registry.tokenizers)
+        hint = f"install the package {package!r}" if package else f"did you mean {near}?"
+        if not (package or near):
+            hint = "install the package that supplies it"
+        raise TokenizerError(f"the tokenizer {kind!r} is not installed; {hint}.")
+    try:
+        tokenizer: Tokenizer = find_tokenizer(kind, registry).model_validate(fields)
     except ValidationError as error:
         raise TokenizerError(f"the tokenizer is damaged: {first_problem(error)}") from None
     return tokenizer
+
+
+def find_tokenizer(name: str, registry: Registry) -> type[Tokenizer]:
+    """The class registered as `name`. UnknownNameError if there is none, ContractError for one that
+    is no tokenizer."""
+    spec = registry.tokenizers[name]
+    found = spec.load_factory()
+    if not (isinstance(found, type) and issubclass(found, Tokenizer)):
+        raise ContractError(
+            f"tokenizer {name!r} ({registry.tokenizers.origin(name)}): {spec.factory} is no "
+            f"subclass of zoo.data.Tokenizer."
+        )
+    return found
+
+
+def _package_of(tokenizer: type[Tokenizer]) -> str:
+    """The installed package that the class is from; empty for the zoo's own, and for a class that
+    no package has."""
+    top = tokenizer.__module__.partition(".")[0]
+    if top == "zoo":
+        return ""
+    for point in entry_points(group="zoo"):  # an editable install is known by nothing else
+        if point.module.partition(".")[0] == top and point.dist is not None:
+            return point.dist.name
+    return packages_distributions().get(top, [""])[0]
 
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:

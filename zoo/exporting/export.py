@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.data.tokenizers import Ids, Tokenizer
-from zoo.errors import NoStepError, UnknownNameError, ZooError
+from zoo.errors import NoStepError, UnknownNameError, UsageError, ZooError
 from zoo.exporting.exporter import Exporter
 from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
 from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import ExporterSpec
 
 if TYPE_CHECKING:
     from zoo.exporting.staging import ProvedFile
@@ -37,17 +38,25 @@ def export(
     max_loss: float = DEFAULT_MAX_LOSS,
     out: str | Path | None = None,
     registry: Registry | None = None,
+    *,
+    exporter: str | None = None,
+    runtime: str | None = None,
 ) -> Exported:
     """Exports a trained run, proves the file against PyTorch, and only then publishes it.
 
     `graph` is "step", "generate" or "sequence", `precision` "fp32", "fp16" or "int8". The file is
     named by them and by the format's suffix, in the folder `out` (by default `export` in the run's
-    folder). `max_loss` is what a lower precision may cost at most, in bits per token. Raises
-    UnknownNameError for a graph or precision that no exporter writes, NoStepError for a graph that
-    needs a step of a model without one, VerificationError for a file that does not compute what the
-    model computes; nothing is written then.
+    folder). `max_loss` is what a lower precision may cost at most, in bits per token. `exporter`
+    and `runtime` are the names of those that write it and open it for the proof, where several can.
+
+    Raises UnknownNameError for a graph or precision that no exporter writes, UsageError for one
+    that several write, NoStepError for a graph that needs a step of a model without one,
+    VerificationError for a file that does not compute what the model computes; nothing is written
+    then.
     """
-    return export_all(run, (graph,), precision, max_loss, out, registry)[0]
+    return export_all(
+        run, (graph,), precision, max_loss, out, registry, exporter=exporter, runtime=runtime
+    )[0]
 
 
 def export_all(
@@ -57,6 +66,9 @@ def export_all(
     max_loss: float = DEFAULT_MAX_LOSS,
     out: str | Path | None = None,
     registry: Registry | None = None,
+    *,
+    exporter: str | None = None,
+    runtime: str | None = None,
 ) -> list[Exported]:
     """Exports several graphs of a run, by default all that the model can have; otherwise as
     `export`. All are proved before the first is published."""
@@ -65,7 +77,7 @@ def export_all(
     from zoo.runs.run import Run, load
 
     registry = registry or load_registry()
-    exporters = find_exporters(graphs, precision, registry)
+    exporters = find_exporters(graphs, precision, registry, exporter)
     if not isinstance(run, Run):
         run = load(run, registry)
     folder = Path(out) if out is not None else run.path / "export"
@@ -73,13 +85,19 @@ def export_all(
     facts = training_facts(run)
     drafts: list[ProvedFile] = []
     with new_folder(folder):
-        room = ExportBuilder(
-            run.model, folder, registry, text=text, text_name=text_name, max_loss=max_loss
+        builder = ExportBuilder(
+            run.model,
+            folder,
+            registry,
+            text=text,
+            text_name=text_name,
+            max_loss=max_loss,
+            runtime=runtime,
         )
-        for graph, exporter in exporters.items():
-            info = describe(room.model, run.tokenizer, graph, precision, facts)
+        for graph, writer in exporters.items():
+            info = describe(builder.model, run.tokenizer, graph, precision, facts)
             try:
-                drafts.append(room.draft(exporter, info))
+                drafts.append(builder.draft(writer, info))
             except NoStepError:
                 if graphs is not None:
                     raise
@@ -89,27 +107,46 @@ def export_all(
 
 
 def find_exporters(
-    graphs: Sequence[str] | None, precision: str, registry: Registry
+    graphs: Sequence[str] | None,
+    precision: str,
+    registry: Registry,
+    name: str | None = None,
 ) -> dict[str, Exporter]:
-    """Who writes each of these kinds of graph (all, for None), in this precision. An exporter that
-    writes several is one object."""
-    specs = registry.exporters.values()
+    """The exporter of each of these kinds of graph (of all that there are, for None), in this
+    precision: the one called `name`, or else the only one. An exporter that writes several is one
+    object. Raises UnknownNameError for a graph or precision that none writes, UsageError for one
+    that several write, or for which there is no exporter in this precision."""
+    specs = list(registry.exporters.values()) if name is None else [registry.exporters[name]]
     kinds = list(dict.fromkeys(kind for spec in specs for kind in spec.graphs))
     precisions = list(dict.fromkeys(kind for spec in specs for kind in spec.precisions))
-    made: dict[str, Exporter] = {}
-    found: dict[str, Exporter] = {}
-    for graph in kinds if graphs is None else graphs:
+    if precision not in precisions:
+        raise UnknownNameError("precision", precision, precisions)
+    for graph in graphs or ():
         if graph not in kinds:
             raise UnknownNameError("graph", graph, kinds)
-        if precision not in precisions:
-            raise UnknownNameError("precision", precision, precisions)
-        for spec in specs:
-            if graph in spec.graphs and precision in spec.precisions:
-                if spec.name not in made:
-                    made[spec.name] = spec.load_factory()()
-                found[graph] = made[spec.name]
-                break
-    return found
+    writers = {
+        graph: [spec for spec in specs if graph in spec.graphs and precision in spec.precisions]
+        for graph in (kinds if graphs is None else graphs)
+    }
+    found: dict[str, ExporterSpec] = {}
+    for graph, able in writers.items():
+        if len(able) > 1:
+            names = " and ".join(spec.name for spec in able)
+            raise UsageError(
+                f"the exporters {names} both write the graph {graph!r} in {precision}; choose one "
+                f"with --exporter NAME (exporter=NAME in Python)."
+            )
+        if able:
+            found[graph] = able[0]
+        elif graphs is not None:
+            others = sorted({kind for spec in specs if graph in spec.graphs
+                             for kind in spec.precisions})  # fmt: skip
+            raise UsageError(
+                f"no exporter writes the graph {graph!r} in {precision}; it is written in "
+                f"{', '.join(others)}."
+            )
+    objects = {spec.name: spec.load_factory()() for spec in found.values()}
+    return {graph: objects[spec.name] for graph, spec in found.items()}
 
 
 def describe(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +22,8 @@ from zoo.exporting.parity import (
     prove_sequence,
     prove_step,
 )
-from zoo.inference.artifact import AMPLIFYING, GENERATE, SEQUENCE, STEP, ArtifactInfo, Proof
-from zoo.inference.engine import Engine, Scorer
+from zoo.inference.artifact import AMPLIFYING, SEQUENCE, STEP, ArtifactInfo, Proof
+from zoo.inference.engine import Engine, Scorer, Stepper
 from zoo.inference.runtime import Artifact, open_artifact
 from zoo.inference.scoring import masked_nats, text_nats
 from zoo.models.language_model import LanguageModel
@@ -39,8 +38,6 @@ FULL = "fp32"
 # of the scale where a value lies on the edge.
 ROUNDED_TOLERANCE = 0.05
 COST_ROWS, COST_STEPS = 16, 600
-
-PROOFS: dict[str, Callable[..., Proof]] = {STEP: prove_step, GENERATE: prove_generate}
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ class ExportBuilder:
 
     `folder` is where the files would go; what is written there on the way is removed again. `text`
     are tokens to measure the cost of a lower precision on (the model's own, where there are none),
-    `text_name` what they are, and `max_loss` the most bits per token that it may cost.
+    `text_name` what they are, and `max_loss` the most bits per token that it may cost. `runtime` is
+    the name of the one that opens the files, where several can.
     """
 
     def __init__(
@@ -69,9 +67,10 @@ class ExportBuilder:
         text: Ids | None = None,
         text_name: str = "",
         max_loss: float = np.inf,
+        runtime: str | None = None,
     ) -> None:
         self.model = deepcopy(model).cpu().eval()
-        self._folder, self._registry = folder, registry
+        self._folder, self._registry, self._runtime = folder, registry, runtime
         self._text, self._text_name, self._max_loss = text, text_name, max_loss
         self._lower: dict[str, tuple[Any, Proof]] = {}
         self._is_one_model = False
@@ -126,14 +125,14 @@ class ExportBuilder:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".draft-") as drafts:
             trial = Path(drafts) / name
             trial.write_bytes(content)
-            return open_artifact(trial, "cpu", self._registry, threads=1)
+            return open_artifact(trial, "cpu", self._registry, runtime=self._runtime, threads=1)
 
     def prove(self, exporter: Exporter, info: ArtifactInfo, engine: Any) -> Proof:
         """A full-precision graph is compared with the model. One of lower precision is compared
         with the graph of that precision which shows what it costs, unless it is that one."""
         gap = self.gap or 0.0
         if info.precision == FULL:
-            proof = prove(info.graph, self.reference, engine, TOLERANCE, gap)
+            proof = prove(self.reference, engine, TOLERANCE, gap)
             return proof.model_copy(update={"float64_gap": self.gap})
         judged = STEP if self.model.causal else SEQUENCE
         if info.precision not in self._lower:
@@ -142,17 +141,17 @@ class ExportBuilder:
                 other = info.model_copy(update={"graph": judged})
                 content = exporter.seal(exporter.build(self.model, other), other)
                 shown = self._open(file_name(other, exporter), content).engine
-            self._lower[info.precision] = shown, self._measure(judged, shown)
+            self._lower[info.precision] = shown, self._measure(shown)
         reference, proof = self._lower[info.precision]
         if info.graph != judged:
-            found = prove(info.graph, reference, engine, ROUNDED_TOLERANCE, gap)
+            found = prove(reference, engine, ROUNDED_TOLERANCE, gap)
             cost = {"cost_bits": proof.cost_bits, "cost_measured_on": proof.cost_measured_on}
             proof = found.model_copy(update=cost)
         return proof.model_copy(update={"float64_gap": self.gap})
 
-    def _measure(self, graph: str, engine: Any) -> Proof:
+    def _measure(self, engine: Any) -> Proof:
         """How far a lower precision is from the model, and what it costs."""
-        proof = prove(graph, self.reference, engine, np.inf, 0.0)
+        proof = prove(self.reference, engine, np.inf, 0.0)
         text, name = self._text, self._text_name
         if text is None:
             text, name = self._own_text(), "its own text"
@@ -179,11 +178,14 @@ class ExportBuilder:
         return own
 
 
-def prove(graph: str, reference: Any, candidate: Any, tolerance: float, gap: float) -> Proof:
-    """The proof that suits this kind of graph; `gap` is the model's own (see `free_gap`)."""
-    if graph == SEQUENCE:
-        return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap)
-    return PROOFS[graph](reference, candidate, tolerance=tolerance)
+def prove(reference: Any, candidate: Any, tolerance: float, gap: float) -> Proof:
+    """The proof that suits what the candidate can do, whatever its graph is called: steps, else
+    tokens, else the logits of sequences. `gap` is the model's own (see `free_gap`)."""
+    if isinstance(candidate, Stepper):
+        return prove_step(reference, candidate, tolerance=tolerance)
+    if isinstance(candidate, Engine):
+        return prove_generate(reference, candidate, tolerance=tolerance)
+    return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap)
 
 
 def file_name(info: ArtifactInfo, exporter: Exporter) -> str:

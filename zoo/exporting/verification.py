@@ -38,18 +38,21 @@ def verify(
     seeds: int = 5,
     temperature: float = 0.8,
     max_loss: float = DEFAULT_MAX_LOSS,
+    exporter: str | None = None,
+    runtime: str | None = None,
     registry: Registry | None = None,
 ) -> Verification:
     """Proves an exported file against the run that it came from: step by step, as `zoo.export`
     does; and, if it generates in full precision, by the texts of both (`length` tokens, greedily
-    and with `seeds` seeds at `temperature`).
+    and with `seeds` seeds at `temperature`). `exporter` and `runtime` are the names of those that
+    wrote it and open it, where several can.
 
     Raises VerificationError for a file of another model, for a step that differs, for a precision
     that costs more than `max_loss` bits per token, and, unless the model amplifies rounding within
     `length` tokens, for texts that differ by more than rounding ties.
     """
     registry = registry or load_registry()
-    artifact = open_artifact(Path(file), provider, registry)
+    artifact = open_artifact(Path(file), provider, registry, runtime=runtime)
     info = artifact.info
     if not isinstance(against, Run):
         against = load(against, registry)
@@ -57,14 +60,20 @@ def verify(
         info.weights != fingerprint(against.model)
     ):
         raise VerificationError(f"{file} was exported from another model than {against.path}.")
-    (exporter,) = find_exporters([info.graph], info.precision, registry).values()
+    (writer,) = find_exporters([info.graph], info.precision, registry, exporter).values()
     text, name = text_to_judge_by(against, registry) if info.precision != FULL else (None, "")
     with tempfile.TemporaryDirectory() as folder:
-        room = ExportBuilder(
-            against.model, Path(folder), registry, text=text, text_name=name, max_loss=max_loss
+        builder = ExportBuilder(
+            against.model,
+            Path(folder),
+            registry,
+            text=text,
+            text_name=name,
+            max_loss=max_loss,
+            runtime=runtime,
         )
-        proof = room.prove(exporter, info, artifact.engine)
-    reference, engine = room.reference, artifact.engine
+        proof = builder.prove(writer, info, artifact.engine)
+    reference, engine = builder.reference, artifact.engine
     texts = []
     if (
         isinstance(reference, ModelStepper)
@@ -78,7 +87,7 @@ def verify(
             texts.append((sampling, seed, tuple(found)))
     differences = [difference for _, _, found in texts for difference in found]
     # texts may be longer than what the proof's own gap was measured over
-    if differences and not (proof.amplifies or Proof.gap_amplifies(room.gap_over(length))):
+    if differences and not (proof.amplifies or Proof.gap_amplifies(builder.gap_over(length))):
         judge(differences, length * len(texts))
     return Verification(proof, tuple(texts))
 

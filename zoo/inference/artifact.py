@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal, Self, get_origin
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from zoo.config import FrozenModel, ModelConfig, first_problem
-from zoo.data.tokenizers import Tokenizer
-from zoo.errors import ArtifactError
+from zoo.data.tokenizers import Tokenizer, parse_tokenizer
+from zoo.errors import ArtifactError, TokenizerError
+from zoo.registry.registry import Registry, load_registry
 
 PREFIX = "zoo."
+WORD = r"^[a-z][a-z0-9_-]*$"  # of a kind of graph, and of a precision
 STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
 MODULE = "module"  # a step of something that is no language model
 TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
@@ -141,7 +143,7 @@ class SelfDescription(FrozenModel):
     """What a file says about itself: a metadata entry for each field, under "zoo."."""
 
     format: Literal["1"] = "1"
-    graph: str = Field(pattern=r"^[a-z]+$", max_length=40)
+    graph: str = Field(pattern=WORD, max_length=40)
     state: tuple[StateEntry, ...] = Field(max_length=4096)
     proof: Proof | None = None
 
@@ -177,8 +179,9 @@ class SelfDescription(FrozenModel):
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
-        """Raises ArtifactError for metadata that is not ours, damaged, or out of bounds."""
+    def from_metadata(cls, metadata: Mapping[str, str], registry: Registry | None = None) -> Self:
+        """Raises ArtifactError for metadata that is not ours, damaged, or out of bounds, or that
+        names a tokenizer that `registry` does not have."""
         if PREFIX + "format" not in metadata:
             raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
         if metadata[PREFIX + "format"] != "1":
@@ -196,7 +199,12 @@ class SelfDescription(FrozenModel):
             except (ValueError, RecursionError):
                 raise ArtifactError(f"its metadata {PREFIX}{name} is damaged.") from None
         try:
+            if "tokenizer" in values:
+                registry = registry or load_registry()
+                values["tokenizer"] = parse_tokenizer(values["tokenizer"], registry)
             return cls(**values)
+        except TokenizerError as error:
+            raise ArtifactError(str(error)) from None
         except ValidationError as error:
             raise ArtifactError(f"its metadata is damaged: {first_problem(error)}") from None
 
@@ -212,10 +220,10 @@ class ArtifactInfo(SelfDescription):
     the weights that it was exported from: files of one model have one.
     """
 
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: str = Field("fp32", pattern=WORD, max_length=40)
     model: ModelConfig
     causal: bool = True
-    tokenizer: Annotated[Tokenizer, Field(discriminator="kind")]
+    tokenizer: SerializeAsAny[Tokenizer]
     weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
     training: TrainingFacts = TrainingFacts()
 

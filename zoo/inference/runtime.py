@@ -36,7 +36,7 @@ class Source:
     runs_on: str
 
     def writer(self) -> Engine:
-        """The engine, if it can generate; NoStepError if it sees both sides of a token."""
+        """The engine, if it can generate; NoStepError of a non-causal model."""
         if not isinstance(self.engine, Engine):
             raise NoStepError("this model")
         return self.engine
@@ -115,12 +115,13 @@ def open_artifact(
     provider: str,
     registry: Registry,
     *,
+    runtime: str | None = None,
     threads: Threads = None,
 ) -> Artifact:
     """The exported file at `path`; otherwise as `open_source`. RunError for something else."""
     require_choice("provider", provider, PROVIDERS)
     _require_threads(threads)
-    spec, _ = _find(path, registry, None)
+    spec, _ = _find(path, registry, runtime)
     opener: Runtime = spec.load_factory()(registry)
     opened = opener.open([path], provider, threads)
     if not isinstance(opened, Artifact):
@@ -143,8 +144,8 @@ def _find(path: Path, registry: Registry, name: str | None) -> tuple[RuntimeSpec
     if len(found) > 1:
         names = " and ".join(spec.name for spec, _ in found)
         raise UsageError(
-            f"the runtimes {names} both open {path}; give runtime=NAME, or name the plugin of the "
-            f"other in ZOO_DISABLE_PLUGINS."
+            f"the runtimes {names} both open {path}; choose one with --runtime NAME, or in Python "
+            f"with zoo.open_source(path, runtime=NAME)."
         )
     if not found:
         patterns = sorted(spec.files for spec in specs)

@@ -1,5 +1,5 @@
-"""Named experiments: a TOML file each, with a title and the sections of `RunConfig`. Here stand the
-zoo's own; a path names one's own file."""
+"""Named experiments: a TOML file each, with a title and the sections of `RunConfig`. The zoo's own
+stand here; plugins bring theirs, and a path names a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from importlib import resources
 from pathlib import Path
 
 from zoo.config import Recipe
-from zoo.errors import RunError, UnknownNameError, one_line
+from zoo.errors import FactoryError, RunError, one_line
+from zoo.registry.registry import Registry
 
 SUFFIX = ".toml"
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, registry: Registry) -> Recipe:
     """The recipe registered as `name`, or that in the file of a name that ends in ".toml".
 
     UnknownNameError for a name that nothing is registered under, RunError for a file that cannot be
@@ -24,10 +25,15 @@ def load_recipe(name: str) -> Recipe:
             return parse_recipe(Path(name).stem, Path(name).read_text("utf-8"))
         except OSError as error:
             raise RunError(f"recipe {name} cannot be read: {error.strerror}.") from None
-    known = list_recipes()
-    if name not in known:
-        raise UnknownNameError("recipe", name, known, "`zoo train --help`")
-    return parse_recipe(name, (resources.files("zoo") / "recipes" / f"{name}.toml").read_text())
+    spec = registry.recipes[name]
+    try:
+        text = (resources.files(spec.package) / f"{name}{SUFFIX}").read_text("utf-8")
+    except (OSError, ModuleNotFoundError):
+        raise FactoryError(
+            f"recipe {name!r} ({registry.recipes.origin(name)}): there is no {name}{SUFFIX} in the "
+            f"package {spec.package}."
+        ) from None
+    return parse_recipe(name, text)
 
 
 def parse_recipe(name: str, text: str) -> Recipe:
@@ -39,9 +45,6 @@ def parse_recipe(name: str, text: str) -> Recipe:
         raise RunError(f"recipe {name} is damaged: {one_line(error)}.") from None
 
 
-def list_recipes() -> dict[str, str]:
-    """The named experiments, and what each is in one line."""
-    folder = resources.files("zoo") / "recipes"
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(SUFFIX))
-    found = [parse_recipe(name.removesuffix(SUFFIX), (folder / name).read_text()) for name in names]
-    return {recipe.name: recipe.title for recipe in found}
+def list_recipes(registry: Registry) -> dict[str, str]:
+    """The registered recipes, and the title of each."""
+    return {name: load_recipe(name, registry).title for name in registry.recipes}

@@ -12,8 +12,13 @@ from .specs import (
     CellSpec as CellSpec,
     CorpusSpec as CorpusSpec,
     ExporterSpec as ExporterSpec,
+    LoggerSpec as LoggerSpec,
     ModelCard as ModelCard,
+    OptimizerSpec as OptimizerSpec,
     Option as Option,
+    RecipeSpec as RecipeSpec,
     RuntimeSpec as RuntimeSpec,
+    ScheduleSpec as ScheduleSpec,
     StateField as StateField,
+    TokenizerSpec as TokenizerSpec,
 )

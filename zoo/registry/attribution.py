@@ -41,7 +41,7 @@ def describe_failure(error: BaseException, registry: Registry) -> str:
 def _modules(registry: Registry) -> dict[str, Plugin]:
     """The plugin behind each module that is known to be one's: those of hooks and factories."""
     modules = {plugin.module: plugin for plugin in registry.plugins if plugin.module}
-    for table in registry.tables():
+    for table in registry.tables().values():
         modules |= table.modules
     return modules
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from zoo.registry.specs import CellSpec, CorpusSpec, ExporterSpec, RuntimeSpec
+    from zoo.registry.specs import (
+        CellSpec,
+        CorpusSpec,
+        ExporterSpec,
+        LoggerSpec,
+        OptimizerSpec,
+        RecipeSpec,
+        RuntimeSpec,
+        ScheduleSpec,
+        TokenizerSpec,
+    )
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -23,6 +33,31 @@ def zoo_cells() -> Iterable[CellSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_corpora() -> Iterable[CorpusSpec]:  # type: ignore[empty-body]
     """The named texts that this plugin can load."""
+
+
+@hookspec
+def zoo_tokenizers() -> Iterable[TokenizerSpec]:  # type: ignore[empty-body]
+    """The tokenizers that this plugin supplies."""
+
+
+@hookspec
+def zoo_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-body]
+    """The optimizers that this plugin supplies."""
+
+
+@hookspec
+def zoo_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-body]
+    """The learning-rate schedules that this plugin supplies."""
+
+
+@hookspec
+def zoo_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
+    """The named experiments that this plugin supplies."""
+
+
+@hookspec
+def zoo_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
+    """The loggers of training that this plugin supplies."""
 
 
 @hookspec

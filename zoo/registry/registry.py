@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError
 from zoo.registry.discovery import Plugin, build_plugin_manager
 from zoo.registry.places import describe_raised
-from zoo.registry.specs import CellSpec, CorpusSpec, ExporterSpec, RuntimeSpec, Spec
+from zoo.registry.specs import (
+    CellSpec,
+    CorpusSpec,
+    ExporterSpec,
+    LoggerSpec,
+    Named,
+    OptimizerSpec,
+    RecipeSpec,
+    RuntimeSpec,
+    ScheduleSpec,
+    TokenizerSpec,
+)
 
 if TYPE_CHECKING:
     import pluggy
 
-SpecT = TypeVar("SpecT", bound=Spec)
+SpecT = TypeVar("SpecT", bound=Named)
 
 
 class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
     """The registered specs of one kind, by name, in order of name."""
 
-    def __init__(self, kind: str, listed_by: str) -> None:
-        self.kind, self.listed_by = kind, listed_by
+    def __init__(self, spec_type: type[SpecT], kind: str, listed_by: str = "`zoo plugins`") -> None:
+        self.spec_type, self.kind, self.listed_by = spec_type, kind, listed_by
         self._specs: dict[str, SpecT] = {}
         self._origin: dict[str, Plugin] = {}
         self.modules: dict[str, Plugin] = {}  # those of the factories
@@ -37,7 +48,7 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
             )
         else:
             self._specs[spec.name], self._origin[spec.name] = spec, plugin
-            self.modules[spec.factory.partition(":")[0]] = plugin
+            self.modules[spec.module] = plugin
 
     def origin(self, name: str) -> Plugin:
         """The plugin that supplies `name`."""
@@ -74,37 +85,38 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
             raise DuplicateNameError(self.duplicates[0])
 
 
-@dataclass
 class Registry:
-    """Everything that the plugins of one manager supply."""
+    """Everything that the plugins of one manager supply. Each table is filled by the hook of its
+    name: `cells` by `zoo_cells`."""
 
-    plugins: list[Plugin] = field(default_factory=list)
-    cells: SpecTable[CellSpec] = field(default_factory=lambda: SpecTable("cell", "`zoo cells`"))
-    corpora: SpecTable[CorpusSpec] = field(
-        default_factory=lambda: SpecTable("corpus", "`zoo corpora`")
-    )
-    exporters: SpecTable[ExporterSpec] = field(
-        default_factory=lambda: SpecTable("exporter", "`zoo plugins`")
-    )
-    runtimes: SpecTable[RuntimeSpec] = field(
-        default_factory=lambda: SpecTable("runtime", "`zoo plugins`")
-    )
+    def __init__(self) -> None:
+        self.plugins: list[Plugin] = []
+        self.cells = SpecTable(CellSpec, "cell", "`zoo cells`")
+        self.corpora = SpecTable(CorpusSpec, "corpus", "`zoo corpora`")
+        self.tokenizers = SpecTable(TokenizerSpec, "tokenizer")
+        self.optimizers = SpecTable(OptimizerSpec, "optimizer")
+        self.schedules = SpecTable(ScheduleSpec, "schedule")
+        self.recipes = SpecTable(RecipeSpec, "recipe", "`zoo train --help`")
+        self.loggers = SpecTable(LoggerSpec, "logger")
+        self.exporters = SpecTable(ExporterSpec, "exporter")
+        self.runtimes = SpecTable(RuntimeSpec, "runtime")
 
-    def tables(self) -> tuple[SpecTable[Any], ...]:
-        return self.cells, self.corpora, self.exporters, self.runtimes
+    def tables(self) -> dict[str, SpecTable[Any]]:
+        """The tables by their names."""
+        return {name: table for name, table in vars(self).items() if isinstance(table, SpecTable)}
 
     def supplied_by(self, plugin: Plugin) -> list[tuple[str, str]]:
         """Kind and name of everything on the tables that came from `plugin`."""
         return [
-            (shelf.kind, name)
-            for shelf in self.tables()
-            for name, origin in shelf.origins().items()
+            (table.kind, name)
+            for table in self.tables().values()
+            for name, origin in table.origins().items()
             if origin == plugin
         ]
 
     def duplicates(self) -> list[str]:
         """The names that two plugins provide, each as the error that using its kind raises."""
-        return [message for shelf in self.tables() for message in shelf.duplicates]
+        return [message for table in self.tables().values() for message in table.duplicates]
 
 
 def load_registry(*extra: object) -> Registry:
@@ -125,29 +137,25 @@ def load_registry(*extra: object) -> Registry:
 
 def _collect(manager: pluggy.PluginManager, plugin: Plugin, registry: Registry) -> Plugin:
     """Adds what `plugin` supplies, all of it or, if any of it is bad, none."""
-    hooks: list[tuple[pluggy.HookCaller, type[Spec], SpecTable[Any]]] = [
-        (manager.hook.zoo_cells, CellSpec, registry.cells),
-        (manager.hook.zoo_corpora, CorpusSpec, registry.corpora),
-        (manager.hook.zoo_exporters, ExporterSpec, registry.exporters),
-        (manager.hook.zoo_runtimes, RuntimeSpec, registry.runtimes),
-    ]
     supplied: list[tuple[SpecTable[Any], Any]] = []
     try:
-        for hook, spec_type, shelf in hooks:
+        for table_name, table in registry.tables().items():
+            hook = getattr(manager.hook, f"zoo_{table_name}")
             for implementation in hook.get_hookimpls():
                 if implementation.plugin_name != plugin.name:
                     continue
                 specs: Any = implementation.function()
                 for spec in specs:
-                    if not isinstance(spec, spec_type):
-                        raise TypeError(f"{hook.name} gave {spec!r}, not a {spec_type.__name__}")
-                    if any(shelf is other and spec.name == known.name for other, known in supplied):
+                    if not isinstance(spec, table.spec_type):
+                        expected = table.spec_type.__name__
+                        raise TypeError(f"{hook.name} gave {spec!r}, not a {expected}")
+                    if any(table is other and spec.name == known.name for other, known in supplied):
                         raise ValueError(f"{hook.name} gave {spec.name!r} twice")
-                    supplied.append((shelf, spec))
-    except (Exception, SystemExit) as failure:  # a stranger's code, as when it is imported
+                    supplied.append((table, spec))
+    except (Exception, SystemExit) as failure:  # a plugin's own code
         return replace(plugin, error=describe_raised(failure, plugin.module))
-    for shelf, spec in supplied:
-        shelf.add(spec, plugin)
+    for table, spec in supplied:
+        table.add(spec, plugin)
     return plugin
 
 

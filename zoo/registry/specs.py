@@ -87,17 +87,33 @@ class Option:
         return describe_type(self.annotation)
 
 
-class Spec:
-    """What every spec has: a kebab-case `name`, and a `factory` as "module:attribute"."""
+class Named:
+    """What every spec has: a kebab-case `name`, and the `module` that has what it names."""
 
     name: str
-    factory: str
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} is not kebab-case (like 'gru-scratch')")
+
+    @property
+    def module(self) -> str:
+        raise NotImplementedError
+
+
+class Spec(Named):
+    """A spec with a `factory`, as "module:attribute"."""
+
+    factory: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not REFERENCE.fullmatch(self.factory):
             raise ValueError(f"{self.name}: factory {self.factory!r} is not 'module:attribute'")
+
+    @property
+    def module(self) -> str:
+        return self.factory.partition(":")[0]
 
     def load_factory(self) -> Any:
         """Imports what `factory` names; FactoryError where that fails."""
@@ -291,6 +307,64 @@ class CorpusSpec(Spec):
     tokenizer: str = "char"
     prompt: str = ""
     licence: str = ""
+
+
+@dataclass(frozen=True)
+class TokenizerSpec(Spec):
+    """A tokenizer. `factory` names a subclass of `zoo.data.Tokenizer` whose `kind` is `name`."""
+
+    name: str
+    factory: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec(Spec):
+    """An optimizer. `factory` names a function `(parameters, learning_rate, weight_decay) ->
+    torch.optim.Optimizer`: `parameters` are the model's by their names, a dict of nn.Parameter
+    ("stack.cells.0.W_xh", "head.weight"), `learning_rate` is the peak rate. Before each step the
+    trainer sets the rate of every parameter group, and it saves the optimizer's `state_dict`, whose
+    values are tensors or numbers."""
+
+    name: str
+    factory: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class ScheduleSpec(Spec):
+    """A learning-rate schedule. `factory` names a function `(fraction) -> float`: the share of the
+    peak learning rate when `fraction` of training is done, from 0 to 1. The warm-up is not part of
+    it."""
+
+    name: str
+    factory: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class RecipeSpec(Named):
+    """A named experiment: the file NAME.toml in the package `package`, with a title and the
+    sections `data`, `model` and `training`."""
+
+    name: str
+    package: str
+
+    @property
+    def module(self) -> str:
+        return self.package
+
+
+@dataclass(frozen=True)
+class LoggerSpec(Spec):
+    """Something that writes training down. `factory` names a function from the iterator of a
+    training's events (`zoo.train_events`) to an iterator of the same events: it passes each on,
+    unchanged, after or before it has written what it wants. It is called before training starts,
+    and raises UsageError there if it cannot work. `title` says what it writes and where."""
+
+    name: str
+    factory: str
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,8 @@ def load(path: str | Path, registry: Registry | None = None) -> Run:
     config = read_settings(RunConfig, path / CONFIG)
     if not (path / TOKENIZER).is_file():
         raise RunError(f"{path} is damaged: {TOKENIZER} is missing.")
-    tokenizer = read_tokenizer((path / TOKENIZER).read_bytes())
     registry = registry or load_registry()
+    tokenizer = read_tokenizer((path / TOKENIZER).read_bytes(), registry)
     model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
     model.stack.check_contract(registry.cells[config.model.cell], registry)
     return Run(path, config, tokenizer, model)

@@ -158,7 +158,7 @@ def sweep_events(
     if seeds < 1 or (parameters is not None and parameters < 1):
         raise UsageError("seeds and parameters must be at least 1.")
     settings["corpus"] = corpus
-    chosen = load_recipe(recipe) if recipe is not None else None
+    chosen = load_recipe(recipe, registry) if recipe is not None else None
     config = RunConfig.build(settings, chosen)
     if config.data.corpus == STANDARD_INPUT:
         raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
@@ -295,7 +295,9 @@ class _Runs:
                 rate = multiplied_rate(spec.learning_rate, self.alike.rate_multiplier)
             own["learning_rate"] = rate * turn.factor
             if (parameters := self.given["parameters"]) is not None:
-                chosen = load_recipe(self.recipe) if self.recipe is not None else None
+                chosen = (
+                    load_recipe(self.recipe, self.registry) if self.recipe is not None else None
+                )
                 model = RunConfig.build(own, chosen).model
                 own["hidden"] = largest_hidden(
                     parameters, model, spec, self.vocab_size, self.registry
@@ -355,7 +357,7 @@ def _default_folder(config: RunConfig) -> Path:
 def _read_row(turn: RunStarted, spec: CellSpec, registry: Registry) -> Row:
     """The row of a run that has ended."""
     record = read_record(turn.folder)
-    tokenizer = read_tokenizer((turn.folder / TOKENIZER).read_bytes())
+    tokenizer = read_tokenizer((turn.folder / TOKENIZER).read_bytes(), registry)
     model, last = record.config.model, record.metrics[-1]
     return Row(
         cell=spec.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from zoo.config import DEFAULT_VOCAB, RunConfig
 from zoo.data.batches import windows_per_epoch
 from zoo.data.dataset import Dataset, read_dataset
-from zoo.data.tokenizers import BPETokenizer, encode_prompt
+from zoo.data.tokenizers import encode_prompt, find_tokenizer
 from zoo.errors import ZooError
 from zoo.files import filled_at_once
 from zoo.models.language_model import LanguageModel
@@ -32,7 +32,9 @@ from zoo.training.checkpointing import (
 from zoo.training.defaults import choose_settings
 from zoo.training.distributed import join_processes
 from zoo.training.events import Event, Report, Sample, Started, Stopped
+from zoo.training.logging import pass_through_loggers
 from zoo.training.malloc import keep_freed_memory
+from zoo.training.optimization import Optimization
 from zoo.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -44,6 +46,7 @@ def train(
     recipe: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    log: Sequence[str] = (),
     registry: Registry | None = None,
     **settings: Any,
 ) -> Run:
@@ -51,10 +54,10 @@ def train(
 
     `settings` are those of `zoo train --help`, by their names: `cell="rnn"`, `hidden=256`,
     `epochs=10`. Given ones go before the recipe's, and those before the defaults. Without `out`,
-    the run is a new folder under `runs/`.
+    the run is a new folder under `runs/`. `log` are the names of loggers ("tensorboard").
     """
     events = train_events(
-        corpus, recipe=recipe, out=out, overwrite=overwrite, registry=registry, **settings
+        corpus, recipe=recipe, out=out, overwrite=overwrite, log=log, registry=registry, **settings
     )
     for event in events:
         if isinstance(event, Started):
@@ -68,17 +71,33 @@ def train_events(
     recipe: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    log: Sequence[str] = (),
     registry: Registry | None = None,
     **settings: Any,
 ) -> Iterator[Event]:
     """`train`, event by event. The run folder is written as the events pass by; nothing is written
     if the settings, the corpus or the folder are at fault."""
     registry = registry or load_registry()
-    chosen = load_recipe(recipe) if recipe is not None else None
+    events = _new_training(corpus, recipe, out, overwrite, registry, settings)
+    yield from pass_through_loggers(events, log, registry)
+
+
+def _new_training(
+    corpus: str | None,
+    recipe: str | None,
+    out: str | Path | None,
+    overwrite: bool,
+    registry: Registry,
+    settings: dict[str, Any],
+) -> Iterator[Event]:
+    chosen = load_recipe(recipe, registry) if recipe is not None else None
     config = RunConfig.build({**settings, "corpus": corpus}, chosen)
     if out is not None:
         refuse_taken(Path(out), overwrite)
     config = _settle_cell(config, registry)  # a fault here is said before a long download
+    Optimization.find(config.training, registry)
+    if config.data.tokenizer is not None:
+        find_tokenizer(config.data.tokenizer, registry)
     processes = join_processes(config.training.device)
     device = processes.device(config.training.device)
     data = read_dataset(config.data, registry)
@@ -90,7 +109,7 @@ def train_events(
     torch.manual_seed(config.training.seed)
     model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
     model.stack.check_contract(registry.cells[config.model.cell], registry)
-    trainer = Trainer(model, data, config.training, prompt, processes)
+    trainer = Trainer(model, data, config.training, prompt, processes, registry)
     if processes.rank:
         torch.manual_seed(config.training.seed + processes.rank)  # it drops other features
     snapshot = trainer.snapshot()
@@ -125,8 +144,7 @@ def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
     training_ = config.training.model_copy(
         update={"prompt": config.training.prompt or data.corpus.prompt}
     )
-    learned = isinstance(data.tokenizer, BPETokenizer)
-    vocab = config.data.vocab or (DEFAULT_VOCAB if learned else None)
+    vocab = config.data.vocab or (DEFAULT_VOCAB if data.tokenizer.learned else None)
     data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind, "vocab": vocab})
     return config.model_copy(update={"training": training_, "data": data_})
 
@@ -136,15 +154,17 @@ def _run_name(config: RunConfig, data: Dataset) -> str:
     return f"{corpus}-{config.recipe or config.model.cell}"
 
 
-def resume(path: str | Path, registry: Registry | None = None) -> Run:
+def resume(path: str | Path, registry: Registry | None = None, *, log: Sequence[str] = ()) -> Run:
     """Goes on with a run that was stopped, to its end; see `resume_events`."""
-    for event in resume_events(path, registry):
+    for event in resume_events(path, registry, log=log):
         if isinstance(event, Started):
             run = event.run
     return run
 
 
-def resume_events(path: str | Path, registry: Registry | None = None) -> Iterator[Event]:
+def resume_events(
+    path: str | Path, registry: Registry | None = None, *, log: Sequence[str] = ()
+) -> Iterator[Event]:
     """Goes on with a run from where it was last saved, event by event, with its own settings. On a
     CPU it ends as if it had never been stopped, to the bit, if its budget is counted in epochs.
 
@@ -152,6 +172,10 @@ def resume_events(path: str | Path, registry: Registry | None = None) -> Iterato
     has ended has one event, Started, and `Started.resumed` says that nothing is left.
     """
     registry = registry or load_registry()
+    yield from pass_through_loggers(_resumed_training(path, registry), log, registry)
+
+
+def _resumed_training(path: str | Path, registry: Registry) -> Iterator[Event]:
     run = load(path, registry)
     config = run.config
     data = read_dataset(config.data, registry, run.tokenizer)
@@ -160,7 +184,7 @@ def resume_events(path: str | Path, registry: Registry | None = None) -> Iterato
     device = processes.device(config.training.device)
     run.model.to(device)
     prompt = config.training.prompt or ""
-    trainer = Trainer(run.model, data, config.training, prompt, processes)
+    trainer = Trainer(run.model, data, config.training, prompt, processes, registry)
     place = restore_training(trainer, run, data)
     yield Started(run, str(device), len(data.train), len(data.held_out), place)
     if not place.finished:

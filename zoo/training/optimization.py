@@ -1,40 +1,42 @@
-"""How weights move: the optimizer, and the learning rate over a run."""
+"""How weights are updated: the optimizer and the learning rate that the settings name."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from torch import nn
+from torch.optim import Optimizer
 
 from zoo.config import TrainConfig
+from zoo.registry.registry import Registry
 
 
-def make_optimizer(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer that `config` names. AdamW decays matrices, and leaves biases and other vectors
-    alone (Loshchilov and Hutter 2019)."""
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.learning_rate)
-    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    # fused: one pass over the weights, where the plain one makes a dozen
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], config.learning_rate, fused=True
-    )
+@dataclass(frozen=True)
+class Optimization:
+    """The optimizer's factory and the schedule of a training, found in the registry by `find`."""
 
+    config: TrainConfig
+    factory: Callable[[Mapping[str, nn.Parameter], float, float], Optimizer]
+    schedule: Callable[[float], float]
 
-def learning_rate(config: TrainConfig, fraction: float) -> float:
-    """The learning rate when the share `fraction` of the budget is spent: it rises linearly over
-    the share `warmup`, and with the schedule "cosine" falls to 0 at the end along half a wave
-    (Loshchilov and Hutter 2017, equation 5)."""
-    rate = config.learning_rate
-    if fraction < config.warmup:
-        rate *= fraction / config.warmup
-    if config.schedule == "cosine":
-        rate *= (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
-    return rate
+    @classmethod
+    def find(cls, config: TrainConfig, registry: Registry) -> Optimization:
+        """UnknownNameError for an optimizer or a schedule that nothing is registered under."""
+        return cls(
+            config,
+            registry.optimizers[config.optimizer].load_factory(),
+            registry.schedules[config.schedule].load_factory(),
+        )
+
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        """The optimizer of all parameters that want a gradient."""
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return self.factory(parameters, self.config.learning_rate, self.config.weight_decay)
+
+    def learning_rate(self, fraction: float) -> float:
+        """The learning rate when the share `fraction` of training is done: it rises linearly over
+        the share `warmup`, under the schedule's curve."""
+        warmup = self.config.warmup
+        rise = fraction / warmup if fraction < warmup else 1.0
+        return self.config.learning_rate * rise * self.schedule(min(fraction, 1.0))

@@ -23,13 +23,14 @@ from zoo.data.dataset import Dataset
 from zoo.errors import ZooError, one_line
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import detach, named_leaves, unflatten
+from zoo.registry.registry import Registry, load_registry
 from zoo.training.cuda_graphs import record_graph
 from zoo.training.distributed import ALONE, Processes
 from zoo.training.evaluation import evaluate, perplexity, sample
 from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
 from zoo.training.metrics import Metrics
 from zoo.training.objectives import Examples, choose_objective
-from zoo.training.optimization import learning_rate, make_optimizer
+from zoo.training.optimization import Optimization
 from zoo.training.snapshot import Snapshot, TrainingPlace
 
 SECONDS_BETWEEN_PROGRESS = 0.2
@@ -75,6 +76,7 @@ class Trainer:
         config: TrainConfig,
         prompt: str,
         processes: Processes = ALONE,
+        registry: Registry | None = None,
     ) -> None:
         self.model, self._data, self._config, self._prompt = model, data, config, prompt
         self.processes = processes
@@ -86,7 +88,8 @@ class Trainer:
         self._longest_epoch = most_windows(len(self._tokens), config.batch_size, config.steps)
         self._rows = processes.rows(config.batch_size)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(self._parameters, config)
+        self._optimization = Optimization.find(config, registry or load_registry())
+        self._optimizer = self._optimization.make_optimizer(model)
         # every window has one shape; evaluation, whose rows have others, is not compiled
         learner: Any = torch.compile(model, dynamic=False) if config.compile else model
         if config.cuda_graph:
@@ -174,8 +177,9 @@ class Trainer:
         logits, targets = examples.select(logits_TBV)
         exact = torch.promote_types(logits.dtype, torch.float32)
         loss = self._loss(logits.to(exact), targets, whole)
+        rate = self._optimization.learning_rate(self._fraction_done(steps_ahead=0.5))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(config, self._fraction_done(steps_ahead=0.5))
+            group["lr"] = rate
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, config.clip)
@@ -270,7 +274,7 @@ class Trainer:
             held_out_bits_per_char=by_char,
             held_out_accuracy=None if scores is None else scores.accuracy,
             tokens_per_second=rate,
-            learning_rate=learning_rate(config, self._fraction_done()),
+            learning_rate=self._optimization.learning_rate(self._fraction_done()),
         )
         self._meter = Meter(self.seconds, self._device)
         self._compare()

@@ -1,0 +1,202 @@
+"""What loggers write, read back by TensorBoard's and MLflow's own readers, against the metrics of
+the run; and loggers that break their contract."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import zoo
+from zoo.cli import run
+from zoo.errors import ContractError
+from zoo.training.events import Event, Report
+
+SMALL = ["--hidden", "8", "--batch-size", "4", "--steps", "8", "--max-tokens", "2000"]
+
+
+def read(folder: str) -> Any:
+    found = EventAccumulator(folder)
+    found.Reload()
+    return found
+
+
+def points(folder: str, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+def metrics(path: str, figure: str) -> list[tuple[int, Any]]:
+    return [
+        (line["step"], pytest.approx(line[figure], rel=1e-6)) for line in zoo.load(path).metrics()
+    ]
+
+
+def until_a_report(events: Iterator[Any]) -> None:
+    """Takes events as far as the next report; what closes them saves the run."""
+    next(event for event in events if isinstance(event, Report))
+    events.close()
+
+
+def test_event_files_have_the_figures_of_the_run(text_file: Path) -> None:
+    assert run(["train", str(text_file), *SMALL, "--epochs", "3", "--prompt", "the q",
+                "--log", "tensorboard", "--out", "r"]) == 0  # fmt: skip
+    training, held_out = "r/tensorboard/training", "r/tensorboard/held-out"
+    assert len(metrics("r", "step")) == 3
+    for folder, tag, figure in (
+        (training, "perplexity", "train_perplexity"),
+        (training, "bits_per_char", "train_bits_per_char"),
+        (training, "learning_rate", "learning_rate"),
+        (training, "tokens_per_second", "tokens_per_second"),
+        (held_out, "perplexity", "held_out_perplexity"),
+        (held_out, "bits_per_char", "held_out_bits_per_char"),
+        (held_out, "accuracy", "held_out_accuracy"),
+    ):
+        assert points(folder, tag) == metrics("r", figure)
+    samples = read(training).Tensors("sample/text_summary")
+    assert [event.step for event in samples] == [step for step, _ in metrics("r", "step")]
+    text = samples[-1].tensor_proto.string_val[0].decode()
+    assert text.startswith("    the q")
+    assert text.strip() in Path("r/samples.txt").read_text()
+
+
+def test_without_a_held_out_part_there_is_no_curve_of_it(text_file: Path) -> None:
+    assert run(["train", str(text_file), *SMALL, "--epochs", "1", "--held-out", "0",
+                "--log", "tensorboard", "--out", "r"]) == 0  # fmt: skip
+    assert [path.name for path in Path("r/tensorboard").iterdir()] == ["training"]
+
+
+def test_a_run_that_goes_on_has_each_step_once(text_file: Path) -> None:
+    """The second report comes after the last save, so it is hidden, and written again."""
+    settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 4}
+    until_a_report(zoo.train_events(str(text_file), out="r", log=["tensorboard"], **settings))
+    saved = {path: path.read_bytes() for path in Path("r").iterdir() if path.is_file()}
+    until_a_report(zoo.resume_events("r", log=["tensorboard"]))
+    for path, content in saved.items():
+        path.write_bytes(content)
+    assert run(["train", "--resume", "--log", "tensorboard", "--out", "r"]) == 0
+    assert points("r/tensorboard/held-out", "perplexity") == metrics("r", "held_out_perplexity")
+    assert len(metrics("r", "step")) == 4
+
+
+def test_a_run_that_had_none_gets_its_past_when_it_goes_on(text_file: Path) -> None:
+    settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
+    until_a_report(zoo.train_events(str(text_file), out="r", **settings))
+    assert run(["train", "--resume", "--log", "tensorboard", "--out", "r"]) == 0
+    assert points("r/tensorboard/training", "perplexity") == metrics("r", "train_perplexity")
+    assert len(metrics("r", "step")) == 3
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(zoo.LanguageModel, "step", lambda *given: 1 / 0)
+    assert run(["train", str(text_file), *SMALL, "--epochs", "1", "--log", "tensorboard",
+                "--out", "r"]) == 1  # fmt: skip
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert not Path("r").exists()
+
+
+def test_a_missing_package_is_named_before_anything_is_trained(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert run(["train", str(text_file), *SMALL, "--log", "tensorboard", "--out", "r"]) == 2
+    err = capsys.readouterr().err
+    assert 'install it with: pip install "recurrent-zoo[tensorboard]"' in err
+    assert len(err.splitlines()) == 1
+    assert not Path("r").exists()
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """MLflow's own client, over a database in this folder."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'tracked.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "foxes")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return MlflowClient(uri)
+
+
+def test_mlflow_has_the_settings_and_figures_of_the_run(text_file: Path, tracked: Any) -> None:
+    """Of a training that was stopped and resumed: one run, each step once."""
+    settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
+    until_a_report(zoo.train_events(str(text_file), out="r", log=["mlflow"], **settings))
+    experiment = tracked.get_experiment_by_name("foxes").experiment_id
+    (found,) = tracked.search_runs([experiment])
+    assert found.info.status == "KILLED"
+    assert run(["train", "--resume", "--log", "mlflow", "--out", "r"]) == 0
+    (found,) = tracked.search_runs([experiment])
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "r")
+    assert found.data.params["model.hidden"] == "8"
+    assert found.data.params["training.optimizer"] == "adamw"
+    for figure in ("train_perplexity", "held_out_perplexity", "learning_rate"):
+        history = tracked.get_metric_history(found.info.run_id, figure)
+        assert [(point.step, point.value) for point in history] == metrics("r", figure)
+    assert len(metrics("r", "step")) == 3
+
+
+def test_mlflow_is_told_of_a_training_that_fails(
+    text_file: Path, tracked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo.LanguageModel, "step", lambda *given: 1 / 0)
+    assert run(["train", str(text_file), *SMALL, "--epochs", "1", "--log", "mlflow"]) == 1
+    experiment = tracked.get_experiment_by_name("foxes").experiment_id
+    assert [found.info.status for found in tracked.search_runs([experiment])] == ["FAILED"]
+
+
+def test_mlflow_that_is_missing_is_named(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert run(["train", str(text_file), *SMALL, "--log", "mlflow", "--out", "r"]) == 2
+    assert 'install it with: pip install "recurrent-zoo[mlflow]"' in capsys.readouterr().err
+    assert not Path("r").exists()
+
+
+def leaves_out(events: Iterator[Event]) -> Iterator[Event]:
+    return (event for event in events if not isinstance(event, Report))
+
+
+def changes(events: Iterator[Event]) -> Iterator[Event]:
+    return (replace(event) if isinstance(event, Report) else event for event in events)
+
+
+def adds(events: Iterator[Event]) -> Iterator[Event]:
+    for event in events:
+        yield event
+        if isinstance(event, Report):
+            yield event
+
+
+def stops_early(events: Iterator[Event]) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, Report):
+            return
+        yield event
+
+
+@pytest.mark.parametrize("logger", [leaves_out, changes, adds, stops_early])
+def test_a_logger_that_does_not_pass_events_on_is_named(
+    logger: Any, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = zoo.load_registry()
+    spec = registry.loggers["tensorboard"]
+    monkeypatch.setattr(type(spec), "load_factory", lambda self: logger)
+    with pytest.raises(ContractError, match=r"logger 'tensorboard' .* does not pass on the events"):
+        zoo.train(str(text_file), hidden=8, epochs=2, max_tokens=2000, log=["tensorboard"])
+
+
+def test_an_unknown_logger_is_refused_before_anything_is_trained(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", str(text_file), *SMALL, "--log", "tensorbord", "--out", "r"]) == 2
+    assert "did you mean 'tensorboard'?" in capsys.readouterr().err
+    assert not Path("r").exists()

@@ -1,9 +1,11 @@
 # Two commands: `make demo` shows what the zoo does, `make test` checks all of it.
 # Each sets up what it needs in .venv with pip; PYTHON chooses the interpreter (3.11 or newer).
+# `make test-slow` runs every slow test, `make test-slow SHARE=2/3` a third of those that rotate.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHARE ?= 1/1
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test test-slow docs clean
@@ -16,10 +18,10 @@ test: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto --durations 10 -m "not slow"
 
 test-slow: $(VENV)/.installed-for-tests
-	$(BIN)/pytest -n auto --dist loadgroup -m slow
+	$(BIN)/pytest -n auto --dist loadgroup --durations 10 -m slow --share $(SHARE)
 
 docs: $(VENV)/.installed-for-tests
 	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/_build/html

@@ -17,6 +17,37 @@ from zoo.data.corpora import TIME_MACHINE_SHA256, cache_folder
 SENTENCE = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. "
 
 
+EVERY_ITEM: pytest.StashKey[list[pytest.Item]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        metavar="K/N",
+        default="1/1",
+        help="of the slow tests that are many alike, run the K-th of N parts (say 2/3)",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    share = config.getoption("share")
+    return None if share == "1/1" else f"share {share} of the slow tests that rotate"
+
+
+def position(item: pytest.Item) -> int | None:
+    """Where a slow test stands among those that rotate with it: tests of one cell, or of one value
+    of the parameter that `rotates` names, have one position. None for a test that always runs."""
+    if not item.get_closest_marker("slow"):
+        return None
+    assert isinstance(item, pytest.Function)
+    if item.get_closest_marker("every_cell"):
+        return list(zoo.load_registry().cells).index(item.callspec.params["name"])
+    if marker := item.get_closest_marker("rotates"):
+        parameter, values = marker.args
+        return list(values).index(item.callspec.params[parameter])
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives a test that is marked `every_cell` the causal cells as `name`; those that are not the
     first of their plugin are slow."""
@@ -32,14 +63,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("name", [*sorted(first), *slow])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with what is given the most time, so that no process waits for another's last test."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the share that was asked for, and begins with what is given the most time, so that no
+    process waits for another's last test."""
+    config.stash[EVERY_ITEM] = list(items)
+    part, parts = map(int, config.getoption("share").split("/"))
+    others = [
+        item for item in items if (place := position(item)) is not None
+        and place % parts != part - 1
+    ]  # fmt: skip
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
 
     def seconds(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
         return float(item.config.getini("timeout") if marker is None else marker.args[0])
 
     items.sort(key=seconds, reverse=True)
+
+
+@pytest.fixture
+def collected(request: pytest.FixtureRequest) -> list[tuple[pytest.Item, int | None]]:
+    """Every test that was collected, those that were deselected among them, and its `position`."""
+    return [(item, position(item)) for item in request.config.stash[EVERY_ITEM]]
 
 
 @pytest.fixture(autouse=True, scope="session")

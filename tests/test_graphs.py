@@ -34,7 +34,8 @@ from zoo_ort.tuning import fastest_threads, usual_threads
 
 # gru-scratch: products with weights alone; retnet: of states with states, and a state that counts
 SLOW = ("gru-scratch", "retnet", "rnn", "gru", "lru", "mamba", "gated-deltanet", "slstm")
-KINDS = ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+SLOW_MARKS = (pytest.mark.slow, pytest.mark.rotates("name", SLOW))
+KINDS = ["lstm", *(pytest.param(name, marks=SLOW_MARKS) for name in SLOW)]
 OLDEST = ["rnn-scratch", "rnn", "gru-scratch", "gru", "lstm-scratch", "lstm"]
 Train = Callable[..., zoo.Run]
 
@@ -560,6 +561,7 @@ def test_the_loop_that_stays_on_a_device(exported: Callable[..., Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rotates("name", OLDEST)
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", OLDEST)
 def test_ten_thousand_tokens_with_twenty_seeds(

@@ -86,7 +86,7 @@ def test_every_kind_computes_the_same(
                 torch.testing.assert_close(logits, wanted[:, step], rtol=0, atol=1e-6)
 
 
-def test_a_one_hot_entrance() -> None:
+def test_one_hot_inputs() -> None:
     torch.manual_seed(2)
     rnn, head = nn.GRU(6, 8), nn.Linear(8, 6, bias=False)
     model = zoo.LanguageModel.from_torch(None, rnn, head, CharTokenizer(characters="abcde"))
@@ -111,7 +111,7 @@ def test_the_weights_are_copied(plain: ModuleType) -> None:
         ({"rnn": nn.LSTM(4, 8, proj_size=3)}, "proj_size=3 is not supported"),
         ({"rnn": nn.Linear(4, 8)}, "Linear is not a torch.nn.RNN, GRU or LSTM"),
         ({"rnn": nn.GRUCell(4, 8)}, "GRUCell is not a torch.nn.RNN, GRU or LSTM"),
-        ({"rnn": nn.GRU(5, 8)}, "the rnn takes 5 features, which its entrance does not give"),
+        ({"rnn": nn.GRU(5, 8)}, "the rnn takes 5 features, which its input embedding does not give"),
         ({"head": nn.Linear(9, 4)}, "the head takes 9 features, which the rnn does not give"),
         ({"head": nn.Linear(8, 7)}, "the head gives 7 logits for 4 tokens"),
         ({"embedding": nn.Embedding(4, 4, max_norm=1.0)}, "max_norm=1.0 of the embedding"),
@@ -120,7 +120,7 @@ def test_the_weights_are_copied(plain: ModuleType) -> None:
 )
 def test_what_cannot_be_taken_is_refused_by_name(parts: dict[str, nn.Module], message: str) -> None:
     given = {"embedding": None, "rnn": nn.GRU(4, 8), "head": nn.Linear(8, 4), **parts}
-    with pytest.raises(UsageError, match="this model cannot be taken over: ") as caught:
+    with pytest.raises(UsageError, match="this model cannot be imported: ") as caught:
         zoo.LanguageModel.from_torch(**given, tokenizer=CharTokenizer(characters="abc"))
     assert message in str(caught.value)
 

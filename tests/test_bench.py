@@ -93,7 +93,7 @@ def test_the_cost_of_a_cell_that_is_not_installed_is_not_known() -> None:
 
 def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark) -> None:
     threads = sorted({1, usable_cores()})
-    found = [(row.place, row.batch, row.way) for row in measured.rows]
+    found = [(row.target, row.batch, row.workload) for row in measured.rows]
     assert len(set(found)) == len(found)
     assert set(found) == {
         (Target("cpu", count), batch, way)
@@ -101,7 +101,7 @@ def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark
         for batch in (1, 3)
         for way in (*WRITING, FORWARD, "sequence")
     }
-    assert [row.way for row in measured.rows if row.reads] == [FORWARD, "sequence"] * (
+    assert [row.workload for row in measured.rows if row.reads] == [FORWARD, "sequence"] * (
         2 * len(threads)
     )
     assert measured.machine["cores"] == usable_cores()
@@ -110,16 +110,16 @@ def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark
 def test_medians_ratios_and_shares_fit_each_other(measured: Benchmark, fox_run: zoo.Run) -> None:
     cost = 24 * 24 + 24 * fox_run.tokenizer.vocab_size
     assert measured.multiply_adds == cost
-    limits = {limit.place: limit for limit in measured.limits}
-    by_name = {(row.place, row.batch, row.way): row for row in measured.rows}
+    limits = {limit.target: limit for limit in measured.limits}
+    by_name = {(row.target, row.batch, row.workload): row for row in measured.rows}
     for row in measured.rows:
         assert row.reason == ""
         assert 0 < row.lowest <= row.tokens_per_second <= row.highest
-        base = by_name[row.place, row.batch, FORWARD if row.reads else LOOP]
+        base = by_name[row.target, row.batch, FORWARD if row.reads else LOOP]
         assert row.ratio == pytest.approx(row.tokens_per_second / base.tokens_per_second)
         steps = row.tokens_per_second / row.batch
-        size = cost * (1 if row.way.endswith("int8") else 4)
-        limit = limits[row.place]
+        size = cost * (1 if row.workload.endswith("int8") else 4)
+        limit = limits[row.target]
         assert row.memory_share == pytest.approx(steps * size / limit.bytes_per_second)
         speed = limit.multiply_adds_per_second[row.batch]
         assert row.arithmetic_share == pytest.approx(row.tokens_per_second * cost / speed)
@@ -163,22 +163,22 @@ def test_what_a_run_has_exported_is_not_exported_again(
         "exporting in int8: step, generate",
     ]
     assert isinstance(found, Benchmark)
-    assert {row.way for row in found.rows} == {*WRITING, FORWARD, "sequence"}
+    assert {row.workload for row in found.rows} == {*WRITING, FORWARD, "sequence"}
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_exported_files_alone(exported: Path) -> None:
     found = benchmark(exported, batches=(1,), **QUICK)
-    assert list(dict.fromkeys(row.way for row in found.rows)) == ["step", "generate", "sequence"]
+    assert list(dict.fromkeys(row.workload for row in found.rows)) == ["step", "generate", "sequence"]
     assert all(row.ratio is None and row.memory_share is not None for row in found.rows)
-    (name,) = {row.way for row in benchmark(exported / "step.onnx", batches=(1,), **QUICK).rows}
+    (name,) = {row.workload for row in benchmark(exported / "step.onnx", batches=(1,), **QUICK).rows}
     assert name == "step"
 
 
 @pytest.mark.slow
 def test_a_model_that_sees_both_sides_is_only_read(trained: Callable[..., zoo.Run]) -> None:
     found = benchmark(trained("bidirectional").path, batches=(2,), **QUICK)
-    assert {row.way for row in found.rows} == {FORWARD, "sequence"}
+    assert {row.workload for row in found.rows} == {FORWARD, "sequence"}
     assert all(row.reads and row.ratio is not None for row in found.rows)
 
 
@@ -192,9 +192,9 @@ def test_threads_are_as_before(exported: Path) -> None:
         torch.set_num_threads(before)
 
 
-def rows_of(run: Path, way: str) -> list[Row]:
+def rows_of(run: Path, workload: str) -> list[Row]:
     found = benchmark(run, batches=(2,), **{**QUICK, "compiled": True})
-    return [row for row in found.rows if row.way == way]
+    return [row for row in found.rows if row.workload == workload]
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_json_has_the_machine_and_the_rows(ready: Path, capsys: pytest.CaptureFi
     found = json.loads(out)
     assert found["machine"]["cores"] == usable_cores()
     assert found["machine"]["versions"]["torch"] == torch.__version__
-    assert {row["way"] for row in found["rows"]} == {*WRITING, FORWARD, "sequence"}
+    assert {row["workload"] for row in found["rows"]} == {*WRITING, FORWARD, "sequence"}
     for row in found["rows"]:
         assert row["batch"] == 2
         assert row["provider"] == "cpu"
@@ -264,7 +264,7 @@ def test_the_table_and_the_plot(exported: Path, capsys: pytest.CaptureFixture[st
     file = str(exported / "generate.onnx")
     assert run(["bench", file, "--batch", "1", "--batch", "4", "--plot", "p.png", *QUICKLY]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split()[:3] == ["way", "on", "batch"]
+    assert header.split()[:3] == ["workload", "on", "batch"]
     assert len(rows) == 2 * len({1, usable_cores()})
     assert all(row.startswith("generate") and ("memory" in row or "arith" in row) for row in rows)
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
@@ -336,11 +336,11 @@ def test_cuda_that_does_not_run_is_an_error_where_it_was_asked_for(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_steps_on_cuda(ready: Path) -> None:
     found = benchmark(ready, batches=(2,), **{**QUICK, "provider": "cuda"})
-    speeds = {row.way: row.tokens_per_second for row in found.rows}
+    speeds = {row.workload: row.tokens_per_second for row in found.rows}
     assert speeds["step"] > 0
     assert speeds[LOOP] > 0
     assert speeds[FORWARD] > 0
-    assert {row.place for row in found.rows} == {Target("cuda", None)}
+    assert {row.target for row in found.rows} == {Target("cuda", None)}
 
 
 @pytest.mark.slow

@@ -83,20 +83,20 @@ def test_the_objective_follows_from_the_spec(trained: object) -> None:
     assert isinstance(choose_objective(seeing), MaskedToken)
     assert isinstance(choose_objective(causal), NextToken)
     assert seeing.mask_token == seeing.vocab_size
-    with pytest.raises(UsageError, match="knows no gaps"):
+    with pytest.raises(UsageError, match="has no mask token"):
         _ = causal.mask_token
 
 
 @pytest.mark.slow
-def test_it_learns_to_fill_gaps(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_to_fill_masked_tokens(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
     lines = run.metrics()
     assert lines[-1]["held_out_accuracy"] > 0.97
     filled = zoo.fill(run.path, "the quick br_wn fox j_mps over the la_y dog")
     assert filled.text == "the quick brown fox jumps over the lazy dog"
-    assert [gap.position for gap in filled.gaps] == [12, 21, 37]
-    for gap in filled.gaps:
-        shares = [share for _, share in gap.candidates]
+    assert [token.position for token in filled.masked] == [12, 21, 37]
+    for token in filled.masked:
+        shares = [share for _, share in token.candidates]
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) <= 1 + 1e-6
     with pytest.warns(zoo.ZooWarning, match="read as <unk>: 'Ж'") as caught:
@@ -118,9 +118,8 @@ def test_every_place_that_needs_a_step_says_so(
     ):
         assert zoo_run(arguments) == 2
         assert capsys.readouterr().err == (
-            f"zoo: error: {what} sees the whole sequence at once and has no step to generate with "
-            "or to export; fill gaps with `zoo fill`, use its sequence graph, or train a causal "
-            "cell.\n"
+            f"zoo: error: {what} is not causal: it has no step to generate with or to export; fill "
+            "masked tokens with `zoo fill`, export its sequence graph, or train a causal cell.\n"
         )
     with pytest.raises(NoStepError):
         run.model.step(torch.zeros(1, dtype=torch.int64), run.model.init_state(1))
@@ -140,10 +139,10 @@ def test_training_ends_with_what_can_be_done_next(
 def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
     seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
     assert zoo_run(["fill", str(causal.path), "a_b"]) == 2
-    assert "this model sees only the past and cannot fill gaps" in capsys.readouterr().err
-    assert zoo_run(["fill", str(seeing.path), "no gap"]) == 2
-    assert "the text has no gap; write '_'" in capsys.readouterr().err
-    assert zoo_run(["fill", str(seeing.path), "a_b", "--gap", "__"]) == 2
+    assert "this model is causal and cannot fill masked tokens" in capsys.readouterr().err
+    assert zoo_run(["fill", str(seeing.path), "no mask"]) == 2
+    assert "the text has no masked token; write '_'" in capsys.readouterr().err
+    assert zoo_run(["fill", str(seeing.path), "a_b", "--mask", "__"]) == 2
     assert "must be one character" in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="top must be at least 1"):
         zoo.fill(seeing.path, "a_b", top=0)

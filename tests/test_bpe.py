@@ -331,13 +331,13 @@ def test_the_tokens_that_were_written_are_counted(
     assert len(subword_run.tokenizer.encode(again.removeprefix(subword_run.prompt))) != 60
 
 
-def test_gaps_are_filled_with_subwords(subword_run: zoo.Run) -> None:
+def test_masked_tokens_are_filled_with_subwords(subword_run: zoo.Run) -> None:
     text = subword_run.config.data.corpus
     run = zoo.train(text, cell="bidirectional", tokenizer="bpe", vocab=300, out="seeing", **SMALL)
     file = zoo.export(run, graph="sequence").path
     found, again = (zoo.fill(source, "the _ fox_", top=3) for source in (run.path, file))
     assert found.text == again.text
-    assert [gap.position for gap in found.gaps] == [gap.position for gap in again.gaps]
+    assert [token.position for token in found.masked] == [token.position for token in again.masked]
     ids = run.tokenizer.encode
-    assert found.gaps[0].position == len(ids("the "))
-    assert found.gaps[1].position == len(ids("the ")) + 1 + len(ids(" fox"))
+    assert found.masked[0].position == len(ids("the "))
+    assert found.masked[1].position == len(ids("the ")) + 1 + len(ids(" fox"))

@@ -153,4 +153,4 @@ def test_the_terminal_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert zoo_run(["show", "gru", "--picture", "gru.txt"]) == 2
     assert "a picture is a .png, .svg or .pdf file, and not gru.txt" in capsys.readouterr().err
     assert zoo_run(["show", "bidirectional", "--picture", "b.svg"]) == 2
-    assert "cell 'bidirectional' sees the future; it has no step to draw" in capsys.readouterr().err
+    assert "cell 'bidirectional' is not causal; it has no step to draw" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from zoo.inference.cpu import usable_cores
 from zoo.inference.engine import Engine, Scorer, Stepper
 from zoo.models.torch_engine import ModelStepper
 from zoo_ort.device_loop import DeviceEngine
-from zoo_ort.engines import CHUNK, LONG, GenerateEngine
+from zoo_ort.engines import CHUNK, LONG_PROMPT, GenerateEngine
 from zoo_ort.tuning import fastest_threads, usual_threads
 
 # gru-scratch: products with weights alone; retnet: of states with states, and a state that counts
@@ -323,8 +323,8 @@ def test_scores_of_models_that_see_both_sides(
     assert one.nats_per_token == pytest.approx(other.nats_per_token, abs=1e-5)
     assert one.tokens == other.tokens < len(text_file.read_text()) * 0.2
     assert (
-        zoo.fill(file, "the d_g").gaps[0].candidates[0][0]
-        == (zoo.fill(run.path, "the d_g").gaps[0].candidates[0][0])
+        zoo.fill(file, "the d_g").masked[0].candidates[0][0]
+        == (zoo.fill(run.path, "the d_g").masked[0].candidates[0][0])
     )
     with pytest.raises(NoStepError):
         zoo.generate(file)
@@ -338,7 +338,7 @@ def test_a_folder_reads_long_prompts_by_its_sequence_graph(
     prompt. A file that is named is used alone, whatever lies beside it."""
     folder = exported("gru")
     prompt = "the quick brown fox jumps over the lazy dog " * 4
-    assert len(prompt) > LONG
+    assert len(prompt) > LONG_PROMPT
     steps = []
     write = GenerateEngine.write
 
@@ -582,7 +582,7 @@ def test_ten_thousand_tokens_with_twenty_seeds(
 
 
 def test_a_bidirectional_model_from_pytorch(tmp_path: Path, text_file: Path) -> None:
-    """It knows no gaps; nothing takes it for one that reads in one direction."""
+    """It has no mask token, and is not taken for a causal one."""
     from zoo.data.tokenizers import CharTokenizer
 
     torch.manual_seed(0)
@@ -598,9 +598,9 @@ def test_a_bidirectional_model_from_pytorch(tmp_path: Path, text_file: Path) -> 
     for source in (run.path, exported.path, exported.path.parent):
         with pytest.raises(NoStepError):
             zoo.generate(source, "the")
-        with pytest.raises(UsageError, match="trained without gaps"):
+        with pytest.raises(UsageError, match="trained without a mask token"):
             zoo.score(source, str(text_file))
-        with pytest.raises(UsageError, match="trained without gaps"):
+        with pytest.raises(UsageError, match="trained without a mask token"):
             zoo.fill(source, "th_")
 
 

@@ -313,14 +313,14 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
     OtherScan: ("forward_is_repeated_step", {"chunks_equal_the_whole"}),
     ForgetsWhenShort: ("chunks_equal_the_whole", {"the_exported_graphs_are_the_model"}),
     Peeks: (
-        "the_past_does_not_know_the_future",
+        "outputs_are_causal",
         {
             "forward_is_repeated_step",
             "chunks_equal_the_whole",
             "the_exported_graphs_are_the_model",
         },
     ),
-    BatchNormalised: ("rows_do_not_touch", set()),
+    BatchNormalised: ("batch_rows_are_independent", set()),
     WithoutBias: ("the_state_keeps_its_form", set()),
     InPlace: ("the_state_keeps_its_form", {"every"}),
     DescribesAnotherLeaf: ("the_state_keeps_its_form", set()),
@@ -337,8 +337,8 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
     Unsaved: ("saved_and_loaded_is_the_same", set()),
     Squeezes: ("a_batch_of_one_is_a_batch", {"the_exported_graphs_are_the_model"}),
     Explodes: ("a_long_run_stays_finite", set()),
-    OtherBeginning: ("the_given_state_counts", set()),
-    IgnoresALeaf: ("the_given_state_counts", set()),
+    OtherBeginning: ("the_given_state_is_used", set()),
+    IgnoresALeaf: ("the_given_state_is_used", set()),
     Unbounded: ("the_state_keeps_its_bounds", set()),
     ExportsSomethingElse: ("the_exported_graphs_are_the_model", set()),
 }

@@ -144,7 +144,7 @@ def test_what_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
 
     capfd.readouterr()
     with pytest.raises(
-        ZooError, match=r"the step of Decides cannot be traced: a value in a tensor"
+        ZooError, match=r"the step of Decides cannot be traced: the value of a tensor"
     ):
         export_step(Decides(), torch.randn(3, 2), torch.zeros(3, 2), "x.onnx")
     assert capfd.readouterr() == ("", "")
@@ -162,7 +162,7 @@ def test_files_are_not_taken_for_each_other(fox_file: Path) -> None:
     state = stepper.init_state(2)
     with pytest.raises(UsageError, match="input 'mode' is missing"):
         stepper.step({"readings": np.zeros((2, 4))}, state)
-    with pytest.raises(UsageError, match=r"has shape \(1, 4\), and not \(2, 4\)"):
+    with pytest.raises(UsageError, match=r"has shape \(1, 4\) instead of \(2, 4\)"):
         stepper.step({"readings": np.zeros((1, 4)), "mode": np.zeros(2)}, state)
     with pytest.raises(UsageError, match="there is no input 'other'"):
         stepper.step({"readings": np.zeros((2, 4)), "mode": [0, 0], "other": 1}, state)

@@ -121,7 +121,7 @@ def test_what_a_session_refuses(source: zoo.inference.Source, trained: object) -
         with pytest.raises(ZooError, match=message):
             session.restore(save({**whole, name: array}))
     assert session.snapshot() == before
-    with pytest.raises(NoStepError, match="sees the whole sequence at once"):
+    with pytest.raises(NoStepError, match="is not causal: it has no step"):
         zoo.Session(trained("bidirectional", epochs=1).path)
 
 

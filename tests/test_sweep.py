@@ -181,7 +181,7 @@ def test_ctrl_c_stops_it_cleanly(text_file: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.rstrip().endswith("interrupted; the same command goes on")
+    assert err.rstrip().endswith("interrupted; the same command continues it")
     assert "Traceback" not in err
     assert json.loads(Path("s/gru-seed0/progress.json").read_text())["step"] > 0
 

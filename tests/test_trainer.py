@@ -351,7 +351,7 @@ def test_memory_does_not_grow(text_file: Path) -> None:
     resident, steps = [], []
     for event in trainer.events():
         if isinstance(event, Progress):
-            steps.append(trainer.snapshot().place.step)
+            steps.append(trainer.snapshot().position.step)
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]))  # pages
     assert steps[-1] > 10_000
     settled = resident[next(i for i, step in enumerate(steps) if step > 1_000)]

@@ -135,14 +135,14 @@ MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("two of a name", PLAIN, lambda m: m.graph.node[0].output.__setitem__(0, "x"),
      "has two values named 'x'"),
     ("undefined output", PLAIN, lambda m: setattr(m.graph.output[0], "name", "z"),
-     "hands out 'z', which nothing computes"),
+     "has an output 'z' that nothing computes"),
     ("sequence", PLAIN, lambda m: retyped(m, "sequence_type"),
      r"has a field 4 in a type that the zoo does not know"),
     ("optional", PLAIN, lambda m: retyped(m, "optional_type"), r"has a field 9 in a type"),
     ("no type", PLAIN, lambda m: m.graph.input[0].ClearField("type"),
-     "does not say what shape 'x' has"),
+     "does not declare the shape of 'x'"),
     ("no shape", PLAIN, lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"),
-     "does not say what shape 'x' has"),
+     "does not declare the shape of 'x'"),
 ]  # fmt: skip
 
 TENSOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
@@ -204,9 +204,9 @@ OPERATOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
      "has an operator Constant without a value"),
     ("graph in an operator without", IF,
      lambda m: m.graph.node.append(node("Neg", "x", "z", body=body(node("Neg")))),
-     "has an operator Neg without its graphs, or with others"),
+     "has an operator Neg with other subgraphs than it takes"),
     ("If with one branch", IF, lambda m: m.graph.node[0].attribute.pop(),
-     "has an operator If without its graphs, or with others"),
+     "has an operator If with other subgraphs than it takes"),
     ("If with a branch of two outputs", IF,
      lambda m: attribute(m, "then_branch").g.output.append(value("yes")), "which nothing computes"),
     ("If with a branch of no outputs", IF,
@@ -215,7 +215,7 @@ OPERATOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("five deep", model(branches(4), yes=True),
      lambda m: m.graph.node[0].CopyFrom(branches(5)), "nests graphs more than 4 deep"),
     ("Scan without a body", SCAN, lambda m: m.graph.node[0].attribute.remove(attribute(m, "body")),
-     "has an operator Scan without its graphs, or with others"),
+     "has an operator Scan with other subgraphs than it takes"),
     ("Scan without a count", SCAN,
      lambda m: m.graph.node[0].attribute.remove(attribute(m, "num_scan_inputs")),
      "has an operator Scan over 0 of its 2 inputs"),
@@ -304,7 +304,7 @@ def test_each_type_in_each_form(dtype: str) -> None:
 def test_a_part_of_a_number_is_no_number() -> None:
     bad = copy.deepcopy(PLAIN)
     first(bad).raw_data += b"\0"
-    with pytest.raises(ArtifactError, match="is not an ONNX file, or is cut off"):
+    with pytest.raises(ArtifactError, match="is not an ONNX file, or is truncated"):
         inspect(PATH, bad.SerializeToString())
 
 
@@ -315,10 +315,10 @@ def test_a_part_of_a_number_is_no_number() -> None:
         (b"\x08\x0a", "has two fields 'ir_version' in the model"),
         (delimited(99, b""), "has a field 99 in the model"),
         (b"\x39" + bytes(8), "has a field 7 in the model"),  # the graph's number, as a double
-        (b"\x73", "is not an ONNX file, or is cut off"),  # the beginning of a group
-        (b"\x32\x05cut", "is not an ONNX file, or is cut off"),
-        (b"\x32" + b"\xff" * 9 + b"\x01", "is not an ONNX file, or is cut off"),
-        (b"\x32" + b"\x80" * 10 + b"\x01", "is not an ONNX file, or is cut off"),
+        (b"\x73", "is not an ONNX file, or is truncated"),  # the beginning of a group
+        (b"\x32\x05cut", "is not an ONNX file, or is truncated"),
+        (b"\x32" + b"\xff" * 9 + b"\x01", "is not an ONNX file, or is truncated"),
+        (b"\x32" + b"\x80" * 10 + b"\x01", "is not an ONNX file, or is truncated"),
     ],
 )
 def test_bytes_that_protobuf_would_read_otherwise(added: bytes, words: str) -> None:

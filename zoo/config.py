@@ -25,7 +25,7 @@ from zoo.errors import RunError, UnknownNameError, UsageError, near_names
 
 OptionValue = bool | int | float | str | None
 
-DERIVED: dict[str, JsonValue] = {"derived": True}  # follows from other settings: no flag of its own
+DERIVED: dict[str, JsonValue] = {"derived": True}  # derived from other settings: has no flag
 # chosen for the text, the time and the machine where neither a flag nor a recipe gives it
 CHOSEN: dict[str, JsonValue] = {"chosen": True}
 
@@ -83,7 +83,7 @@ class DataConfig(FrozenModel):
 
 
 class ModelConfig(FrozenModel):
-    """The sizes and kinds from which a language model is built."""
+    """The sizes and options of a language model."""
 
     cell: str = Field("lstm", description="Recurrent cell; `zoo cells` lists them.")
     options: dict[str, OptionValue] = Field(
@@ -116,7 +116,7 @@ class ModelConfig(FrozenModel):
     )
     mask_token: bool = Field(
         False,
-        description="One more input token, for a gap; what a cell that sees the future needs.",
+        description="One more input token, the mask; for non-causal cells.",
         json_schema_extra=DERIVED,
     )
     head_std: float | None = Field(
@@ -245,7 +245,7 @@ class Sampling(FrozenModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named experiment: the sections of RunConfig with its choices, and what it is, in a line."""
+    """A named experiment: sections of RunConfig with its choices, and a one-line title."""
 
     name: str
     title: str
@@ -253,7 +253,7 @@ class Recipe:
 
 
 class RunConfig(FrozenModel):
-    """Everything that was chosen for a run: the content of `config.json`."""
+    """All settings of a run: the content of `config.json`."""
 
     format: Literal[1] = 1
     recipe: str | None = None

@@ -12,13 +12,13 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError):
-    """What was asked for cannot be meant: a wrong name, value or combination."""
+    """The request is invalid: a wrong name, value or combination."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that nothing is registered under; the message lists the near ones, or else says what
+    """A name that is not registered; the message lists the near ones, or else says what
     lists all, or lists them where nothing does."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> None:
@@ -30,12 +30,12 @@ class UnknownNameError(UsageError):
 
 
 class NoStepError(UsageError):
-    """A step was needed of a model or cell that sees the whole sequence at once."""
+    """A step was asked of a non-causal model or cell, which has none."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} sees the whole sequence at once and has no step to generate with or to "
-            f"export; fill gaps with `zoo fill`, use its sequence graph, or train a causal cell."
+            f"{what} is not causal: it has no step to generate with or to export; fill masked "
+            f"tokens with `zoo fill`, export its sequence graph, or train a causal cell."
         )
 
 
@@ -77,7 +77,7 @@ class VerificationError(ZooError):
 
 
 class ZooWarning(UserWarning):
-    """Something a user should know; the command line prints it as one line."""
+    """A warning to the user; the command line prints it as one line."""
 
 
 class PluginWarning(ZooWarning):
@@ -94,7 +94,7 @@ def require_choice(kind: str, value: str, choices: Iterable[str]) -> None:
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """The registered names most like `name`, as "'a' or 'b'"; empty if none is alike."""
+    """The registered names most like `name`, as "'a' or 'b'"; empty if none is similar."""
     matches = get_close_matches(name, list(known), n=3, cutoff=0.5)
     return " or ".join(repr(match) for match in matches)
 

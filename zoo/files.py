@@ -73,7 +73,7 @@ def move_contents(source: Path, target: Path) -> None:
 @contextmanager
 def filled_at_once(path: Path) -> Iterator[Path]:
     """A folder for the block to write in, which then takes the place of the empty folder `path`:
-    nobody, after whatever happened, finds a part of its files."""
+    a reader never finds a part of its files, however the process ended."""
     path = path.resolve()
     staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
     try:

@@ -1,4 +1,4 @@
-"""ONNX: graphs traced from the cells' own equations."""
+"""Export to ONNX: graphs traced from the cells' PyTorch code."""
 
 from collections.abc import Iterable
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""How large the values in a graph can become, whatever the weights and the inputs."""
+"""Bounds on the values in a graph, valid for any inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bounds = dict[ir.Value, float]
 
 BOUNDED = {"Tanh": 1.0, "Sigmoid": 1.0, "Softmax": 1.0, "HardSigmoid": 1.0, "Sin": 1.0, "Cos": 1.0,
            "Erf": 1.0, "Softsign": 1.0, "Sign": 1.0}  # fmt: skip
-# What only moves, selects or weakens values of its first input.
+# Operators whose output is bounded by their first input.
 PASSING = frozenset(
     ["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice",
      "Gather", "Expand", "Relu", "Neg", "Abs", "Cast"]
@@ -22,18 +22,18 @@ PASSING = frozenset(
 
 
 def find_bounds(graph: ir.Graph, declared: Mapping[str, float]) -> Bounds:
-    """The largest absolute value of each value that has one. `declared` are those of inputs and
-    outputs, by name: what a cell's equations keep its state within."""
+    """Bounds on the absolute value of each value that has one. `declared` are those of inputs and
+    outputs, by name, as a cell's equations guarantee them for its state."""
     bounds: Bounds = {}
     for value in [*graph.inputs, *graph.outputs]:
         if (bound := declared.get(str(value.name), math.inf)) < math.inf:
             _declare(bounds, value, bound)
-    _follow(graph, bounds)
+    _propagate(graph, bounds)
     return bounds
 
 
 def _declare(bounds: Bounds, value: ir.Value, bound: float) -> None:
-    """Notes the bound of a value, and of what it is only another name for."""
+    """Records the bound of a value, and of the values that it is an alias of."""
     bounds[value] = bound
     producer = value.producer()
     if producer is None:
@@ -42,23 +42,23 @@ def _declare(bounds: Bounds, value: ir.Value, bound: float) -> None:
         (source,) = producer.inputs
         assert source is not None
         _declare(bounds, source, bound)
-    elif producer.op_type == "Scan":  # a state's last value: the body's output is bounded alike
+    elif producer.op_type == "Scan":  # a state's last value: the body's output has the same bound
         body = producer.attributes["body"].as_graph()
         index = list(producer.outputs).index(value)
         _declare(bounds, body.outputs[index], bound)
 
 
-def _follow(graph: ir.Graph, bounds: Bounds) -> None:
+def _propagate(graph: ir.Graph, bounds: Bounds) -> None:
     for node in graph:
         if node.op_type == "Scan":
             body = node.attributes["body"].as_graph()
             states = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
             for index, (outer, inner) in enumerate(zip(node.inputs, body.inputs, strict=True)):
-                # a state's bound at the beginning holds on only where its next value has it too
+                # the initial state's bound holds in the loop only if the next state has a bound
                 holds = index >= states or body.outputs[index] in bounds
                 if holds and outer in bounds:
                     bounds[inner] = bounds[outer]
-            _follow(body, bounds)
+            _propagate(body, bounds)
             for outer, inner in zip(node.outputs, body.outputs, strict=True):
                 if inner in bounds:
                     bounds.setdefault(outer, bounds[inner])

@@ -1,4 +1,4 @@
-"""The exporter: a graph of each kind in each precision, checked by onnx, sealed with metadata and a
+"""The exporter: builds each graph in each precision, checks it with onnx, and adds metadata and a
 digest."""
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TRACED: dict[str, Traced] = {STEP: trace_step, GENERATE: trace_step, SEQUENCE: t
 
 
 class OnnxExporter:
-    """See `zoo.exporting.Exporter`. Graphs that begin with one trace share it while the model
-    lives; its weights must not change meanwhile."""
+    """See `zoo.exporting.Exporter`. Graphs built from the same trace share it for the lifetime of
+    the model, whose weights must not change meanwhile."""
 
     suffix = ".onnx"
 

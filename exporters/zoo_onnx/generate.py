@@ -1,7 +1,7 @@
-"""generate.onnx: many steps, each with the choice of its token, in one run of the graph.
+"""generate.onnx: many steps with sampling in one run of the graph.
 
-The loop is a Scan over the random numbers rather than a Loop: it has as many trips as it was given
-numbers, whatever the file says, and ONNX Runtime spends less between two trips.
+The loop is a Scan over the random numbers rather than a Loop: it has as many iterations as there
+are numbers, whatever the file says, and less overhead per iteration in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INSIDE = "step_"
 
 
 def build_generate(step: ir.Model, info: ArtifactInfo) -> onnx.ModelProto:
-    """The loop around a step graph. What is constant in the step stands outside the loop."""
+    """The loop around a step graph. The step's constants are outside the loop."""
     inputs = [TOKEN, *info.state_names("in")]
     ends = info.state_names("out")
     outer = ir.to_proto(step)

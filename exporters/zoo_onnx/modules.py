@@ -1,4 +1,5 @@
-"""Exporting the step of any recurrent module: not built in the zoo, not a language model."""
+"""Exporting one step of any recurrent torch module, which need not be a zoo cell or language
+model."""
 
 from __future__ import annotations
 
@@ -34,22 +35,22 @@ def export_step(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
 ) -> ModuleInfo:
-    """Exports one step of a recurrent module, proves the file against PyTorch, and only then writes
-    it to `path`; returns what the file says of itself, its proof with it.
+    """Exports one step of a recurrent module, verifies it against PyTorch, and then writes it to
+    `path`. Returns the file's metadata, with the proof.
 
     `module(*inputs, state)` must return the pair of its output (a tensor, or a tuple of them) and
-    the next state, and keep nothing on itself. Every tensor is batch-first. `example_inputs` are
-    realistic values [B, …]: the proof draws inputs with their mean and spread (integers: between
-    their least and largest). `state` is the state before the first step, a tensor or a tuple of
-    them (a NamedTuple gives its leaves their names), [B, …] with equal rows. Run the file with
-    `zoo_ort.open_module`.
+    the next state, and keep no state of its own. Every tensor is batch-first. `example_inputs` are
+    realistic values [B, …]: the proof draws inputs with their mean and standard deviation
+    (integers: between their minimum and maximum). `state` is the state before the first step, a
+    tensor or a tuple of them (a NamedTuple gives its leaves their names), [B, …] with equal rows.
+    Run the file with `zoo_ort.open_module`.
 
-    Raises UsageError for arguments that do not fit, ZooError for a module that cannot be traced,
-    VerificationError for a file that does not compute what the module computes.
+    Raises UsageError for invalid arguments, ZooError for a module that cannot be traced, and
+    VerificationError for a file whose results differ from the module's.
     """
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     inputs = tuple(value.detach().cpu() for value in given)
-    state = map_leaves(lambda leaf: leaf.detach().cpu(), state)  # it may be learned
+    state = map_leaves(lambda leaf: leaf.detach().cpu(), state)  # it may be a parameter
     module = deepcopy(module).cpu().eval()
     reference = TorchModule(module, inputs, state, input_names, output_names)
     info = reference.info
@@ -67,17 +68,17 @@ def export_step(
     )
     built = checked(ir.to_proto(graph))
     path = Path(path)
-    with new_folder(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as drafts:
-        trial = Path(drafts) / path.name
-        trial.write_bytes(seal(built, info))
+    with new_folder(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as staging:
+        draft = Path(staging) / path.name
+        draft.write_bytes(seal(built, info))
         try:
-            proof = prove_step(reference, open_module(trial, "cpu"), draw=reference.draw)
+            proof = prove_step(reference, open_module(draft, "cpu"), draw=reference.draw)
         except VerificationError as error:
             raise VerificationError(f"{path.name} was not written: {error}") from None
         info = info.model_copy(update={"proof": proof})
         content = seal(built, info)
-        trial.write_bytes(content)
-        open_module(trial, "cpu")
+        draft.write_bytes(content)
+        open_module(draft, "cpu")
         write_atomically(path, content)
     return info
 
@@ -97,7 +98,7 @@ class _FlatStep(nn.Module):
 
 
 class TorchModule:
-    """The module's side of the proof, and what it looks like from outside."""
+    """The module as the proof's reference, with its names and shapes."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class TorchModule:
         return unflatten(self.state, leaves)
 
     def draw(self, rng: np.random.Generator, batch_size: int) -> Arrays:
-        """Random inputs that are spread as the examples are."""
+        """Random inputs with the distribution of the examples."""
         drawn = {}
         for entry, example in zip(self.info.inputs, self.inputs, strict=True):
             shape, values = (batch_size, *entry.shape), example.numpy()

@@ -1,7 +1,7 @@
-"""Products in eight or sixteen bits.
+"""Matrix products in int8 or float16.
 
-Only products with weights change; what lies between them stays in float32, and so does the state.
-Everything is written in ONNX's own operators.
+Only products with weights change; all else stays in float32, as does the state. The graphs use
+standard ONNX operators only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from zoo_onnx.tables import constant_of, make_initializer
 # Weights use seven bits, since processors without VNNI add two products in 16 bits: 2 * 255 * 64
 # is the most that fits.
 ZERO, INPUT_STEPS, WEIGHT_STEPS = np.uint8(128), 127, 64
-TINY = 1e-20  # so that a row of zeros has a scale
+TINY = 1e-20  # keeps the scale of a zero row above 0
 
 
 def to_fp16(graph: ir.Graph) -> None:
-    """Products with weights in half precision; tables of looked-up rows are stored in it."""
+    """Computes products with weights in half precision, and stores lookup tables in it."""
     for node in list(graph.all_nodes()):
         build = _Builder(graph, node)
         if node.op_type == "MatMul" and (weight := _weights(node.inputs[1])) is not None:
@@ -39,10 +39,10 @@ def to_fp16(graph: ir.Graph) -> None:
 
 
 def to_int8(graph: ir.Graph, declared: Mapping[str, float]) -> None:
-    """Products with weights in integers: a scale for each column of weights, and one for each row
-    of inputs, so that no row of a batch influences another. Where inputs are bounded by
-    construction (`declared`, and what follows from it) the scale is fixed, which spares looking for
-    the row's largest value."""
+    """Computes products with weights in integers: a scale for each column of weights, and one for
+    each row of inputs, so that batch rows are independent. Where inputs are bounded by construction
+    (`declared`, and the bounds derived from it) the scale is a constant, and the row's maximum is
+    not computed."""
     bounds = find_bounds(graph, declared)
     for node in list(graph.all_nodes()):
         if node.op_type == "MatMul" and (weight := _weights(node.inputs[1])) is not None:
@@ -52,13 +52,13 @@ def to_int8(graph: ir.Graph, declared: Mapping[str, float]) -> None:
 def _to_integers(build: _Builder, weight: npt.NDArray[np.float32], bounds: Bounds) -> None:
     (x, _) = build.node.inputs
     assert x is not None
-    # several matrices side by side, as those of heads, each have scales of their own
+    # in a stack of matrices, such as one for each head, each has its own scales
     largest = np.abs(weight).max(axis=-2, keepdims=weight.ndim > 2)
     step = np.where(largest > 0, largest, 1.0) / WEIGHT_STEPS
     integers = build.constant("integers", np.rint(weight / step).astype(np.int8))
     zero = build.constant("zero", ZERO)
     bound = bounds.get(x, math.inf)
-    if bound < 2:  # more than that is a sum of bounds, and seldom reached
+    if bound < 2:  # larger bounds are sums of bounds, and seldom reached
         scale = build.constant("scale", np.float32(bound / INPUT_STEPS))
         quantized = build("QuantizeLinear", [x, scale, zero])
         product = build("MatMulInteger", [quantized, integers, zero])
@@ -78,14 +78,14 @@ def _to_integers(build: _Builder, weight: npt.NDArray[np.float32], bounds: Bound
 
 
 def _weights(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
-    """The constant float32 matrix, or stack of matrices, that the value is; else None."""
+    """The value as a constant float32 matrix, or stack of matrices; None if it is not one."""
     constant = constant_of(value)
     is_matrix = constant is not None and constant.dtype == np.float32 and constant.ndim >= 2
     return constant if is_matrix else None
 
 
 class _Builder:
-    """Puts nodes in the place of `node`; constants go to the outermost graph."""
+    """Replaces `node` by new nodes; constants go to the outermost graph."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
         self.node = node
@@ -103,7 +103,7 @@ class _Builder:
         return make_initializer(self._graph, f"{self._name}_{name}", array)
 
     def finish(self, op: str, inputs: list[ir.Value | None], **attributes: int) -> None:
-        """The node whose output takes the place of the replaced one's."""
+        """Adds the node whose output replaces that of the old one."""
         assert self.node.graph is not None
         new = ir.node(op, inputs, attributes)
         old = self.node.outputs[0]

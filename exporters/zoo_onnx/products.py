@@ -1,4 +1,4 @@
-"""One way to multiply: torch.nn.Linear becomes Gemm, which neither tables nor integers take."""
+"""Rewrites Gemm, which torch.nn.Linear is traced to, for the passes that expect MatMul."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo_onnx.tables import constant_of, make_initializer
 
 
 def plain_products(graph: ir.Graph) -> None:
-    """Makes a MatMul and an Add of each Gemm with a matrix of weights, in all subgraphs too."""
+    """Replaces each Gemm with constant weights by MatMul and Add, in all subgraphs too."""
     for node in list(graph.all_nodes()):
         if node.op_type != "Gemm":
             continue

@@ -1,7 +1,7 @@
-"""The choice of the next token as a graph: `zoo.inference.sampling.choose`, operation by operation.
+"""Sampling of the next token as a graph: `zoo.inference.sampling.choose`, operation by operation.
 
-Everything is in double precision from float32 logits, as there, so that equal logits give equal
-tokens. What does not change from token to token (`SETTINGS`) is computed once, outside the loop.
+It computes in double precision from float32 logits, as there, so that equal logits give equal
+tokens. Values that are the same for all tokens (`SETTINGS`) are computed once, outside the loop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import parser
 
-# From the graph's inputs to what the loop looks at: `draws` [steps, batch, 1].
+# From the graph's inputs to the values that the loop uses: `draws` [steps, batch, 1].
 SETTINGS = """
 settings (float[steps, batch] uniform, float temperature, int64 top_k, float top_p)
     => (double[steps, batch, 1] draws, double heat, double share, int64[1] kept, bool plain,
@@ -88,10 +88,11 @@ choice (float[batch, vocab] logits, double[batch, 1] draw) => (int64[batch] chos
 
 
 def settings_graph(vocab_size: int) -> onnx.GraphProto:
-    """What is computed once: its inputs are the graph's, its outputs what `choice_graph` reads."""
+    """The part computed once: its inputs are the graph's, its outputs are read by
+    `choice_graph`."""
     return parser.parse_graph(SETTINGS.replace("VOCAB", str(vocab_size)))
 
 
 def choice_graph() -> onnx.GraphProto:
-    """What is computed for each token."""
+    """The part computed for each token."""
     return parser.parse_graph(CHOICE)

@@ -1,9 +1,9 @@
-"""sequence.onnx: whole sequences, in which only the recurrence itself is a loop.
+"""sequence.onnx: whole sequences, in which only the recurrence is a loop.
 
-The model's `forward` is traced once, with each cell's `scan` replaced by a node of our own.
-Each recurrence (`Cell.advance`) is then traced by itself, and becomes the body of a Scan in the
-place of that node. What a layer does before and after (`project`, `readout`), the head, and how a
-cell that is made of other cells puts them together, are all in the first trace, outside the Scans.
+The model's `forward` is traced once, with each cell's `scan` replaced by a placeholder node. Each
+recurrence (`Cell.advance`) is then traced separately, and becomes the body of a Scan that replaces
+the placeholder. The rest is in the first trace, outside the Scans: `project`, `readout`, the output
+head, and the wiring of cells made of other cells.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Recurrence(nn.Module):
         h, state = self.cell.advance(
             unflatten(self.z, leaves[states:]), unflatten(self.state, leaves[:states])
         )
-        # a node of its own for each, even for a tensor that is handed out twice or straight through
+        # each output gets its own node, even a tensor that is returned twice or is an input
         return tuple(leaf.clone() for leaf in [*flatten(state), *flatten(h)])
 
 
@@ -78,9 +78,9 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     leaves = flatten(model.init_state(TRACED_BATCH))
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     what = f"cell {info.model.cell!r}, over a sequence,"
-    without_loops, recurrences = _without_loops(model)
+    with_placeholders, recurrences = _with_placeholders(model)
     traced = trace(
-        WholeSequence(without_loops),
+        WholeSequence(with_placeholders),
         (tokens, *leaves),
         [TOKENS, *info.state_names("in")],
         [LOGITS, *info.state_names("out")],
@@ -95,25 +95,25 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     return traced
 
 
-def _without_loops(model: LanguageModel) -> tuple[LanguageModel, dict[int, Recurrence]]:
-    """A copy of the model, with the same parameters, in which each cell that has a recurrence of
-    its own leaves a node in the place of the loop. What the nodes stand for, by the index that they
-    carry, is known after tracing."""
+def _with_placeholders(model: LanguageModel) -> tuple[LanguageModel, dict[int, Recurrence]]:
+    """A copy of the model that shares its parameters, in which each cell with its own recurrence is
+    traced to a placeholder node. After tracing, the returned dict has the recurrences by the index
+    attribute of their nodes."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
     found: dict[int, Recurrence] = {}
     cells = [module for module in copy.modules() if isinstance(module, Cell)]
     for index, cell in enumerate(cells):
         if type(cell).advance is not Cell.advance:
-            cell.__class__ = _leaving_out_the_loop(type(cell), index, found)
+            cell.__class__ = _with_placeholder(type(cell), index, found)
     return copy, found
 
 
-def _leaving_out_the_loop(
+def _with_placeholder(
     cell_type: type[Cell], index: int, found: dict[int, Recurrence]
 ) -> type[Cell]:
-    """The type of cell with another `scan`, which writes down in `found` what it left out. A
-    `forward` of the cell's own would pass that by, so it is the contract's."""
+    """The cell type with a `scan` that emits the placeholder and records the recurrence in `found`.
+    `forward` is `Cell.forward`, since an override may not call `scan`."""
 
     def scan(cell: Cell, z_T: Any, state: Any) -> tuple[Any, Any]:
         z = map_leaves(lambda leaf: leaf[0], z_T)
@@ -140,8 +140,8 @@ def _leaving_out_the_loop(
 def _become_scan(
     graph: ir.Graph, node: ir.Node, recurrence: Recurrence, prefix: str, what: str
 ) -> None:
-    """Makes the node a Scan over the traced recurrence. The body's weights become `graph`'s, where
-    ONNX Runtime packs them once."""
+    """Turns the placeholder into a Scan over the traced recurrence. The body's weights move to
+    `graph`, where ONNX Runtime packs them once."""
     leaves = [*flatten(recurrence.state), *flatten(recurrence.z)]
     batch = torch.export.Dim("batch")
     body = trace(

@@ -12,7 +12,7 @@ from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, unflatten
 from zoo_onnx.tracing import trace
 
-# Two would do for a dynamic axis; three is a size at which nothing is verified afterwards.
+# Two would do for a dynamic axis; the proof uses no batch of three, so the size is not hard-coded.
 TRACED_BATCH = 3
 
 
@@ -22,10 +22,10 @@ class Step(nn.Module):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
-        self.like = model.init_state(1)
+        self.template = model.init_state(1)
 
     def forward(self, token: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        logits, state = self.model.step(token, unflatten(self.like, leaves))
+        logits, state = self.model.step(token, unflatten(self.template, leaves))
         return (logits, *flatten(state))
 
 

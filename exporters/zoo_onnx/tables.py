@@ -1,7 +1,7 @@
-"""Looking up what depends on a token alone, instead of computing it at every step.
+"""Replaces computations that depend on a token alone by lookups.
 
 A token's row of the embedding (or of the identity matrix), its product with the first layer's input
-weights, the bias: each is a function of the token, of which there are finitely many.
+weights, and the bias are functions of the token, of which there are finitely many.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# A table that is larger than what it replaces pays for itself while it is small: 2**18 values are
-# one megabyte, the inputs of four gates of 512 units for 128 tokens.
+# Elements of a table that may be larger than the constants it replaces: 2**18 are one megabyte, the
+# inputs of four gates of 512 units for 128 tokens.
 SMALL = 2**18
 ELEMENTWISE = frozenset(
     ["Add", "Sub", "Mul", "Div", "Neg", "Abs", "Exp", "Sqrt", "Sigmoid", "Tanh", "Relu", "Softplus"]
@@ -25,8 +25,8 @@ ELEMENTWISE = frozenset(
 
 
 def tabulate(graph: ir.Graph) -> None:
-    """Moves products and elementwise operations on looked-up rows into the looked-up table, as long
-    as that does not make the file larger by more than a small table."""
+    """Moves products and elementwise operations on looked-up rows into the lookup table, unless the
+    new table is larger than both SMALL and the constants it replaces."""
     pending = [node for node in graph if _table(node) is not None]
     while pending:
         lookup = pending.pop()
@@ -46,7 +46,7 @@ def tabulate(graph: ir.Graph) -> None:
 
 
 def constant_of(value: ir.Value | None) -> Array | None:
-    """The values of an initializer; None for what is computed."""
+    """The values of an initializer; None for a computed value."""
     if value is None or value.const_value is None:
         return None
     array: Array = value.const_value.numpy()
@@ -54,7 +54,7 @@ def constant_of(value: ir.Value | None) -> Array | None:
 
 
 def _table(node: ir.Node) -> Array | None:
-    """The matrix of weights of which the node looks up rows; None for any other node."""
+    """The matrix whose rows the node looks up; None for any other node."""
     axis = node.attributes.get("axis")
     if node.op_type != "Gather" or (axis is not None and axis.as_int() != 0):
         return None
@@ -63,7 +63,7 @@ def _table(node: ir.Node) -> Array | None:
 
 
 def _constants(node: ir.Node, rows: ir.Value) -> dict[str, Array] | None:
-    """The other inputs of a node that acts on each row by itself; None for any other node."""
+    """The other inputs of a node that acts on each row independently; None for any other node."""
     if list(node.inputs).count(rows) != 1 or len(node.outputs) != 1:
         return None
     constants: dict[str, Array] = {}
@@ -88,7 +88,7 @@ def _proto(node: ir.Node) -> onnx.NodeProto:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, lookup: ir.Node, result: Array) -> ir.Node:
-    """Puts a lookup in `result` in the place of `node`."""
+    """Replaces `node` by a lookup in `result`."""
     output = node.outputs[0]
     table = make_initializer(graph, f"table_{output.name}", result)
     new = ir.node("Gather", [table, lookup.inputs[1]], {"axis": 0})

@@ -1,5 +1,4 @@
-"""From a PyTorch module to an ONNX graph in which everything that depends on parameters alone has
-been computed."""
+"""Tracing a PyTorch module to an ONNX graph, with constant folding."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from zoo.errors import VerificationError, ZooError, one_line
 
 OPSET = 20
-MAX_IR_VERSION = 10  # the highest that runtimes of 2024 open; opset 20 needs no more
-NO_LIMIT = 2**40  # bytes; a product of two weights is to be computed here, whatever its size
+MAX_IR_VERSION = 10  # the highest that runtimes of 2024 open; enough for opset 20
+NO_LIMIT = 2**40  # bytes; products of weights are folded, whatever their size
 
 
 def trace(
@@ -56,8 +55,8 @@ def trace(
         cause = error.__cause__ or error
         if isinstance(cause, GuardOnDataDependentSymNode):
             raise ZooError(
-                f"{what} cannot be traced: a value in a tensor decides what is computed; choose "
-                f"with torch.where, and take no numbers out of tensors."
+                f"{what} cannot be traced: the value of a tensor decides its control flow; "
+                f"use torch.where, and convert no tensors to Python numbers."
             ) from error
         raise ZooError(f"{what} cannot be traced: {one_line(cause)}") from error
     _check_outputs(model.graph)
@@ -71,10 +70,10 @@ def trace(
 
 
 def _check_outputs(graph: ir.Graph) -> None:
-    """Sees to it that every output has a node of its own.
+    """Raises VerificationError unless every output has its own node.
 
-    An input handed straight through, or one tensor handed out twice, has made ONNX Runtime return
-    the wrong tensor (pytorch issue 167848); today's torch.onnx puts an Identity there.
+    With an input as an output, or one tensor as two outputs, ONNX Runtime has returned the wrong
+    tensor (pytorch issue 167848). Current versions of torch.onnx add an Identity.
     """
     for output in graph.outputs:
         if output.producer() is None or list(graph.outputs).count(output) != 1:
@@ -83,8 +82,8 @@ def _check_outputs(graph: ir.Graph) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the tracer's notes to its own developers from the user: log lines, warnings, and the
-    graphs that it prints."""
+    """Suppresses the tracer's log lines, warnings and printed graphs, which are for its
+    developers."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

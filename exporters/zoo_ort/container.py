@@ -1,9 +1,9 @@
 """The outermost layer of an .onnx file, read and written without the onnx package.
 
 A file is a protobuf message, ModelProto: a sequence of fields, each a key (number and wire type)
-and a value. Only the fields numbered `metadata_props` are looked into here; everything else is
-opaque bytes, which the digest covers; `zoo_ort.inspection` looks into those. The message's
-definition is onnx.proto, the encoding is protobuf.dev/programming-guides/encoding.
+and a value. Only the fields numbered `metadata_props` are parsed here. Everything else is opaque
+bytes, which the digest covers and `zoo_ort.inspection` parses. The message's definition is
+onnx.proto, the encoding is protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from zoo.errors import ArtifactError
 
 METADATA_PROPS = 14
 DIGEST = "zoo.digest"
-NOT_ONNX = "is not an ONNX file, or is cut off"
+NOT_ONNX = "is not an ONNX file, or is truncated"
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
 MAX_VARINT_BYTES = 10
 
 
 class Field(NamedTuple):
-    """A field of a message; it stands at `start` to `end`, key and all."""
+    """A field of a message, at `start` to `end` with its key."""
 
     number: int
     wire_type: int
@@ -44,10 +44,10 @@ def metadata_entry(key: str, value: str) -> bytes:
 
 
 def read_metadata(path: Path, content: bytes) -> dict[str, str]:
-    """The metadata of the file, after its digest was checked.
+    """The metadata of the file, once its digest is verified.
 
-    Raises ArtifactError for bytes that are no message, for a file without a digest, and for one
-    that was changed since it was sealed.
+    Raises ArtifactError for bytes that are not a message, for a file without a digest, and for one
+    that was changed after its digest was added.
     """
     view = memoryview(content)
     metadata: dict[str, str] = {}
@@ -75,7 +75,7 @@ def read_metadata(path: Path, content: bytes) -> dict[str, str]:
 
 def fields(message: memoryview) -> Iterator[Field]:
     """The fields of a message, in order, without a copy of their contents. Raises ValueError or
-    IndexError where the bytes are no message."""
+    IndexError where the bytes are not a message."""
     position = 0
     while position < len(message):
         start = position
@@ -101,7 +101,7 @@ def fields(message: memoryview) -> Iterator[Field]:
 def varint(message: memoryview, position: int) -> tuple[int, int]:
     """A base-128 number, and the position after it."""
     value = message[position]
-    if value < 0x80:  # nearly all are
+    if value < 0x80:  # as nearly all are
         return value, position + 1
     value = 0
     for index in range(MAX_VARINT_BYTES):

@@ -1,9 +1,9 @@
-"""Generation that stays on a device: steps and the choice of tokens follow each other there, and
-only whole chunks of tokens come back.
+"""Generation on a device: steps and sampling run there, and only whole chunks of tokens are copied
+back.
 
-ONNX's loops run their control on the host, which also keeps them out of CUDA graphs. So the step
-graph is given the choice of the next token, and its outputs are the inputs of the next run: two
-sets of buffers, used in turn, each bound once.
+ONNX's loops run their control flow on the host, and so cannot be captured in CUDA graphs. So
+sampling is added to the step graph, and its outputs are the inputs of the next run: a double
+buffer, each half bound once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from zoo_ort.providers import make_session
 POSITION, TEMPERATURE = "position", "temperature"
 NEXT_TOKEN, NEXT_POSITION, MORE_TOKENS = "next_token", "next_position", "more_tokens"
 
-# `zoo.inference.sampling.choose` for temperature alone, then the token's place in the chunk.
-# Both ways of choosing are computed: a branch would be decided on the host.
+# `zoo.inference.sampling.choose` for temperature alone, then the token is stored in the chunk. Both
+# greedy and sampled tokens are computed: a branch would be decided on the host.
 CHOICE = (
     Node("Cast", [LOGITS], ["wide"], to=DOUBLE),
     Node("Cast", [TEMPERATURE], ["heat"], to=DOUBLE),
@@ -44,8 +44,8 @@ CHOICE = (
     Node("Equal", [TEMPERATURE, "cold"], ["greedy"]),
     Node("Where", ["greedy", "best", "drawn"], [NEXT_TOKEN]),
     Node("Reshape", [NEXT_TOKEN, "as_row"], ["token_row"]),
-    Node("Reshape", [POSITION, "as_column"], ["place"]),
-    Node("ScatterND", [TOKENS, "place", "token_row"], [MORE_TOKENS]),
+    Node("Reshape", [POSITION, "as_column"], ["index"]),
+    Node("ScatterND", [TOKENS, "index", "token_row"], [MORE_TOKENS]),
     Node("Add", [POSITION, "one"], [NEXT_POSITION]),
 )
 CONSTANTS = {
@@ -69,13 +69,14 @@ OUTPUTS: dict[str, ValueType] = {
 
 
 def with_choice(step: bytes) -> bytes:
-    """A step graph's file with the choice of the next token in it."""
+    """A step graph's file with sampling of the next token added."""
     return add_to_graph(step, CHOICE, CONSTANTS, INPUTS, OUTPUTS)
 
 
 @dataclass
 class Loop:
-    """Buffers on the device for one batch size, and a binding for each direction between them."""
+    """A double buffer on the device for one batch size, with a binding for each direction between
+    its halves."""
 
     bindings: tuple[ort.IOBinding, ort.IOBinding]
     sides: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]
@@ -84,8 +85,8 @@ class Loop:
 
 
 class DeviceEngine(StepEngine):
-    """step.onnx on a device. Greedy choice and temperature stay there; top-k and top-p are chosen
-    on the host, from the logits of every step."""
+    """step.onnx on a device. Greedy decoding and sampling with temperature run there; top-k and
+    top-p run on the host, from the logits of every step."""
 
     chunk = CHUNK
 
@@ -129,22 +130,22 @@ class DeviceEngine(StepEngine):
         if resident is not state:
             side = 0
             for name, leaf in zip(self._inputs, state, strict=True):
-                loop.sides[0][name].update_inplace(np.ascontiguousarray(leaf))
-        begun = loop.sides[side]
+                loop.buffers[0][name].update_inplace(np.ascontiguousarray(leaf))
+        begun = loop.buffers[side]
         begun[TOKEN].update_inplace(np.ascontiguousarray(last))
         begun[POSITION].update_inplace(np.zeros(1, np.int64))
         draws = np.zeros((CHUNK, batch_size), np.float32)
         draws[:steps] = uniform
         loop.shared[UNIFORM].update_inplace(draws)
-        heat = 0.0 if sampling.greedy else sampling.temperature
-        loop.shared[TEMPERATURE].update_inplace(np.array(heat, np.float32))
+        temperature = 0.0 if sampling.greedy else sampling.temperature
+        loop.shared[TEMPERATURE].update_inplace(np.array(temperature, np.float32))
         for _ in range(steps):
             self._loop_session.run_with_iobinding(loop.bindings[side], loop.options[side])
             side = 1 - side
         loop.bindings[1 - side].synchronize_outputs()
-        ended = loop.sides[side]
-        tokens: Ids = ended[TOKENS].numpy()[:steps]
-        after = tuple(ended[name].numpy() for name in self._inputs)
+        target = loop.buffers[side]
+        tokens: Ids = target[TOKENS].numpy()[:steps]
+        after = tuple(target[name].numpy() for name in self._inputs)
         self._require_finite(after)
         self._resident = {batch_size: (after, side)}
         return tokens, after
@@ -153,7 +154,7 @@ class DeviceEngine(StepEngine):
         def on_device(array: Any) -> ort.OrtValue:
             return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
 
-        def side() -> dict[str, ort.OrtValue]:
+        def allocate() -> dict[str, ort.OrtValue]:
             arrays = {
                 TOKEN: np.zeros(batch_size, np.int64),
                 POSITION: np.zeros(1, np.int64),
@@ -175,7 +176,7 @@ class DeviceEngine(StepEngine):
             **dict(zip(self._outputs, self._inputs, strict=True)),
         }
         bindings, options = [], []
-        for number, (source, target) in enumerate((sides, sides[::-1])):
+        for number, (source, target) in enumerate((buffers, buffers[::-1])):
             binding = self._loop_session.io_binding()
             for name, value in {**source, **shared}.items():
                 if name != LOGITS:
@@ -184,11 +185,13 @@ class DeviceEngine(StepEngine):
             for name, buffer in outputs.items():
                 binding.bind_ortvalue_output(name, target[buffer])
             run = ort.RunOptions()
-            # one run follows another on the device; only a whole chunk is waited for
+            # runs are queued on the device; the host waits for a whole chunk only
             run.add_run_config_entry("disable_synchronize_execution_providers", "1")
-            if self._graphs:  # a captured graph holds addresses: one for each direction and size
-                number_of = 2 * len(self._loops) + number + 1
-                run.add_run_config_entry("gpu_graph_id", str(number_of))
+            if (
+                self._graphs
+            ):  # a captured graph has fixed addresses: one for each direction and size
+                graph_id = 2 * len(self._loops) + number + 1
+                run.add_run_config_entry("gpu_graph_id", str(graph_id))
             bindings.append(binding)
             options.append(run)
-        return Loop((bindings[0], bindings[1]), sides, shared, (options[0], options[1]))
+        return Loop((bindings[0], bindings[1]), buffers, shared, (options[0], options[1]))

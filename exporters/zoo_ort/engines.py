@@ -1,4 +1,4 @@
-"""Sessions on exported graphs as engines (see `zoo.inference.engine`). A state is the tuple of its
+"""Engines (see `zoo.inference.engine`) over ONNX Runtime sessions. A state is the tuple of its
 leaves."""
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from zoo_ort.providers import run_session
 State = tuple[np.ndarray, ...]
 PromptReader = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
 
-CHUNK = 32  # tokens that a run of the generate graph writes
-LONG = 64  # tokens from which a prompt is worth opening the sequence graph for
-PIECE = 256  # tokens that the sequence graph reads in one run: it computes the logits of each
+CHUNK = 32  # tokens per run of the generate graph
+LONG_PROMPT = 64  # tokens from which opening the sequence graph pays off
+SEQUENCE_CHUNK = 256  # tokens per run of the sequence graph, which computes the logits of each
 
 
 class SessionEngine:
-    """What engines over all kinds of graph share: the state, by the file's metadata."""
+    """Common to the engines of all graphs: the state, as the metadata describes it."""
 
     def __init__(self, session: ort.InferenceSession, info: ArtifactInfo) -> None:
         self.vocab_size = info.tokenizer.vocab_size
@@ -58,7 +58,7 @@ class SessionEngine:
         return tuple(np.asarray(arrays[entry.name], entry.dtype) for entry in self._entries)
 
     def _require_finite(self, state: State) -> None:
-        """NotFiniteError for a state with numbers that are not: logits are not seen here."""
+        """Raises NotFiniteError for a state that is not finite: logits stay in the graph."""
         if not is_finite(state, self._initial):
             raise NotFiniteError
 
@@ -67,13 +67,15 @@ class SessionEngine:
         feeds.update(zip(self._inputs, state, strict=True))
         result, *leaves = run_session(self.session, [output, *self._outputs], feeds)
         found = [result.ndim, *(leaf.ndim for leaf in leaves)]
-        if found != self._ranks:  # ONNX Runtime does not hold a graph to the shapes it declares
-            raise ArtifactError("the graph's outputs are not what it says; export the run again.")
+        if found != self._ranks:  # ONNX Runtime does not enforce declared output shapes
+            raise ArtifactError(
+                "the graph's outputs do not have their declared shapes; export the run again."
+            )
         return result, tuple(leaves)
 
 
 class StepEngine(SessionEngine, StepLoop):
-    """step.onnx: logits come back at every step, and the token is chosen here."""
+    """step.onnx: each run returns logits, and the token is sampled here."""
 
     def __init__(
         self, session: ort.InferenceSession, info: ArtifactInfo, reader: PromptReader = lambda: None
@@ -85,14 +87,14 @@ class StepEngine(SessionEngine, StepLoop):
         return self._run(LOGITS, state, **{TOKEN: tokens})
 
     def read(self, tokens: Ids, state: State) -> State:
-        if len(tokens) >= LONG and (sequence := self._reader()):
+        if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
             return sequence.read(tokens, state)
         read: State = super().read(tokens, state)
         return read
 
 
 class GenerateEngine(SessionEngine):
-    """generate.onnx: the loop and the choice of tokens are in the graph."""
+    """generate.onnx: the loop and the sampling are in the graph."""
 
     chunk = CHUNK
 
@@ -103,8 +105,8 @@ class GenerateEngine(SessionEngine):
         self._reader = reader
 
     def read(self, tokens: Ids, state: State) -> State:
-        """Each token is given to a run of one step, whose own choice is left aside."""
-        if len(tokens) >= LONG and (sequence := self._reader()):
+        """Each token is the input of a one-step run, whose sampled token is discarded."""
+        if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
             return sequence.read(tokens, state)
         for column in tokens:
             nothing = np.zeros((1, len(column)), np.float32)
@@ -130,22 +132,22 @@ class SequenceScorer(SessionEngine):
 
     def logits(self, tokens: Ids, state: State) -> tuple[Logits, State]:
         found = []
-        for start in range(0, len(tokens), self.piece(len(tokens))):
-            piece = tokens[start : start + self.piece(len(tokens))]
-            logits, state = self._run(LOGITS, state, **{TOKENS: np.ascontiguousarray(piece.T)})
+        for start in range(0, len(tokens), self.chunk_length(len(tokens))):
+            chunk = tokens[start : start + self.chunk_length(len(tokens))]
+            logits, state = self._run(LOGITS, state, **{TOKENS: np.ascontiguousarray(chunk.T)})
             found.append(logits.swapaxes(0, 1))
         return np.concatenate(found), state
 
-    def piece(self, length: int) -> int:
-        """Tokens to give to one run: all of them, where later ones matter too."""
+    def chunk_length(self, length: int) -> int:
+        """Tokens per run: all of them, as the model is not causal."""
         return length
 
 
 class SequenceEngine(SequenceScorer, StepLoop):
-    """sequence.onnx of a model that reads in one direction: its steps are sequences of one."""
+    """sequence.onnx of a causal model: a step is a sequence of one."""
 
-    def piece(self, length: int) -> int:
-        return PIECE
+    def chunk_length(self, length: int) -> int:
+        return SEQUENCE_CHUNK
 
     def step(self, tokens: Ids, state: State) -> tuple[Logits, State]:
         logits, state = self._run(LOGITS, state, **{TOKENS: tokens[:, None]})

@@ -1,8 +1,7 @@
-"""Adding nodes to a serialised graph, without the onnx package.
+"""Adds nodes to a serialised graph, without the onnx package.
 
-In the protobuf encoding a message that is given twice is merged, its lists one after the other: a
-graph can therefore be added to by appending a second one to the file. Field numbers are those of
-onnx.proto.
+Protobuf merges a message that occurs twice, and concatenates its lists: nodes can therefore be
+added to a graph by appending a second graph to the file. Field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def add_to_graph(
     inputs: Mapping[str, ValueType],
     outputs: Mapping[str, ValueType],
 ) -> bytes:
-    """The model with these nodes after its own, which may read any of its values; with these
-    constants, and these inputs and outputs after its own."""
+    """The model with these nodes appended, which may read any of its values, and with these
+    constants, inputs and outputs."""
     parts = [delimited(1, node.encode()) for node in nodes]
     parts += [delimited(5, _tensor(name, array)) for name, array in constants.items()]
     parts += [delimited(11, _value(name, kind)) for name, kind in inputs.items()]

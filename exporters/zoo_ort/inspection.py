@@ -1,14 +1,14 @@
-"""What a file may hold, seen to before ONNX Runtime reads it: files come from strangers.
+"""Inspects a file before ONNX Runtime reads it, since files come from third parties.
 
-The whole structure is walked, down to the attributes of every node. A field that is not expected
-(see `zoo_ort.messages`) is refused rather than skipped, and so is one that is given twice where
-onnx.proto has it once: what ONNX Runtime makes of a file rests on nothing that was not looked at
-here. Of operators only those in `zoo_ort.rules` are taken. Of tensors the sizes are looked at, and
-the values of those that say how large another tensor will be.
+The whole structure is parsed, down to the attributes of every node. An unknown field (see
+`zoo_ort.messages`) is refused rather than skipped, as is a repeated field that onnx.proto has once:
+ONNX Runtime uses nothing of the file that is not checked here. Only the operators in
+`zoo_ort.rules` are allowed. Sizes of tensors are checked, and the values of those that give the
+size of another tensor.
 
-What looking cannot find is how long a graph runs and how much memory it takes, since small tensors
-can be multiplied into large ones, nor what ONNX Runtime makes of shapes that the graph computes: an
-Einsum or a Conv of the wrong rank ends the process.
+Inspection does not bound the time and memory that a graph takes, since small tensors can be
+multiplied into large ones. Nor does it check shapes that the graph computes: an Einsum or a Conv of
+the wrong rank ends the process.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from zoo_ort.rules import (
     quoted,
 )
 
-OPSETS = range(13, 21)  # before 13 sizes were attributes; the zoo writes 20
+OPSETS = range(13, 21)  # before 13, sizes were attributes; the zoo writes 20
 IR_VERSIONS = range(7, 11)  # 7 came with opset 13; the layouts are those of 10
 DOMAINS = frozenset({b"", b"ai.onnx"})  # two names of the standard operators
-MAX_NODES = 100_000  # a hundred times what a large cell has; they are walked in two seconds
-MAX_FIELDS = 20 * MAX_NODES  # in all messages together; a node of two attributes takes 16
+MAX_NODES = 100_000  # a hundred times those of a large cell; inspected in two seconds
+MAX_FIELDS = 20 * MAX_NODES  # of all messages; a node of two attributes has 16
 MAX_DEPTH = 4  # a generate graph nests three: Scan > If (top-p) > If (top-k)
-ORT_FORMAT = b"ORTM"  # at byte 4, it makes ONNX Runtime read the bytes as another format altogether
+ORT_FORMAT = b"ORTM"  # at byte 4, it makes ONNX Runtime read the file as another format
 
 
 def read_file(path: Path) -> bytes:
@@ -83,11 +83,11 @@ def read_file(path: Path) -> bytes:
 
 
 def inspect(path: Path, content: bytes) -> None:
-    """Raises ArtifactError where `content`, the file at `path`, is not a model such as the zoo
-    writes. Takes about a microsecond for each field; weights are passed over."""
+    """Raises ArtifactError where `content`, the file at `path`, is not a model as the zoo writes
+    it. Takes about a microsecond for each field; weights are skipped."""
     _check_size(path, len(content))
     try:
-        _Walk().model(memoryview(content))
+        _Inspector().model(memoryview(content))
     except Refusal as refusal:
         raise ArtifactError(f"{path} {refusal}.") from None
     except (ValueError, IndexError):
@@ -120,8 +120,8 @@ class _Scope:
         raise Refusal(f"reads {quoted(name)} before anything computes it")
 
 
-class _Walk:
-    """One walk through one model, and what was counted on the way."""
+class _Inspector:
+    """Inspects one model, and counts its nodes and fields."""
 
     def __init__(self) -> None:
         self.nodes = 0
@@ -165,7 +165,7 @@ class _Walk:
         return found
 
     def _graph(self, message: memoryview, outer: _Scope | None, depth: int) -> tuple[int, int]:
-        """How many inputs and outputs the graph has."""
+        """The numbers of inputs and outputs of the graph."""
         if depth > MAX_DEPTH:
             raise Refusal(f"nests graphs more than {MAX_DEPTH} deep", WITHOUT)
         graph = self._read(message, GRAPH)
@@ -188,12 +188,12 @@ class _Walk:
             self._node(node, scope, depth)
         for name in outputs:
             if name not in scope.own:
-                raise Refusal(f"hands out {quoted(name)}, which nothing computes")
+                raise Refusal(f"has an output {quoted(name)} that nothing computes")
         return len(inputs), len(outputs)
 
     def _value(self, message: memoryview, complete: bool = False) -> bytes:
-        """The name of the value, which is a tensor if anything is said of it. `complete`: its shape
-        must be given, so that ONNX Runtime compares it with what it is fed."""
+        """The name of the value, which must be a tensor if it has a type. `complete`: its shape
+        must be given, so that ONNX Runtime checks its inputs against it."""
         value = self._read(message, VALUE)
         name = _name(value, "name")
         types = [self._read(part, TYPE) for part in value.get("type", ())]
@@ -207,7 +207,7 @@ class _Walk:
             axes = [self._read(axis, DIMENSION) for axis in shape.get("dim", ())]
             check_shape([_number(axis, "dim_value") for axis in axes])
         if complete and not shapes:
-            raise Refusal(f"does not say what shape {quoted(name)} has")
+            raise Refusal(f"does not declare the shape of {quoted(name)}")
         return name
 
     def _tensor(self, message: memoryview) -> tuple[bytes, Tensor]:
@@ -219,16 +219,16 @@ class _Walk:
         element = element_type(_number(tensor, "data_type"))
         shape = axis_numbers(tensor.get("dims", ()))
         check_shape(shape)
-        if 0 in shape[1:]:  # an empty list says something, such as the shape of a number
+        if 0 in shape[1:]:  # an empty list has a meaning, such as the shape of a scalar
             raise Refusal(f"holds an empty tensor {shown} of several axes")
         holders = [field for field in tensor if field in DATA_FIELDS]
         if len(holders) > 1 or not {*holders} <= {"raw_data", element.typed}:
             raise Refusal(f"keeps the tensor {shown} in {' and '.join(sorted(holders))}")
         field = holders[0] if holders else "raw_data"
         found = Tensor(element, field, tensor.get(field, ()))
-        held, wanted = found.held(), math.prod(shape)
-        if held != wanted:
-            raise Refusal(f"has {held:,} values for the {wanted:,} elements of {shown}")
+        count, wanted = found.value_count(), math.prod(shape)
+        if count != wanted:
+            raise Refusal(f"has {count:,} values for the {wanted:,} elements of {shown}")
         return name, found
 
     def _node(self, message: memoryview, scope: _Scope, depth: int) -> None:
@@ -252,10 +252,10 @@ class _Walk:
             attributes[name] = attribute
         graphs = [name for name, attribute in attributes.items() if attribute.field == "g"]
         if {*graphs} != BODIES.get(op, set()):
-            raise Refusal(f"has an operator {op} without its graphs, or with others")
+            raise Refusal(f"has an operator {op} with other subgraphs than it takes")
         for name in graphs:
-            sides = self._graph(attributes[name].content[0], scope, depth + 1)
-            if sides != (0 if op == "If" else len(inputs), len(outputs)):
+            arity = self._graph(attributes[name].content[0], scope, depth + 1)
+            if arity != (0 if op == "If" else len(inputs), len(outputs)):
                 raise Refusal(f"has an operator {op} whose graph has other inputs or outputs")
         if op == "Scan":
             check_scan(attributes, len(inputs), len(outputs))

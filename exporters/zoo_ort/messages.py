@@ -1,4 +1,4 @@
-"""The messages of onnx.proto that a model may have, by the names of their fields."""
+"""The messages of onnx.proto that a model may contain, with the names of their fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Layout:
         self.names: dict[tuple[int, int], str] = {
             **{(number, LENGTH_DELIMITED): name for name, number in {**once, **often}.items()},
             **{key: name for name, key in {**scalars, **lists}.items()},
-            # a list of numbers is packed or it is not, as its writer likes
+            # writers may encode a list of numbers as packed or not
             **{(number, LENGTH_DELIMITED): name for name, (number, _) in lists.items()},
         }
 
@@ -87,4 +87,4 @@ DIMENSION = Layout(
 )
 
 ATTRIBUTE_FIELDS = dict(enumerate(("f", "i", "s", "t", "g", "floats", "ints", "strings"), 1))
-LISTS = frozenset({"floats", "ints", "strings"})  # an empty one is no field at all
+LISTS = frozenset({"floats", "ints", "strings"})  # an empty one has no field

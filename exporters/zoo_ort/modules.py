@@ -1,4 +1,4 @@
-"""Running exported steps of recurrent modules that are no language models: any inputs, any outputs.
+"""Runs exported steps of recurrent modules other than language models, with any inputs and outputs.
 Needs neither torch nor onnx."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TensorEntry(FrozenModel):
 
 
 class ModuleInfo(SelfDescription):
-    """What the exported step of a module says about itself."""
+    """The metadata of the exported step of a module."""
 
     graph: Literal["module"] = MODULE  # type: ignore[assignment]
     inputs: tuple[TensorEntry, ...] = Field(min_length=1, max_length=256)
@@ -44,7 +44,8 @@ class ModuleInfo(SelfDescription):
 
 
 class ModuleStepper:
-    """An opened step. A state is a tuple of arrays, batch-first; it is handed in and out."""
+    """An opened step. A state is a tuple of arrays, batch-first; `step` takes it and returns the
+    next."""
 
     def __init__(self, session: ort.InferenceSession, info: ModuleInfo) -> None:
         self.info = info
@@ -52,7 +53,7 @@ class ModuleStepper:
         self._inputs, self._outputs = info.state_names("in"), info.state_names("out")
 
     def init_state(self, batch_size: int) -> State:
-        """The state before the first step of `batch_size` streams."""
+        """The state before the first step, for a batch of `batch_size`."""
         return tuple(entry.initial_rows(batch_size) for entry in self.info.state)
 
     def step(self, inputs: Mapping[str, npt.ArrayLike], state: State) -> tuple[Arrays, State]:
@@ -60,7 +61,9 @@ class ModuleStepper:
         for inputs that are missing, unknown, or of another shape."""
         feeds = {entry.name: self._checked(entry, inputs, state) for entry in self.info.inputs}
         if unknown := set(inputs) - set(feeds):
-            raise UsageError(f"there is no input {sorted(unknown)[0]!r}; it has {sorted(feeds)}.")
+            raise UsageError(
+                f"there is no input {sorted(unknown)[0]!r}; the inputs are {sorted(feeds)}."
+            )
         feeds.update(zip(self._inputs, state, strict=True))
         names = [entry.name for entry in self.info.outputs]
         found = run_session(self._session, [*names, *self._outputs], feeds)
@@ -82,13 +85,13 @@ class ModuleStepper:
         value = np.asarray(inputs[entry.name], entry.dtype)
         wanted = (len(state[0]), *entry.shape)
         if value.shape != wanted:
-            raise UsageError(f"input {entry.name!r} has shape {value.shape}, and not {wanted}.")
+            raise UsageError(f"input {entry.name!r} has shape {value.shape} instead of {wanted}.")
         return value
 
 
 def open_module(path: str | Path, provider: str = "auto", threads: int = 1) -> ModuleStepper:
-    """An exported step, checked and ready. Raises ArtifactError for a file that is not ours or
-    damaged, ProviderError for a provider that does not run."""
+    """An exported step, checked and ready. Raises ArtifactError for a file that the zoo did not
+    export or that is damaged, ProviderError for a provider that does not run."""
     path = Path(path)
     info, identity = describe_file(path, ModuleInfo)
     session = open_session(path, identity, provider, threads)

@@ -1,4 +1,4 @@
-"""Execution providers: which of them really run here, and why the others do not."""
+"""Execution providers: which of them run on this machine, and why the others do not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo.errors import ArtifactError, ProviderError, one_line
 from zoo.inference.runtime import ProviderReport
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-SILENT = 4  # ONNX Runtime's "fatal": its errors come to us as exceptions
+SILENT = 4  # ONNX Runtime's "fatal": errors are raised as exceptions
 
 # A model that adds a tensor to itself: y = x + x, float32 [n], opset 20, IR 10.
 PROBE = base64.b64decode(
@@ -28,11 +28,11 @@ PROBE = base64.b64decode(
 def make_session(
     model: bytes | Path, provider: str, threads: int = 1, graphs: bool = False
 ) -> ort.InferenceSession:
-    """A session for a model (its bytes or its file) on "auto", "cpu" or "cuda": on a CPU with so
-    many threads, on CUDA with or without CUDA graphs.
+    """A session for a model (its bytes or its file) on "auto", "cpu" or "cuda": with `threads`
+    threads on a CPU, with CUDA graphs or without on CUDA.
 
-    "auto" is CUDA where this build has it and the machine has its driver, and else the CPU. Where
-    CUDA was chosen, by either word, everything runs there: ProviderError says why if it cannot.
+    "auto" is CUDA where this build supports it and the machine has its driver, else the CPU. With
+    CUDA the whole graph runs on it: ProviderError says why if it cannot.
     """
     if resolve_provider(provider) == "cuda":
         return _cuda_session(model, graphs)
@@ -40,15 +40,15 @@ def make_session(
 
 
 def run_session(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> Any:
-    """The outputs of one run; ArtifactError for a graph that cannot run on what it is given."""
+    """The outputs of one run; ArtifactError for a graph that cannot run on its inputs."""
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise ArtifactError(f"ONNX Runtime cannot run the graph: {_plain(error)}") from None
+        raise ArtifactError(f"ONNX Runtime cannot run the graph: {_message(error)}") from None
 
 
 def resolve_provider(provider: str) -> str:
-    """What "auto" means here: "cuda" where this build has it and there is a driver, or "cpu"."""
+    """Resolves "auto": "cuda" where this build supports it and there is a driver, else "cpu"."""
     if provider != "auto":
         return provider
     available = CUDA in ort.get_available_providers() and _has_cuda_driver()
@@ -56,7 +56,7 @@ def resolve_provider(provider: str) -> str:
 
 
 def probe_providers() -> list[ProviderReport]:
-    """Each provider that this build of ONNX Runtime lists, tried on a small model."""
+    """Runs a small model on each provider that this build of ONNX Runtime lists."""
     reports = []
     for name in ort.get_available_providers():
         reason = ""
@@ -65,7 +65,7 @@ def probe_providers() -> list[ProviderReport]:
         except ProviderError as error:
             reason = one_line(error)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
-            reason = _plain(error)
+            reason = _message(error)
         reports.append(ProviderReport(name, not reason, reason))
     return reports
 
@@ -80,7 +80,7 @@ def _cuda_session(model: bytes | Path, graphs: bool = False) -> ort.InferenceSes
     try:
         session = _session(model, options, CUDA, graphs)
     except Exception as error:
-        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {_plain(error)}") from None
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {_message(error)}") from None
     if CUDA not in session.get_providers():
         raise ProviderError("CUDA does not run in ONNX Runtime here: it fell back to the CPU.")
     return session
@@ -89,20 +89,20 @@ def _cuda_session(model: bytes | Path, graphs: bool = False) -> ort.InferenceSes
 def _session(
     model: bytes | Path, options: ort.SessionOptions, name: str, graphs: bool = False
 ) -> ort.InferenceSession:
-    """A session on that provider; without `enable_fallback=0` a failure would be printed and the
-    session made on the CPU."""
-    # TF32 keeps ten bits of a product's factors: too few to agree with any other provider
+    """A session on that provider; without `enable_fallback=0`, ONNX Runtime prints a failure and
+    falls back to the CPU."""
+    # TF32 has a mantissa of ten bits: too few to agree with other providers
     settings = {"use_tf32": "0", "enable_cuda_graph": str(int(graphs))} if name == CUDA else {}
     return ort.InferenceSession(model, options, providers=[(name, settings)], enable_fallback=0)
 
 
 def _options(threads: int = 1) -> ort.SessionOptions:
-    """One thread does not spin; several have to, as steps are over before a sleeping one wakes."""
+    """Several threads have to spin: a step is over before a sleeping thread wakes up."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
     options.log_severity_level = SILENT
-    # what was inspected is ONNX; bytes can be a valid file of another format too
+    # ONNX was inspected; the same bytes may also be a valid file of another format
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
@@ -123,7 +123,7 @@ def _run_probe(session: ort.InferenceSession) -> None:
 
 
 def _has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver is installed, so that CUDA was meant to run."""
+    """Whether NVIDIA's driver is installed."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -134,7 +134,7 @@ def _has_cuda_driver() -> bool:
 def _missing_library(name: str) -> str:
     """Why the provider's shared library does not load; empty if it does."""
     ort.set_default_logger_severity(SILENT)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries
         ort.preload_dlls()
     stem = "onnxruntime_providers_" + name.removesuffix("ExecutionProvider").lower()
     file = f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
@@ -145,12 +145,12 @@ def _missing_library(name: str) -> str:
     return ""
 
 
-def _plain(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """ONNX Runtime's message without its code: "[ONNXRuntimeError] : 1 : FAIL : …"."""
     return one_line(error).rpartition(" : ")[2]
 
 
 def provider_name(session: ort.InferenceSession) -> str:
-    """Where the session computes, in a word: "CPU" or "CUDA"."""
+    """The session's provider: "CPU" or "CUDA"."""
     name: str = session.get_providers()[0]
     return name.removesuffix("ExecutionProvider")

@@ -1,4 +1,4 @@
-"""What operators and tensors a file may have: what ONNX Runtime does not look at before it runs."""
+"""The operators and tensors that a file may have: checks that ONNX Runtime does not make."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_RANK = 8  # as in `zoo.inference.artifact.StateEntry`
 MAX_WINDOW = 2**16  # of a convolution over time, and for the numbers of channels and groups
 MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32
 
-# What PyTorch writes for recurrent cells. Loop is not here: a number in the file says how often it
-# runs, where Scan runs once for each row of a tensor. Nothing is random (draws come from outside),
-# and nothing touches strings, sequences or files. ReverseSequence is not here because ONNX Runtime
-# does not check the rank of what it reverses, and PyTorch never writes it.
+# Operators that PyTorch writes for recurrent cells. Loop is excluded: a number in the file says how
+# often it runs, where Scan runs once for each row of a tensor. No operator is random (random
+# numbers are inputs) or uses strings, sequences or files. ReverseSequence is excluded: ONNX Runtime
+# does not check the rank of its input, and PyTorch never writes it.
 OPERATORS = """
 Abs Acos Acosh Add Asin Asinh Atan Atanh Ceil Cos Cosh Div Erf Exp Floor Log Max Mean Min Mod
 Mul Neg Pow Reciprocal Round Sign Sin Sinh Sqrt Sub Sum Tan Tanh
@@ -50,8 +50,8 @@ WITHOUT = "write the cell without it and export again"
 
 
 class Refusal(Exception):
-    """What is wrong with the file, as the end of a sentence that begins with its path, and what to
-    do about it."""
+    """The reason why a file is refused, as the end of a sentence that begins with its path, and
+    what to do about it."""
 
     def __init__(self, wrong: str, advice: str = AGAIN) -> None:
         super().__init__(f"{wrong}; {advice}")
@@ -81,8 +81,8 @@ CONSTANT_TYPES = {b"value_int": 7, b"value_ints": 7, b"value_float": 1, b"value_
 # The input that says how large the output will be, counted from zero; Range takes all of its own.
 SIZE_INPUTS = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Tile": 1}
 
-# The inputs that may be left out though another follows. ONNX Runtime takes it for granted that the
-# rest are there: an empty name has made Sum and LayerNormalization read through a null pointer.
+# The inputs that may be omitted though another follows. ONNX Runtime assumes that the rest are
+# present: an empty name has made Sum and LayerNormalization read through a null pointer.
 OPTIONAL_INPUTS = {
     "Clip": {1},
     "GRU": {3, 4},
@@ -93,7 +93,7 @@ OPTIONAL_INPUTS = {
     "Slice": {3},
 }
 
-# Numbers that ONNX Runtime's kernels use unchecked, and what they can mean.
+# Numbers that ONNX Runtime's kernels use unchecked, and their valid ranges.
 AXES = range(-MAX_RANK, MAX_RANK + 1)
 RANGES = {
     b"axis": AXES,
@@ -116,19 +116,19 @@ BODIES = {"If": {b"then_branch", b"else_branch"}, "Scan": {b"body"}}
 
 
 class Tensor(NamedTuple):
-    """A tensor that stands in the file; `field` is the one that holds its values."""
+    """A tensor stored in the file; `field` is the field with its values."""
 
     element: ElementType
     field: str
     content: Sequence[memoryview]
 
-    def held(self) -> int:
-        """How many values there are; ValueError for a part of one."""
-        if self.field in VARINT_FIELDS:  # the last byte of each has no high bit
+    def value_count(self) -> int:
+        """The number of values; ValueError for an incomplete one."""
+        if self.field in VARINT_FIELDS:  # only the last byte of each has no high bit
             return sum(int((np.frombuffer(c, np.uint8) < 0x80).sum()) for c in self.content)
         count, rest = divmod(sum(map(len, self.content)), self.element.dtype.itemsize)
         if rest:
-            raise ValueError("a part of a number")
+            raise ValueError("an incomplete number")
         return count
 
     def values(self) -> list[float]:
@@ -139,14 +139,14 @@ class Tensor(NamedTuple):
 
 
 class Attribute(NamedTuple):
-    """`field` is the one that holds the value."""
+    """`field` is the field with the value."""
 
     field: str
     content: Sequence[memoryview]
 
 
 def element_type(number: int) -> ElementType:
-    """That of the number in onnx.proto."""
+    """The element type of that number in onnx.proto."""
     if number not in ELEMENT_TYPES:
         kind = "strings" if number == STRINGS else f"type {number}"
         raise Refusal(f"has a tensor of {kind}, which the zoo does not know", WITHOUT)
@@ -154,7 +154,7 @@ def element_type(number: int) -> ElementType:
 
 
 def check_shape(shape: Sequence[int]) -> None:
-    """Refuses too many axes, and sizes that no file could hold."""
+    """Refuses too many axes, and sizes larger than any file."""
     if len(shape) > MAX_RANK:
         raise Refusal(TOO_MANY_AXES, WITHOUT)
     if not all(0 <= size <= MAX_FILE_BYTES for size in shape):
@@ -162,9 +162,9 @@ def check_shape(shape: Sequence[int]) -> None:
 
 
 def check_sizes(op: str, inputs: Sequence[Tensor | None]) -> None:
-    """Refuses an output that is large because constants say so."""
+    """Refuses a large output whose size is a constant."""
     if op == "Range":
-        constants = [tensor.values() for tensor in inputs if tensor and tensor.held() == 1]
+        constants = [tensor.values() for tensor in inputs if tensor and tensor.value_count() == 1]
         if len(constants) != 3:
             return
         (start,), (limit,), (delta,) = constants
@@ -173,9 +173,9 @@ def check_sizes(op: str, inputs: Sequence[Tensor | None]) -> None:
         index = SIZE_INPUTS.get(op, len(inputs))
         if index >= len(inputs) or (tensor := inputs[index]) is None:
             return
-        if tensor.held() > 2 * MAX_RANK:
+        if tensor.value_count() > 2 * MAX_RANK:
             raise Refusal(TOO_MANY_AXES, WITHOUT)
-        if op == "OneHot" and tensor.held() != 1:  # ONNX Runtime reads the first all the same
+        if op == "OneHot" and tensor.value_count() != 1:  # ONNX Runtime reads the first regardless
             raise Refusal("has an operator OneHot whose depth is not one number")
         large = math.prod(abs(n) + (op == "Pad") for n in tensor.values()) > MAX_CONSTANT_ELEMENTS
     if large:
@@ -183,21 +183,22 @@ def check_sizes(op: str, inputs: Sequence[Tensor | None]) -> None:
 
 
 def check_scan(attributes: dict[bytes, Attribute], inputs: int, outputs: int) -> None:
-    """Refuses a number of scanned inputs that does not fit its inputs and outputs."""
+    """Refuses a number of scanned inputs that does not match its inputs and outputs."""
     scanned = _integer(attributes, b"num_scan_inputs", 0)
     if not 1 <= scanned <= inputs or inputs - scanned > outputs:
         raise Refusal(f"has an operator Scan over {scanned} of its {inputs} inputs")
 
 
 def check_split(attributes: dict[bytes, Attribute], outputs: int) -> None:
-    """Refuses a number of parts that is not that of the outputs."""
+    """Refuses a number of parts that differs from the number of outputs."""
     if (parts := _integer(attributes, b"num_outputs", outputs)) != outputs:
         raise Refusal(f"has an operator Split into {parts} parts with {outputs} outputs")
 
 
 def check_einsum(attributes: dict[bytes, Attribute], inputs: int) -> None:
-    """Unchecked, ONNX Runtime reads past its inputs for an operand that only the equation has, and
-    past their axes for a letter that only the result has."""
+    """Refuses an equation that does not match its inputs. ONNX Runtime would read past its inputs
+    for an operand that only the equation has, and past their axes for a letter that only the result
+    has."""
     equation = attributes.get(b"equation")
     text = bytes(equation.content[0]) if equation and equation.field == "s" else b""
     text = text.replace(b" ", b"")
@@ -231,5 +232,5 @@ def axis_numbers(contents: Sequence[memoryview]) -> list[int]:
 
 
 def quoted(name: bytes) -> str:
-    """The name as an error shows it."""
+    """The name for an error message."""
     return repr(name[:40].decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Opening exported files."""
+"""Opens exported files in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from zoo_ort.providers import (
 )
 from zoo_ort.tuning import fastest_threads, usual_threads
 
-MEASURED_SECONDS = 0.03  # at least
+MEASURED_SECONDS = 0.03  # minimum
 DescriptionT = TypeVar("DescriptionT", bound=SelfDescription)
 
 
@@ -60,7 +60,9 @@ class OnnxRuntime:
         path = _choose(infos, provider, scores)
         info, as_checked = described[path]
         if info.graph not in INTERFACES:
-            raise ArtifactError(f"{path} has a graph that this zoo does not run: {info.graph}.")
+            raise ArtifactError(
+                f"{path} has a graph that this version of the zoo cannot run: {info.graph}."
+            )
         if info.graph != STEP:
             if provider == "cuda":
                 raise ProviderError(
@@ -90,7 +92,7 @@ class OnnxRuntime:
         return probe_providers()
 
     def _speed(self, path: Path, threads: int) -> float:
-        """Tokens per second of one row, after a warm-up."""
+        """Tokens per second at batch size 1, after a warm-up."""
         engine = self.open([path], "cpu", threads).engine
         if not isinstance(engine, Engine):
             raise ArtifactError(f"{path} does not generate.")
@@ -101,8 +103,8 @@ class OnnxRuntime:
     def _prompt_reader(
         self, infos: Mapping[Path, ArtifactInfo], info: ArtifactInfo, threads: int
     ) -> SequenceEngine | None:
-        """The sequence graph among the files, if one has the weights and the precision of `info`.
-        It reads long prompts on the CPU; without one they are read step by step."""
+        """The sequence graph among the files with the weights and precision of `info`, if any. It
+        reads long prompts on the CPU; without it they are read step by step."""
         for path, other in infos.items():
             same = (other.weights, other.precision) == (info.weights, info.precision)
             if other.graph == SEQUENCE and same and info.weights:
@@ -113,9 +115,9 @@ class OnnxRuntime:
 
 
 def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> Path:
-    """The file to run, of the files of one model: full precision before others; a graph that
-    `scores`; the step graph on CUDA, where loops of ONNX do not run; else the whole text in one
-    call before single steps."""
+    """The file to run, of the files of one model. Full precision is preferred; then a graph with
+    logits if `scores`; the step graph on CUDA, where ONNX's loops do not run; else the generate
+    graph."""
     if len({info.weights for info in infos.values()}) > 1:
         raise ArtifactError(f"{next(iter(infos)).parent} holds files of several models; name one.")
     full = [path for path, info in infos.items() if info.precision == "fp32"]
@@ -148,10 +150,10 @@ def _engine(
 def describe_file(
     path: Path, description: type[DescriptionT], registry: Registry | None = None
 ) -> tuple[DescriptionT, tuple[int, ...]]:
-    """What a file says of itself, after all of it was checked, and the identity of what was.
+    """The metadata of a file, all of which is checked, and the file's identity.
 
-    The bytes are let go of: ONNX Runtime reads the file itself, and two copies would not fit where
-    one does.
+    The bytes are not kept: ONNX Runtime reads the file itself, and a second copy may not fit in
+    memory.
     """
     as_checked = _identity(path)
     content = read_file(path)
@@ -167,7 +169,7 @@ def describe_file(
 def open_session(
     path: Path, as_checked: tuple[int, ...], provider: str, threads: int
 ) -> ort.InferenceSession:
-    """A session on a file that was checked, and that has not changed since."""
+    """A session on a file that was checked and has not changed since."""
     try:
         session = make_session(path, provider, threads)
     except ProviderError:
@@ -179,13 +181,13 @@ def open_session(
 
 
 def require_same(path: Path, as_checked: tuple[int, ...]) -> None:
-    """ArtifactError for a file that is no longer the one that was checked."""
+    """Raises ArtifactError for a file that changed after it was checked."""
     if _identity(path) != as_checked:
         raise ArtifactError(f"{path} changed while it was opened; open it again.")
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
+    """Attributes that change when a file is replaced or written."""
     try:
         status = path.stat()
     except OSError as error:
@@ -196,7 +198,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 def check_interface(
     path: Path, session: ort.InferenceSession, inputs: list[str], outputs: list[str]
 ) -> None:
-    """Compares the graph's inputs and outputs with what the metadata says of them."""
+    """Compares the names of the graph's inputs and outputs with the metadata."""
     for found, wanted in (
         ([value.name for value in session.get_inputs()], inputs),
         ([value.name for value in session.get_outputs()], outputs),

@@ -1,7 +1,7 @@
-"""How many threads of a CPU a graph runs with.
+"""The number of CPU threads for a graph.
 
-Where a model's weights fit into one core's cache a second thread only costs, as all threads wait
-for each other at every step; where they do not, it brings its own cache.
+Threads synchronise at every step. A second thread therefore pays off only where the weights exceed
+one core's cache, as it adds its own.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ ONE_CORES_CACHE = 2**21  # bytes; second-level caches are from half a megabyte t
 
 
 def usual_threads(path: Path) -> int:
-    """One thread for each 2 MiB of the file or part of that, and at most one for each core that
-    this process may use."""
+    """One thread for each started 2 MiB of the file, at most one for each core that this process
+    may use."""
     return min(usable_cores(), -(-path.stat().st_size // ONE_CORES_CACHE) or 1)
 
 
 def fastest_threads(path: Path, speed: Callable[[Path, int], float]) -> int:
-    """The fastest, by `speed`, of one thread, the usual number and one for each core."""
+    """The fastest, by `speed`, of one thread, `usual_threads` and one for each core."""
     candidates = sorted({1, usual_threads(path), usable_cores()})
     return max(candidates, key=lambda threads: speed(path, threads))

@@ -1,4 +1,4 @@
-"""Any causal cell of the zoo, read in both directions."""
+"""A bidirectional wrapper of any causal cell."""
 
 from collections.abc import Iterable
 
@@ -28,13 +28,13 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "y_t = [→h_t, ←h_t]",
                 ),
                 state=(
-                    StateField("forward", "the state of the cell that reads forwards"),
-                    StateField("backward", "the state of the cell that reads backwards"),
+                    StateField("forward", "the forward cell's state"),
+                    StateField("backward", "the backward cell's state"),
                 ),
                 checked_against="torch.nn.GRU and torch.nn.LSTM with bidirectional=True",
-                notes="Its outputs see the whole sequence, so it has no step: it is trained to "
-                "fill gaps, and `zoo fill` uses it. The option `cell` names the cell; every other "
-                "option is the cell's own. Each direction has `hidden` units.",
+                notes="Its outputs depend on the whole sequence, so it has no step: it is trained "
+                "to predict masked tokens, and `zoo fill` uses it. The option `cell` names the "
+                "cell; every other option is the cell's own. Each direction has `hidden` units.",
             ),
         )
     ]

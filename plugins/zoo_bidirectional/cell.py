@@ -1,4 +1,5 @@
-"""Schuster and Paliwal (1997): two cells, one for each direction, their outputs side by side."""
+"""Schuster and Paliwal (1997): two cells, one for each direction, with their outputs
+concatenated."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from zoo.registry import Registry
 
 
 class BidirectionalState(NamedTuple):
-    """The wrapped cell's state, in each direction; the backward one is that at the sequence's
-    beginning."""
+    """The wrapped cell's state, in each direction; the backward one is that at the start of the
+    sequence."""
 
     forward: Any
     backward: Any
@@ -65,7 +66,7 @@ class Bidirectional(Cell):
 
 
 def takes(hidden_size: int, cell: str, *, registry: Registry, **options: Any) -> bool:
-    """Whether the wrapped cell takes the hidden size."""
+    """Whether the wrapped cell supports the hidden size."""
     return hidden_size in registry.cells[cell].sizes_taken(options, registry)
 
 

@@ -1,9 +1,9 @@
 """The clockwork RNN (Koutník et al. 2014, arXiv:1402.3511, section 3).
 
-    y_t = tanh(W_H y_{t-1} + W_I x_t + b)    in the modules whose turn it is: t mod T_i = 0
+    y_t = tanh(W_H y_{t-1} + W_I x_t + b)    in the modules that are due: t mod T_i = 0
     y_t = y_{t-1}                            in the others
 
-Module i has the period T_i = 2^(i-1). W_H is block-upper-triangular: a module sees itself and the
+Module i has the period T_i = 2^(i-1). W_H is block-upper-triangular: a module reads itself and the
 slower ones.
 """
 
@@ -24,10 +24,10 @@ class ClockworkState(NamedTuple):
 class ClockworkRNN(Cell):
     """Units are divided among the modules as evenly as possible, the fastest first. `W_I` [I, H] is
     stored as it is multiplied; `W_H` [H, H] as the paper has it, rows for the units that receive:
-    what is below its diagonal blocks takes no part."""
+    the part below its diagonal blocks is not used."""
 
     periods: Tensor  # [H], the period of each unit's module
-    connected: Tensor  # [H, H], 1 where W_H takes part
+    connected: Tensor  # [H, H], 1 where W_H is used
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ from zoo.nn import uniform
 
 
 class CoRNNState(NamedTuple):
-    y: Tensor  # [B, H], where each oscillator is
-    z: Tensor  # [B, H], how fast it moves
+    y: Tensor  # [B, H], positions of the oscillators
+    z: Tensor  # [B, H], their velocities
 
 
 class CoRNN(Cell):
@@ -44,8 +44,8 @@ class CoRNN(Cell):
         epsilon: Annotated[float, Field(ge=0, description="Damping ε.")] = 0.5,
         damping: Annotated[
             Literal["explicit", "implicit"],
-            Field(description="Damp by the velocity before the step, as the authors' code, or the "
-                  "one after it."),
+            Field(description="Damp by the velocity before the step (explicit, as in the authors' "
+                  "code) or after it."),
         ] = "explicit",
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size)

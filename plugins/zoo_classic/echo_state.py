@@ -3,8 +3,8 @@
     x̃_n = tanh(W_in u_n + W x_{n-1} + b)
     x_n = (1 - a) x_{n-1} + a x̃_n
 
-The reservoir is drawn once and never trained: what one chooses is the spectral radius of W and its
-sparsity. Only what reads x is trained.
+The reservoir is random and never trained: its hyperparameters are the spectral radius and the
+sparsity of W. Only the readout of x is trained.
 """
 
 from typing import Annotated, NamedTuple
@@ -21,24 +21,24 @@ class EchoState(NamedTuple):
 
 
 class EchoStateNetwork(Cell):
-    """`W_in` [I, H], `W` [H, H] and `b` [H] are parameters that ask for no gradient: they are
-    saved and exported as any others are, and stay as torch's seed made them."""
+    """`W_in` [I, H], `W` [H, H] and `b` [H] are parameters without a gradient: they are saved and
+    exported like others, and keep their random initial values."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         spectral_radius: Annotated[
-            float, Field(gt=0, description="Spectral radius of W: how long echoes last.")
+            float, Field(gt=0, description="Spectral radius of W: how long the state remembers.")
         ] = 0.9,
         sparsity: Annotated[
-            float, Field(ge=0, lt=1, description="Share of W that is zero.")
+            float, Field(ge=0, lt=1, description="Fraction of W that is zero.")
         ] = 0.9,
         leak: Annotated[
             float, Field(gt=0, le=1, description="Leaking rate a: 1 replaces the state.")
         ] = 1.0,
         input_scale: Annotated[
-            float, Field(gt=0, description="Input weights and biases are within this of zero.")
+            float, Field(gt=0, description="Bound of the input weights and biases.")
         ] = 1.0,
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size)
@@ -49,8 +49,8 @@ class EchoStateNetwork(Cell):
 
         self.W_in = nn.Parameter(drawn(input_size, hidden_size) * input_scale, requires_grad=False)
         self.b = nn.Parameter(drawn(hidden_size) * input_scale, requires_grad=False)
-        # as many connections into each unit as into any other, at least one: there is then a
-        # circle, without which the spectral radius would be 0 and could not be scaled
+        # every unit has equally many incoming connections, at least one: W then has a cycle,
+        # without which its spectral radius would be 0 and could not be scaled
         count = max(1, round((1 - sparsity) * hidden_size))
         chosen = torch.rand(hidden_size, hidden_size).argsort(0) < count
         W = torch.where(chosen, drawn(hidden_size, hidden_size), 0.0)

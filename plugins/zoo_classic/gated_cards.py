@@ -1,4 +1,4 @@
-"""Gated cells: what was added to the LSTM and taken away from it and the GRU."""
+"""Gated cells: extensions and simplifications of the LSTM and the GRU."""
 
 from zoo import CellSpec, ModelCard, StateField
 
@@ -25,8 +25,8 @@ SPECS = [
             ),
             state=(HIDDEN, StateField("c", "the memory cell")),
             checked_against="torchrecurrent",
-            notes="Peepholes are diagonal, and the output gate sees the new memory. The first "
-            "papers let the memory out without a tanh: squash=identity.",
+            notes="Peepholes are diagonal, and the output gate reads the new memory. The first "
+            "papers have no tanh before the output gate: squash=identity.",
         ),
     ),
     CellSpec(
@@ -45,7 +45,7 @@ SPECS = [
             ),
             state=(HIDDEN,),
             checked_against="torchrecurrent",
-            notes="A GRU whose update and reset gates are one.",
+            notes="A GRU with one gate in place of the update and the reset gate.",
         ),
     ),
     CellSpec(
@@ -65,8 +65,8 @@ SPECS = [
             ),
             state=(HIDDEN,),
             checked_against="torchrecurrent",
-            notes="The forget bias b_fg (option `forget_bias`) is part of what the gate's bias "
-            "begins from. The paper writes s for the function that bends c_t: here it is tanh.",
+            notes="The forget bias b_fg (option `forget_bias`) is added to the initial bias of the "
+            "gate. The paper writes s for the activation function of c_t; here it is tanh.",
         ),
     ),
     CellSpec(
@@ -86,9 +86,9 @@ SPECS = [
             ),
             state=(HIDDEN,),
             checked_against="torchrecurrent",
-            notes="Without the paper's batch normalisation of W_z x and W_h x, by which rows of a "
-            "batch would depend on each other; biases stand in its place. The paper also relies on "
-            "it to keep the ReLU from growing without bound, which nothing does here.",
+            notes="Without the paper's batch normalisation of W_z x and W_h x, with which batch "
+            "rows would not be independent; biases replace it. In the paper it also bounds the "
+            "output of the ReLU, which is unbounded here.",
         ),
     ),
     CellSpec(
@@ -108,12 +108,12 @@ SPECS = [
             ),
             state=(StateField("c", "the memory cell, which is also the output"),),
             checked_against="torchrecurrent",
-            notes="The forget gate's biases begin as log U(1, T_max - 1), for memories of up to "
-            "T_max steps (option `longest`): the chrono initialiser. The paper takes the length of "
-            "its sequences for T_max, hundreds of steps; the default here has text in mind, which "
-            "is learnt from a few characters first. β is a constant. U begins e^β times smaller "
-            "than by Glorot's rule, as the state grows up to e^β: otherwise it saturates the "
-            "gates, and a text is hardly learned.",
+            notes="The forget gate's biases are initialised to log U(1, T_max - 1), for memories "
+            "of up to T_max steps (option `longest`): the chrono initialiser. The paper sets T_max "
+            "to the length of its sequences, hundreds of steps; the default here is for text, "
+            "whose first dependencies span a few characters. β is a constant. U is initialised e^β "
+            "times smaller than by Glorot's rule, as the state grows up to e^β: otherwise it "
+            "saturates the gates, and the model hardly learns.",
         ),
     ),
 ]

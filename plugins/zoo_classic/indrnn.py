@@ -2,7 +2,7 @@
 
     h_t = σ(W x_t + u ⊙ h_{t-1} + b)
 
-Each unit sees itself alone in the past; units meet in the layer above.
+Each unit depends on its own past only; the next layer mixes the units.
 """
 
 from math import sqrt
@@ -24,8 +24,8 @@ class IndRNN(Cell):
     """Input weights `W` [I, H], recurrent weights `u` [H] and a bias `b` [H].
 
     The paper clips each |u_n| to γ^(1/T) after every update, for sequences of T steps (section
-    3.1). A language model's sequence has no end, and the limit of that bound is 1. Here the clipped
-    value is what the recurrence multiplies by: what training does to `u` needs no watching.
+    3.1). The sequence of a language model has no end, for which the limit of that bound is 1. Here
+    the recurrence uses the clipped value, so that `u` needs no clipping after an update.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class IndRNN(Cell):
         input_size: int,
         hidden_size: int,
         nonlinearity: Annotated[
-            Literal["relu", "tanh"], Field(description="What bends the sum.")
+            Literal["relu", "tanh"], Field(description="Activation function.")
         ] = "relu",
         bound: Annotated[
-            float, Field(gt=0, le=2, description="What each recurrent weight is clipped to.")
+            float, Field(gt=0, le=2, description="Bound to which |u| is clipped.")
         ] = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.bound = bound
         self.activation = {"relu": torch.relu, "tanh": torch.tanh}[nonlinearity]
         # the authors' Kaiming bound for input weights has a = 8 and batch normalisation after it;
-        # without the latter, that of He et al. (2015) keeps the size of the signal
+        # without the latter, that of He et al. (2015) preserves the variance
         self.W = uniform(sqrt(6 / input_size), input_size, hidden_size)
-        # between 0 and the bound, so that units begin with memories of all lengths (section 3.2)
+        # between 0 and the bound, so that initial memories are of all lengths (section 3.2)
         self.u = nn.Parameter(torch.rand(hidden_size) * bound)
         self.b = nn.Parameter(torch.zeros(hidden_size))
 

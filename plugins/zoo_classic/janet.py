@@ -32,17 +32,17 @@ class JANET(Cell):
         input_size: int,
         hidden_size: int,
         beta: Annotated[
-            float, Field(ge=0, le=10, description="How much the writing exceeds the forgetting: β.")
+            float, Field(ge=0, le=10, description="β: how far writing exceeds forgetting.")
         ] = 1.0,
         longest: Annotated[
             float,
-            Field(gt=2, description="Memories begin with spans of up to so many steps: T_max."),
+            Field(gt=2, description="T_max: longest initial memory, in steps."),
         ] = 10.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.beta = beta
         self.W = glorot(input_size, hidden_size, gates=2)
-        # a state that reaches e^β would saturate gates whose weights suit one that reaches 1
+        # the state reaches e^β: weights scaled for a bound of 1 would saturate the gates
         self.U = glorot(hidden_size, hidden_size, gates=2, gain=exp(-beta))
         # the chrono initialiser (Tallec and Ollivier 2018): b_f = log U(1, T_max - 1), b_c = 0
         spans = torch.empty(hidden_size).uniform_(1, longest - 1)

@@ -5,8 +5,8 @@
     z_n  = (1 - Δt_n) ⊙ z_{n-1} + Δt_n ⊙ σ(W_z y_{n-1} + V_z u_n + b_z)
     y_n  = (1 - Δt̄_n) ⊙ y_{n-1} + Δt̄_n ⊙ σ(W_y z_n + V_y u_n + b_y)
 
-with the logistic function σ̂ and σ = tanh. The step of y sees the new z, so that the layer looks at
-what it has just learnt: an implicit-explicit step of a two-scale differential equation.
+with the logistic function σ̂ and σ = tanh. The step of y uses the new z: an implicit-explicit step
+of a two-scale differential equation.
 """
 
 from math import sqrt
@@ -26,7 +26,7 @@ class LEMState(NamedTuple):
 
 
 class LEMInput(NamedTuple):
-    """What the input gives: to the two time steps and z together [..., 3·H], and to y [..., H]."""
+    """The input's terms: of the two time steps and z together [..., 3·H], and of y [..., H]."""
 
     steps_and_z: Tensor
     y: Tensor

@@ -6,7 +6,7 @@ without its reset gate, and with a ReLU.
     h_t = z_t ⊙ h_{t-1} + (1 - z_t) ⊙ h̃_t
 
 The paper normalises W_z x and W_h x over the batch, which gives them their biases. That is left out
-here: what one row of a batch computes depends on no other.
+here, so that batch rows are independent.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class LiGRU(Cell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        # Glorot's for what comes from below and orthogonal for what recurs (section IV)
+        # Glorot for input weights and orthogonal for recurrent weights (section IV)
         self.W = glorot(input_size, hidden_size, gates=2)
         self.U = orthogonal(hidden_size, gates=2)
         self.b = nn.Parameter(torch.zeros(2 * hidden_size))

@@ -1,5 +1,5 @@
-"""The minimal gated unit (Zhou et al. 2016, arXiv:1603.09420, section 3): a GRU whose two gates are
-one.
+"""The minimal gated unit (Zhou et al. 2016, arXiv:1603.09420, section 3): a GRU with one gate in
+place of two.
 
     f_t = σ(W_f [h_{t-1}, x_t] + b_f)
     h̃_t = tanh(W_h [f_t ⊙ h_{t-1}, x_t] + b_h)
@@ -21,19 +21,19 @@ class MGUState(NamedTuple):
 
 
 class MGUInput(NamedTuple):
-    """What the gate and the candidate get from the input: [..., H] each."""
+    """The input's terms of the gate and the candidate: [..., H] each."""
 
     f: Tensor
     h: Tensor
 
 
 class MGU(Cell):
-    """Weights as they are multiplied: `W_xf`, `W_xh` [I, H], `W_hf`, `W_hh` [H, H], and biases
-    `b_f`, `b_h` [H]: the paper's W_f is W_hf and W_xf one above the other."""
+    """Weights are stored as they are multiplied: `W_xf`, `W_xh` [I, H], `W_hf`, `W_hh` [H, H], and
+    biases `b_f`, `b_h` [H]: the paper's W_f is W_hf and W_xf, stacked."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        bound = 1 / sqrt(hidden_size)  # as torch.nn.GRU; the paper says nothing of it
+        bound = 1 / sqrt(hidden_size)  # as torch.nn.GRU; the paper does not specify it
         self.W_xf = uniform(bound, input_size, hidden_size)
         self.W_xh = uniform(bound, input_size, hidden_size)
         self.W_hf = uniform(bound, hidden_size, hidden_size)

@@ -1,9 +1,9 @@
-"""Cells that are steps of a differential equation."""
+"""Cells that discretise a differential equation."""
 
 from zoo import CellSpec, ModelCard, StateField
 
-POSITION = StateField("y", "where the oscillators are; the output")
-VELOCITY = StateField("z", "how fast they move")
+POSITION = StateField("y", "positions of the oscillators; the output")
+VELOCITY = StateField("z", "velocities of the oscillators")
 
 SPECS = [
     CellSpec(
@@ -24,9 +24,9 @@ SPECS = [
             ),
             state=(POSITION, VELOCITY),
             checked_against="torchrecurrent, and a step worked by hand",
-            notes="The output is y. The authors' code is damping=explicit. They take steps Δt of "
-            "0.01 to 0.1 over long sequences; the defaults here have text in mind, where each step "
-            "brings a new symbol: an oscillation of about 8 steps that halves in 2.",
+            notes="The output is y. The authors' code is damping=explicit. It uses steps Δt of "
+            "0.01 to 0.1 for long sequences; the defaults here are for text, where each step is a "
+            "new token: an oscillation of about 8 steps that halves in 2.",
         ),
     ),
     CellSpec(
@@ -47,10 +47,10 @@ SPECS = [
             ),
             state=(
                 StateField("y", "the slow variable; the output"),
-                StateField("z", "the memory that y looks at"),
+                StateField("z", "the memory that y reads"),
             ),
             checked_against="the paper's equations in NumPy, and a step worked by hand",
-            notes="The step of y sees the new z, as in the paper and its authors' code (in "
+            notes="The step of y uses the new z, as in the paper and its authors' code (in "
             "torchrecurrent it does not).",
         ),
     ),
@@ -69,11 +69,11 @@ SPECS = [
             ),
             state=(POSITION, VELOCITY),
             checked_against="torchrecurrent",
-            notes="One layer, of which the paper stacks several. Nothing damps the units, and none "
-            "sees another; σ̂(c) is what each shortens its time step by. What is undamped forgets "
-            "nothing: over a text without end the state grows, and the past outweighs the last "
-            "symbols. It learns sequences that begin afresh (train with batches=random), and is "
-            "no model of what goes on for longer than those.",
+            notes="One layer, of which the paper stacks several. The units are undamped and "
+            "uncoupled; σ̂(c) scales each unit's time step. Without damping nothing is forgotten: "
+            "over a long text the state grows, and the past outweighs the latest tokens. The cell "
+            "suits sequences that start from a zero state (train with batches=random), and does "
+            "not generalise to longer ones.",
         ),
     ),
 ]

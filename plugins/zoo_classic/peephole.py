@@ -1,5 +1,5 @@
 """The LSTM with peephole connections (Gers and Schmidhuber 2000; Gers, Schraudolph and Schmidhuber
-2002, section 3): the gates see what they guard.
+2002, section 3): the gates also read the memory cell.
 
     i_t = σ(W_xi x_t + W_hi h_{t-1} + p_i ⊙ c_{t-1} + b_i)
     f_t = σ(W_xf x_t + W_hf h_{t-1} + p_f ⊙ c_{t-1} + b_f)
@@ -20,7 +20,7 @@ from zoo.nn import uniform
 
 
 class PeepholeState(NamedTuple):
-    h: Tensor  # [B, H], within (-1, 1) where it is squashed
+    h: Tensor  # [B, H], within (-1, 1) with squash=tanh
     c: Tensor  # [B, H], unbounded
 
 
@@ -34,13 +34,13 @@ class PeepholeLSTM(Cell):
         hidden_size: int,
         squash: Annotated[
             Literal["tanh", "identity"],
-            Field(description="What bends the memory on its way out; the first papers had nothing "
-                  "there."),
+            Field(description="Activation function of the memory before the output gate; the first "
+                  "papers had none."),
         ] = "tanh",
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size)
         self.squash = squash
-        bound = 1 / sqrt(hidden_size)  # as torch.nn.LSTM: the papers' networks had a few cells
+        bound = 1 / sqrt(hidden_size)  # as torch.nn.LSTM: the papers' networks had only a few cells
         self.W_x = uniform(bound, input_size, 4 * hidden_size)
         self.W_h = uniform(bound, hidden_size, 4 * hidden_size)
         self.b = uniform(bound, 4 * hidden_size)

@@ -1,4 +1,4 @@
-"""Cells without gates: units that keep to themselves, run by a clock, or are never trained."""
+"""Cells without gates: independent units, clocked modules, and an untrained reservoir."""
 
 from zoo import CellSpec, ModelCard, StateField
 
@@ -16,11 +16,11 @@ SPECS = [
             equations=("h_t = σ(W x_t + u ⊙ h_{t-1} + b)", "σ = ReLU, or tanh"),
             state=(StateField("h", "the hidden state"),),
             checked_against="torchrecurrent",
-            notes="A unit reaches no other through time, so that gradients neither explode nor "
-            "vanish while |u| stays near 1. The paper clips u to γ^(1/T) after each update; here u "
-            "is clipped where it is used, to the limit of that for endless sequences, 1 (option "
-            "`bound`). Batch normalisation and residual connections are not included. Units meet "
-            "in the layer above: the paper stacks several.",
+            notes="Units are independent over time, so that gradients neither explode nor vanish "
+            "while |u| stays near 1. The paper clips u to γ^(1/T) after each update; here u is "
+            "clipped where it is used, to the limit of that bound for T → ∞, 1 (option `bound`). "
+            "Batch normalisation and residual connections are not included. The next layer mixes "
+            "the units: the paper stacks several.",
         ),
     ),
     CellSpec(
@@ -42,9 +42,9 @@ SPECS = [
                 StateField("t", "steps since the beginning, int64"),
             ),
             checked_against="the paper's equations, module by module, in NumPy",
-            notes="Units are divided among `modules` modules as evenly as they can be. All modules "
-            "run at the first step, when t is 0. All of W_H y is computed and what is not due is "
-            "thrown away: the work that the paper saves is not saved here.",
+            notes="Units are divided among `modules` modules as evenly as possible. All modules "
+            "run at the first step, when t is 0. All of W_H y is computed, and the modules that "
+            "are not due discard it: the paper's savings in computation are not realised.",
         ),
     ),
     CellSpec(
@@ -65,7 +65,7 @@ SPECS = [
             state=(StateField("x", "the reservoir's activations"),),
             checked_against="the equations in NumPy, and NumPy's eigenvalues of W",
             notes="The reservoir is never trained: its weights are parameters without gradients, "
-            "saved and exported as they were drawn. What the model puts on top is trained by "
+            "saved and exported with their random initial values. The output head is trained by "
             "gradient descent, where the report solves a linear regression. Leaky units (option "
             "`leak`) are as in Jaeger, Lukoševičius, Popovici and Siewert (2007). There is no "
             "feedback from the output.",

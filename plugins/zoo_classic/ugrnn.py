@@ -4,8 +4,8 @@
     g_t = σ(W_gh h_{t-1} + W_gx x_t + b_g + b_fg)
     h_t = g_t ⊙ h_{t-1} + (1 - g_t) ⊙ c_t
 
-b_fg is one number, the forget bias, which the paper searches for: above 0, the gate begins by
-keeping.
+b_fg is one number, the forget bias, which the paper searches for: above 0, the gate is initially
+more open to the previous state.
 """
 
 from math import sqrt
@@ -25,14 +25,14 @@ class UGRNNState(NamedTuple):
 
 class UGRNN(Cell):
     """Weights side by side, in the order c, g: `W_x` [I, 2·H], `W_h` [H, 2·H], `b` [2·H]. b_fg is
-    part of what `b` begins from."""
+    added to the initial `b`."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         forget_bias: Annotated[
-            float, Field(ge=-10, le=10, description="Added to the gate's bias at the beginning.")
+            float, Field(ge=-10, le=10, description="Added to the gate's initial bias.")
         ] = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -3,8 +3,8 @@ arXiv:2103.05487), one layer.
 
     y'' = -(σ(w ⊙ y + V u + b) + α y),   σ = tanh
 
-a Hamiltonian system without coupling between the units, each with a time step of its own, which is
-learnt. Its symplectic Euler discretisation, with the logistic function σ̂, is
+a Hamiltonian system without coupling between the units, each with a learned time step. Its
+symplectic Euler discretisation, with the logistic function σ̂, is
 
     z_n = z_{n-1} - Δt σ̂(c) ⊙ (σ(w ⊙ y_{n-1} + V u_n + b) + α y_{n-1})
     y_n = y_{n-1} + Δt σ̂(c) ⊙ z_n
@@ -22,13 +22,13 @@ from zoo.nn import uniform
 
 
 class UnICORNNState(NamedTuple):
-    y: Tensor  # [B, H], where each oscillator is
-    z: Tensor  # [B, H], how fast it moves
+    y: Tensor  # [B, H], positions of the oscillators
+    z: Tensor  # [B, H], their velocities
 
 
 class UnICORNN(Cell):
-    """Input weights `V` [I, H], and one number for each unit: recurrent weights `w`, what shortens
-    its time step `c`, and a bias `b`. The output is y."""
+    """Input weights `V` [I, H], and one number for each unit: recurrent weights `w`, time-step
+    parameters `c`, and a bias `b`. The output is y."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class UnICORNN(Cell):
             float, Field(gt=0, le=2, description="The longest time step Δt of a unit.")
         ] = 1.0,
         alpha: Annotated[
-            float, Field(ge=0, description="Stiffness α: how strongly units are drawn to zero.")
+            float, Field(ge=0, description="Stiffness α: strength of the force towards zero.")
         ] = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size)

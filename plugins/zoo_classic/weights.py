@@ -1,4 +1,4 @@
-"""How weights begin that are drawn evenly from an interval."""
+"""Glorot and orthogonal initialisation."""
 
 from math import sqrt
 

@@ -1,4 +1,4 @@
-"""Cells with a matrix for a state: gated linear attention, and the delta rule."""
+"""Cells with a matrix-valued state: gated linear attention and the delta rule."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from zoo import CellSpec, ModelCard, StateField, hookimpl
 
 NAIVE = "the recurrence: flash-linear-attention's naive {}; the layer: its equations in a loop"
 MEMORY = "keys to values, by head"
-CONVOLVED = "what the short convolution saw last"
+CONVOLVED = "the short convolution's last inputs"
 
 
 @hookimpl
@@ -33,8 +33,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                 parallel=True,
                 checked_against=NAIVE.format("GLA"),
                 notes="The layer with its norm, output gate and output projection; layer norms, "
-                "residual connections and the MLP are the stack's. The scale 1/√K and the RMS norm "
-                "without a bias are those of the authors' code, which also has no b_r.",
+                "residual connections and the MLP are not included. The scale 1/√K and the "
+                "RMS norm without a bias are those of the authors' code, which also has no "
+                "b_r.",
             ),
         ),
         CellSpec(
@@ -62,9 +63,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("delta rule"),
-                notes="The layer of the later paper. conv sees four steps and has no bias; the "
-                "option short_conv=false leaves it out, and its window with it. Layer norms, "
-                "residual connections and the MLP are the stack's.",
+                notes="The layer of the later paper. conv has kernel size 4 and no bias; "
+                "short_conv=false removes it, and `window` from the state. Layer norms, "
+                "residual connections and the MLP are not included.",
             ),
         ),
         CellSpec(
@@ -91,10 +92,10 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("gated delta rule"),
-                notes="The widths of the authors' code: keys of ¾ and values of 1½ times the hidden"
-                " size in all. conv sees four steps and has no bias; the option short_conv=false "
-                "leaves it out, and its window with it. Layer norms, residual connections and the "
-                "MLP are the stack's.",
+                notes="The widths of the authors' code: keys of ¾ and values of 1½ times the "
+                "hidden size in all. conv has kernel size 4 and no bias; short_conv=false "
+                "removes it, and `window` from the state. Layer norms, residual connections "
+                "and the MLP are not included.",
             ),
         ),
         CellSpec(
@@ -118,16 +119,16 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 state=(
                     StateField("S", MEMORY),
-                    StateField("x", "the input before this one, x_{t-1}"),
+                    StateField("x", "the previous input, x_{t-1}"),
                 ),
                 parallel=True,
                 checked_against=NAIVE.format("diagonal plus low rank delta rule"),
                 notes="One layer of time mixing. The value residual is not included: in the paper "
-                "the values of later layers are mixed with the first layer's, and the first layer "
-                "has none. The first weights are larger than the authors' where theirs count on a "
-                "layer norm before the layer and a residual connection around it: W_r, W_k and W_v "
-                "by √inputs, W_g2 by ten, and W_o is not zero. Channel mixing, layer norms and "
-                "residual connections are the stack's.",
+                "the values of later layers are mixed with the first layer's, and the first "
+                "layer has none. Some initial weights are larger than the authors', which "
+                "rely on a layer norm before the layer and a residual connection around it: "
+                "W_r, W_k and W_v by √inputs, W_g2 by ten, and W_o is not zero. Channel "
+                "mixing, layer norms and residual connections are not included.",
             ),
         ),
     ]

@@ -1,11 +1,11 @@
-"""The delta rule on a matrix of keys and values, with what surrounds it in both DeltaNets.
+"""The delta rule on a matrix memory, with the projections and convolution common to both DeltaNets.
 
 Per head (Schlag et al. 2021, arXiv:2102.11174, equations 23 to 25; Yang et al. 2024,
 arXiv:2406.06484, sections 2 and 3.4), in the order of Yang et al. 2024, arXiv:2412.06464:
 
     S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t / √K
 
-What S finds at a key is replaced, to the share β, by the value to be kept there.
+A share β of the value that S holds for a key is replaced by the new value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from zoo import Cell
 from zoo.nn import convolve, convolve_step, matrix_scan, matrix_step
 from zoo_delta.heads import by_head, drawn, l2_normalise, silu
 
-TAPS = 4  # inputs that the short convolution sees
+TAPS = 4  # kernel size of the short convolution
 
 
 class DeltaState(NamedTuple):
     S: Tensor  # [B, N, K, V], keys to values
-    window: Tensor  # [B, 3, N (2 K + V)], the projections before this one
+    window: Tensor  # [B, 3, N (2 K + V)], the previous projections
 
 
 class UnconvolvedState(NamedTuple):
@@ -36,7 +36,7 @@ State: TypeAlias = DeltaState | UnconvolvedState
 
 class DeltaRule(Cell):
     """The recurrence of N heads. z has fields `qkv` [..., N (2 K + V)] and `beta` [..., N], within
-    (0, 1); a subclass makes it, and says what `log_decay` is in it. h is o [..., N, V].
+    (0, 1); a subclass computes it, and overrides `log_decay` if it has a decay. h is o [..., N, V].
 
     Weights: `W_qkv` [I, N (2 K + V)], `W_b` [I, N], `conv` [4, N (2 K + V)] or none.
     """
@@ -56,7 +56,7 @@ class DeltaRule(Cell):
         width = sum(self.sizes)
         self.W_qkv = nn.Parameter(torch.cat([drawn(input_size, size) for size in self.sizes], 1))
         self.W_b = drawn(input_size, heads)
-        # as torch.nn.Conv1d begins
+        # initialised as in torch.nn.Conv1d
         conv = (2 * torch.rand(TAPS, width) - 1) / TAPS**0.5
         self.conv = nn.Parameter(conv) if short_conv else None
 
@@ -67,7 +67,7 @@ class DeltaRule(Cell):
         return DeltaState(S, self.zeros(batch_size, TAPS - 1, sum(self.sizes)))
 
     def log_decay(self, z: Any) -> Tensor | None:
-        """log α [..., N, 1]; None where nothing is forgotten."""
+        """log α [..., N, 1]; None without a decay."""
         return None
 
     def advance(self, z: Any, state: State) -> tuple[Tensor, State]:
@@ -77,7 +77,7 @@ class DeltaRule(Cell):
         return self._recur(convolve, matrix_scan, z_T, state)
 
     def _recur(self, convolution: Any, run: Any, z: Any, state: State) -> tuple[Tensor, State]:
-        """One step, or all: `convolution` is `convolve_step` or `convolve`, and `run` is
+        """One step, or all steps: `convolution` is `convolve_step` or `convolve`, and `run` is
         `matrix_step` or `matrix_scan`. Outputs o and the last state."""
         qkv, window = z.qkv, None
         if isinstance(state, DeltaState):

@@ -25,14 +25,14 @@ class DeltaInputs(NamedTuple):
 
 class DeltaNet(DeltaRule):
     """N = min(`heads`, ⌊H / 8⌋) heads, or one, with K = V = ⌈H / N⌉. Beside the weights of
-    `DeltaRule`: `W_o` [N V, H] and `norm` [V], common to the heads."""
+    `DeltaRule`: `W_o` [N V, H] and `norm` [V], shared by the heads."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         heads: Annotated[
-            int, Field(ge=1, le=64, description="The most heads; each has 8 features or more.")
+            int, Field(ge=1, le=64, description="Most heads; each has 8 features or more.")
         ] = 4,
         short_conv: Annotated[
             bool, Field(description="Convolve q, k and v over the last four steps.")

@@ -1,6 +1,6 @@
 """Gated DeltaNet (Yang, Kautz and Hatamizadeh 2024, arXiv:2412.06464, section 3).
 
-DeltaNet with the decay of Mamba-2, a number for each head, and an output gate:
+DeltaNet with the decay of Mamba-2, a scalar for each head, and an output gate:
 
     α_t = exp(-exp(A) softplus(x_t W_α + b_Δ))
     S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t / √K
@@ -31,14 +31,14 @@ class GatedDeltaInputs(NamedTuple):
 class GatedDeltaNet(DeltaRule):
     """N = min(`heads`, ⌊H / 8⌋) heads, or one, with K = ⌈3 H / 4 N⌉ and V = 2 K. Beside the weights
     of `DeltaRule`: `W_a` [I, N], `A_log` and `dt_bias` [N] for the decay, `W_g` [I, N V], `W_o`
-    [N V, H] and `norm` [V], common to the heads."""
+    [N V, H] and `norm` [V], shared by the heads."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         heads: Annotated[
-            int, Field(ge=1, le=64, description="The most heads; each has 8 features or more.")
+            int, Field(ge=1, le=64, description="Most heads; each has 8 features or more.")
         ] = 4,
         short_conv: Annotated[
             bool, Field(description="Convolve q, k and v over the last four steps.")
@@ -51,7 +51,7 @@ class GatedDeltaNet(DeltaRule):
         super().__init__(input_size, hidden_size, heads, key_size, value_size, short_conv)
         self.W_a = drawn(input_size, heads)
         # as in Mamba-2: exp(A) uniform over (0, 16), the first steps softplus(b) log-uniform over
-        # (0.001, 0.1); the lower end is kept off 0, whose logarithm is not finite
+        # (0.001, 0.1); the lower bound is above 0, whose logarithm is not finite
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
         first = torch.empty(heads).uniform_(log(1e-3), log(0.1)).exp()
         self.dt_bias = nn.Parameter(torch.log(torch.expm1(first)))

@@ -37,20 +37,25 @@ class GLA(Cell):
     """N = min(`heads`, ⌊H / 8⌋) heads, or one, with keys of K = ⌈H / 2N⌉ features and values of
     V = ⌈H / N⌉, as in the paper where N divides H. Weights: `W_q`, `W_k` [I, N K], `W_v`, `W_r`
     [I, N V], `W_a1` [I, rank] and `W_a2` [rank, N K] for the decay, `W_o` [N V, H]; `norm` [V] is
-    common to the heads."""
+    shared by the heads."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         heads: Annotated[
-            int, Field(ge=1, le=64, description="The most heads; each has 8 features or more.")
+            int, Field(ge=1, le=64, description="Most heads; each has 8 features or more.")
         ] = 4,
         gate_rank: Annotated[
-            int, Field(ge=1, le=256, description="Rank of the product that gives the decay.")
+            int, Field(ge=1, le=256, description="Rank of the decay's projection.")
         ] = 16,
         tau: Annotated[
-            float, Field(ge=1, le=1000, description="Root that is taken of the decay's sigmoid.")
+            float,
+            Field(
+                ge=1,
+                le=1000,
+                description=("Temperature τ: the decay is the τ-th root of a sigmoid."),
+            ),
         ] = 16.0,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -1,4 +1,4 @@
-"""What the cells of this package do to each head, and how their weights begin."""
+"""Operations within each head, and the initial weights of this package's cells."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 def drawn(rows: int, columns: int) -> nn.Parameter:
     """A weight [rows, columns], uniform with the variance of Glorot and Bengio (2010).
 
-    The authors' code (flash-linear-attention) takes 2^-2.5 of that, behind a layer norm, where the
-    inputs have a norm of √rows. Here they may be one-hot, of norm 1, and so small a weight would
-    first have to grow.
+    The authors' code (flash-linear-attention) scales this by 2^-2.5, for inputs from a layer norm,
+    whose norm is √rows. Here inputs may be one-hot, of norm 1, and such small weights would train
+    slowly.
     """
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, columns)))
 
 
 def head_count(most: int, hidden_size: int) -> int:
-    """As many heads as leave each at least eight features. With one or two, the norms within a head
-    are mostly of numbers near zero, where they amplify every rounding."""
+    """As many heads as leave each at least eight features. With one or two, a norm within a head
+    often divides by a number near zero, and amplifies rounding errors."""
     return max(1, min(most, hidden_size // 8))
 
 

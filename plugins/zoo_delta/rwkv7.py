@@ -33,11 +33,12 @@ STRONGEST = exp(-0.5)  # of -log w; no feature decays to less than exp(-0.607) =
 
 class RWKV7State(NamedTuple):
     S: Tensor  # [B, N, K, K], keys to values
-    x: Tensor  # [B, I], the input before this one
+    x: Tensor  # [B, I], the previous input
 
 
 class Mixed(NamedTuple):
-    """What the recurrence and the output need of a step: [..., N, K] each, `gate` [..., N K]."""
+    """The terms of a step that the recurrence and the output use: [..., N, K] each, `gate` [..., N
+    K]."""
 
     r: Tensor
     log_decay: Tensor  # log w
@@ -64,17 +65,15 @@ class RWKV7(Cell):
         self,
         input_size: int,
         hidden_size: int,
-        head_size: Annotated[
-            int, Field(ge=1, le=256, description="The most features that a head has.")
-        ] = 64,
+        head_size: Annotated[int, Field(ge=1, le=256, description="Most features of a head.")] = 64,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.heads = -(-hidden_size // head_size)
         self.head_size = -(-hidden_size // self.heads)
         width = self.heads * self.head_size
-        # Initial values as in the authors' RWKV-LM (RWKV-v7/train_temp), first layer, but for what
-        # counts there on a layer norm before (so that inputs have a norm of √I) and a residual
-        # connection around: W_r, W_k and W_v are divided by √I, W_g2 by ten, and W_o is zero.
+        # Initial values as in the authors' RWKV-LM (RWKV-v7/train_temp), first layer, except that
+        # theirs rely on a layer norm before (so that inputs have a norm of √I) and a residual
+        # connection around. There W_r, W_k and W_v are divided by √I, W_g2 by ten, and W_o is zero.
         channel = torch.arange(input_size) / input_size
         powers = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
         self.mu = nn.Parameter(torch.stack([1 - channel**power for power in powers]))
@@ -122,7 +121,8 @@ class RWKV7(Cell):
         return (h.gate * p) @ self.W_o
 
     def _mix(self, x: Tensor, before: Tensor) -> Mixed:
-        """Everything of a step, or of all steps, that needs of the state only the input before."""
+        """The terms of one step, or of all steps, that use nothing of the state but the previous
+        input."""
         shift = before - x
         x_r, x_w, x_k, x_v, x_a, x_g = (x + mu * shift for mu in self.mu.unbind(0))
         w = torch.tanh(x_w @ self.W_w1) @ self.W_w2 + self.b_w
@@ -141,7 +141,7 @@ class RWKV7(Cell):
         )
 
     def _recur(self, run: Any, mixed: Mixed, start: Tensor) -> tuple[Read, Tensor]:
-        """Runs `matrix_step` or `matrix_scan`: what is read, and the last S."""
+        """Runs `matrix_step` or `matrix_scan`. Returns the outputs and the last S."""
         r, log_decay, k, v, removal, a, gate = mixed
         o, S = run(r, k, v, log_decay, start, removal, -(a * removal))
         return Read(o, (r * self._by_head(self.rho) * k).sum(-1, keepdim=True) * v, gate), S

@@ -1,4 +1,4 @@
-"""Elman's simple recurrent network, twice: from its equations, and over torch.nn.RNN."""
+"""Elman's simple recurrent network, written from its equations and as a wrapper of torch.nn.RNN."""
 
 from collections.abc import Iterable
 
@@ -22,8 +22,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                 equations=("h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)", "y_t = h_t"),
                 state=STATE,
                 checked_against="torch.nn.RNN, with its weights",
-                notes="Weights begin as N(0, 0.01²) and biases as zero, as in the textbook "
-                "Dive into Deep Learning, section 9.5.",
+                notes="Weights are initialised from N(0, 0.01²) and biases to zero, as in the "
+                "textbook Dive into Deep Learning, section 9.5.",
             ),
         ),
         CellSpec(

@@ -1,4 +1,4 @@
-"""torch.nn.RNN as a cell: its own kernels for whole sequences, and the step that they leave out."""
+"""torch.nn.RNN as a cell: its own kernels for whole sequences, and a step over its parameters."""
 
 from typing import Annotated, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ class RNN(TorchCell):
         input_size: int,
         hidden_size: int,
         nonlinearity: Annotated[
-            Literal["tanh", "relu"], Field(description="What bends the sum.")
+            Literal["tanh", "relu"], Field(description="Activation function.")
         ] = "tanh",
     ) -> None:
         super().__init__(input_size, hidden_size, nonlinearity=nonlinearity)

@@ -27,7 +27,7 @@ class RNNScratch(Cell):
         input_size: int,
         hidden_size: int,
         std: Annotated[
-            float, Field(gt=0, le=1, description="Standard deviation of the first weights.")
+            float, Field(gt=0, le=1, description="Standard deviation of the initial weights.")
         ] = 0.01,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -1,4 +1,4 @@
-"""Gated cells: GRU and LSTM, each from its equations and over torch.nn."""
+"""Gated cells: GRU and LSTM, each written from its equations and as a wrapper of torch.nn's."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                 "given its weights",
                 notes="The textbook Dive into Deep Learning (section 10.2) resets the state before "
                 "its product with W_hh, as the paper does; torch.nn.GRU and cuDNN reset the "
-                "product. Both are right, and they are different functions of equal weights.",
+                "product. Both are valid, and compute different functions with equal "
+                "weights.",
             ),
         ),
         CellSpec(

@@ -27,7 +27,7 @@ class GRUState(NamedTuple):
 
 
 class GRUGates(NamedTuple):
-    """What each gate gets from the input: [..., H] each."""
+    """The input's terms of the gates and the candidate: [..., H] each."""
 
     r: Tensor
     z: Tensor
@@ -42,7 +42,7 @@ class GRUScratch(Cell):
         input_size: int,
         hidden_size: int,
         std: Annotated[
-            float, Field(gt=0, le=1, description="Standard deviation of the first weights.")
+            float, Field(gt=0, le=1, description="Standard deviation of the initial weights.")
         ] = 0.01,
         reset: Annotated[
             Literal["before", "after"],
@@ -79,7 +79,7 @@ class GRUScratch(Cell):
         return h, GRUState(h)
 
     def forward(self, x_TBI: Tensor, state: GRUState | None = None) -> tuple[Tensor, GRUState]:
-        if self.b_hh is not None:  # resetting after the product has no fused path
+        if self.b_hh is not None:  # reset=after has no fused path
             return super().forward(x_TBI, state)
         if state is None:
             state = self.init_state(x_TBI.shape[1])

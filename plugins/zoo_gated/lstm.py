@@ -27,7 +27,7 @@ class LSTMState(NamedTuple):
 
 
 class LSTMGates(NamedTuple):
-    """What each gate and the candidate get from the input: [..., H] each."""
+    """The input's terms of the gates and the candidate: [..., H] each."""
 
     i: Tensor
     f: Tensor
@@ -43,7 +43,7 @@ class LSTMScratch(Cell):
         input_size: int,
         hidden_size: int,
         std: Annotated[
-            float, Field(gt=0, le=1, description="Standard deviation of the first weights.")
+            float, Field(gt=0, le=1, description="Standard deviation of the initial weights.")
         ] = 0.01,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -1,5 +1,5 @@
-"""What the diagonal state-space cells share: complex arithmetic in real tensors, the zero-order
-hold, first time steps, and the mixing of channels after the recurrence."""
+"""Parts of the diagonal state-space cells: complex arithmetic in real tensors, the zero-order hold,
+initial time steps, and the mixing of channels after the recurrence."""
 
 import math
 
@@ -11,8 +11,8 @@ from zoo.nn import Complex
 
 
 class GatedMixing(nn.Module):
-    """GLU(GELU(y)) = (W_a g + b_a) ⊙ σ(W_b g + b_b) with g = GELU(y), as S4's block mixes its
-    channels; `hidden` features to as many."""
+    """GLU(GELU(y)) = (W_a g + b_a) ⊙ σ(W_b g + b_b) with g = GELU(y), the mixing of channels in
+    S4's block; `hidden` features in and out."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class GatedMixing(nn.Module):
 
 
 def multiply(one: Complex, other: Complex) -> Complex:
-    """The product, element by element."""
+    """The elementwise product."""
     return Complex(
         one.re * other.re - one.im * other.im,
         one.re * other.im + one.im * other.re,
@@ -33,18 +33,18 @@ def multiply(one: Complex, other: Complex) -> Complex:
 
 
 def exponential(z: Complex) -> Complex:
-    """e^z, element by element."""
+    """e^z, elementwise."""
     size = torch.exp(z.re)
     return Complex(size * torch.cos(z.im), size * torch.sin(z.im))
 
 
 def zero_order_hold(poles: Complex, delta: Tensor) -> tuple[Complex, Complex]:
-    """Λ̄ = e^{ΔΛ} and the factor (Λ̄ - 1)/Λ that makes B̄ of B: the exact solution of x' = Λx + Bu
-    where u stays what it is for a time Δ.
+    """Λ̄ = e^{ΔΛ} and the factor (Λ̄ - 1)/Λ of B in B̄: the exact solution of x' = Λx + Bu for u
+    constant over a time Δ.
 
     e^{x+iy} - 1 is written as (e^x - 1) cos y - 2 sin²(y/2) + i e^x sin y, and e^x - 1 as
-    tanh(x/2)(e^x + 1): with slow modes Λ̄ is so near 1 that float32 would keep three digits of the
-    difference. (ONNX has no expm1.)
+    tanh(x/2)(e^x + 1): with slow modes Λ̄ is so near 1 that the difference would have three digits
+    in float32. (ONNX has no expm1.)
     """
     x, y = delta * poles.re, delta * poles.im
     size = torch.exp(x)

@@ -24,11 +24,11 @@ LRU = CellSpec(
         ),
         parallel=True,
         checked_against="the equations in numpy's complex arithmetic",
-        notes="Included is the mixing of the paper's block, GELU and GLU, without which a layer "
-        "would be linear; its normalisation before the layer and the connection around it are "
-        "not. B and D are matrices from the input's size, so that no projection comes before "
-        "(the authors' code has a diagonal D, for equal sizes). ν, θ and γ are learned, by "
-        "logarithm. `states` is N, where the state's fields here say hidden.",
+        notes="Includes the mixing of the paper's block, GELU and GLU, without which a layer would "
+        "be linear, but not its normalisation and residual connection. B and D are matrices from "
+        "the input's size, so that no projection comes before (the authors' code has a diagonal D, "
+        "for equal sizes). ν, θ and γ are learned, by logarithm. `states` is N, where the state's "
+        "fields here say hidden.",
     ),
 )
 
@@ -58,11 +58,10 @@ S4D = CellSpec(
         parallel=True,
         checked_against="the convolution with the kernel, and the recurrence over all N modes, in "
         "numpy's complex arithmetic",
-        notes="The zero-order hold, with B = 1 (C takes it up) and C, D, Δ and A learned. Included "
-        "are a linear map W to the channels, where the paper's model has one before all layers, "
-        "and the mixing of the paper's block, GELU and GLU; its normalisation and the connection "
-        "around it are not. `modes` is N/2, the pairs of conjugate modes; of each pair one is "
-        "kept.",
+        notes="The zero-order hold, with B = 1 (C absorbs it) and C, D, Δ and A learned. Includes "
+        "a linear map W to the channels, where the paper's model has one before all layers, and "
+        "the mixing of the paper's block, GELU and GLU, but not its normalisation and residual "
+        "connection. `modes` is N/2, the pairs of conjugate modes; of each pair one is kept.",
     ),
 )
 
@@ -89,12 +88,12 @@ S5 = CellSpec(
         parallel=True,
         checked_against="the real system before it was diagonalised, by matrix exponentials, and "
         "the equations in numpy's complex arithmetic",
-        notes="The state begins as `blocks` copies of HiPPO-N, of `pairs` pairs of conjugate modes "
-        "each, with a Δ for each mode; of each pair one is kept. Included is the paper's gated "
-        "output; its normalisation and the connection around the layer are not. B̃ and D are "
+        notes="The state is initialised as `blocks` copies of HiPPO-N, of `pairs` pairs of "
+        "conjugate modes each, with a Δ for each mode; of each pair one is kept. Includes the "
+        "paper's gated output, but not its normalisation and residual connection. B̃ and D are "
         "matrices from the input's size (the paper's D is diagonal, for equal sizes). The real "
-        "part of Λ is -exp of what is learned, as in S4D: the authors' code learns it as it is, "
-        "clipped below zero for sequences without end.",
+        "part of Λ is -exp of what is learned, as in S4D: the authors' code learns it directly, "
+        "clipped below zero for long sequences.",
     ),
 )
 
@@ -124,11 +123,11 @@ RG_LRU = CellSpec(
         ),
         parallel=True,
         checked_against="RecurrentGemma's block in transformers, given the same weights",
-        notes="The whole recurrent block; the normalisation before it, the connection around it "
-        "and the gated MLP after it are not included. W_a and W_i are block-diagonal. All inner "
-        "features are as many as hidden. The first step of a sequence is not weakened by the root, "
-        "as in RecurrentGemma's code; 1 - a² is at least 2.5e-7, which bounds the root's slope at "
-        "1000, where that code clips the gradient.",
+        notes="The whole recurrent block; the normalisation before it, the residual connection "
+        "around it and the gated MLP after it are not included. W_a and W_i are block-diagonal. "
+        "All inner layers have `hidden` features. The first step of a sequence is not scaled by "
+        "the root, as in RecurrentGemma's code; 1 - a² is at least 2.5e-7, which bounds the root's "
+        "slope at 1000, where that code clips the gradient.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The cards of the cells whose gates come from the input alone."""
+"""Cards of the cells whose gates depend on the input alone."""
 
 from zoo import CellSpec, ModelCard, StateField
 
@@ -8,8 +8,8 @@ MIN_HIDDEN = StateField("h", "the hidden state")
 MIN_POSITIVE = "h̃_t = g(W_h x_t + b_h), g(a) = a + 0.5 for a ≥ 0, else σ(a)   candidate=positive"
 MIN_NOTES = (
     "The form of the paper's section 3, with a linear candidate; candidate=positive is that of its "
-    "appendix B, which the paper computes with logarithms and which is scanned here without them. "
-    "The convolution and the MLP around it in the paper's language models are not included."
+    "appendix B, which the paper computes in log space; here it is scanned directly. The "
+    "convolution and the MLP around it in the paper's language models are not included."
 )
 MEMORY = StateField("c", "the memory cell")
 
@@ -77,10 +77,10 @@ GATED: tuple[CellSpec, ...] = (
                 "h_t = c_t                               pooling=f",
                 "c_t = f_t ⊙ c_{t-1} + i_t ⊙ z_t         pooling=ifo",
             ),
-            state=(MEMORY, StateField("x", "the inputs before, the latest last")),
+            state=(MEMORY, StateField("x", "the previous inputs, the latest last")),
             parallel=True,
             checked_against="torch.nn.functional.conv1d and the equations in NumPy",
-            notes="With window=k the gates see the last k inputs. Biases as in the authors' "
+            notes="With window=k the gates depend on the last k inputs. Biases as in the authors' "
             "torchqrnn. Zoneout and the dense connections between layers are not included.",
         ),
     ),
@@ -132,15 +132,15 @@ GATED: tuple[CellSpec, ...] = (
             state=(
                 StateField(
                     "S",
-                    "for each head, what was written under each key",
+                    "for each head, the memory: keys by values",
                 ),
             ),
             parallel=True,
             checked_against="naive_recurrent_gla of fla-core; the equations in NumPy",
-            notes="With the norm and the output projection that the authors' code has inside. The "
-            "paper learns β, the more the higher the layer, and has 0 in the first; a cell does "
-            "not know its layer, and β is the option lower_bound. A width that the heads do not "
-            "divide is rounded up within.",
+            notes="With the norm and the output projection that the authors' code has inside. In "
+            "the paper β is learned, grows with the layer and is 0 in the first. A cell does not "
+            "know its layer, so here β is the option lower_bound. A width that the heads do not "
+            "divide is rounded up inside the cell.",
         ),
     ),
     CellSpec(
@@ -162,18 +162,18 @@ GATED: tuple[CellSpec, ...] = (
             state=(
                 StateField(
                     "S",
-                    "for each head, what was written under each key",
+                    "for each head, the memory: keys by values",
                 ),
-                StateField("n", "how many steps were taken, int64: the position to rotate by"),
+                StateField("n", "the number of steps so far, int64: the position for the rotation"),
             ),
             parallel=True,
             checked_against="naive_retention of fla-core; the equations in complex NumPy",
-            notes="R turns pairs of features: neighbours in the authors' torchscale, and here "
-            "feature j with j + K / 2, the same up to the order of W_Q's and W_K's rows. As "
+            notes="R rotates pairs of features: adjacent ones in the authors' torchscale, here j "
+            "and j + K / 2, which is the same up to the order of the rows of W_Q and W_K. As "
             "there, values are twice as wide as keys, and the group norm has no weights of its "
             "own. The scaling of scores against overflow (section 2.1) changes nothing after the "
             "norm and is left out, as are the norm before a retention and the network after it. "
-            "First weights are larger than there, since inputs here do not come from a norm.",
+            "Initial weights are larger than there, since inputs here need not come from a norm.",
         ),
     ),
 )

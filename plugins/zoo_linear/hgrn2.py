@@ -1,4 +1,4 @@
-"""HGRN2 (Qin et al. 2024, arXiv:2404.07904, section 3): a gated recurrence whose state is widened
+"""HGRN2 (Qin et al. 2024, arXiv:2404.07904, section 3): a gated recurrence whose state is expanded
 to a matrix by outer products, with the complement of the forget gate as the key."""
 
 from math import log
@@ -38,17 +38,17 @@ class HGRN2(Cell):
         input_size: int,
         hidden_size: int,
         heads: Annotated[
-            int, Field(ge=1, le=64, description="Heads; each has a state of its share squared.")
+            int, Field(ge=1, le=64, description="Heads; each has a state of D by D.")
         ] = 4,
         lower_bound: Annotated[
-            float, Field(ge=0, lt=1, description="β, below which the forget gate does not go.")
+            float, Field(ge=0, lt=1, description="β: lower bound of the forget gate.")
         ] = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.heads, self.lower_bound = heads, lower_bound
         self.head_size = -(-hidden_size // heads)
         inner = heads * self.head_size
-        into, out = input_size**-0.5, inner**-0.5  # as torch.nn.Linear begins
+        into, out = input_size**-0.5, inner**-0.5  # as in torch.nn.Linear
         self.W_f = uniform(into, input_size, inner)
         self.W_i = uniform(into, input_size, inner)
         self.W_o = uniform(into, input_size, inner)
@@ -65,7 +65,7 @@ class HGRN2(Cell):
 
     def project(self, x: Tensor) -> HGRN2Gates:
         forget = x @ self.W_f + self.b_f
-        log_f = -F.softplus(-forget)  # log σ: exact where σ is too small for a logarithm
+        log_f = -F.softplus(-forget)  # logsigmoid: accurate where σ underflows
         if self.lower_bound:
             log_f = F.softplus(log(self.lower_bound) - forget) + log_f
         key = (1 - self.lower_bound) * torch.sigmoid(-forget)

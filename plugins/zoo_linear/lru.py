@@ -19,7 +19,7 @@ from zoo import UsageError
 from zoo.nn import Complex, LinearCell
 from zoo_linear.diagonal import GatedMixing, exponential
 
-MARGIN = 1e-6  # keeps |λ|² off the centre and the unit circle, where ν or log γ is infinite
+MARGIN = 1e-6  # keeps |λ|² away from 0 and 1, where ν or log γ is infinite
 
 
 class LRUState(NamedTuple):
@@ -27,7 +27,7 @@ class LRUState(NamedTuple):
 
 
 class LRUInputs(NamedTuple):
-    """What the input gives: to the state [..., N], and past it to the output [..., H]."""
+    """The input's terms: in the state [..., N], and in the output directly [..., H]."""
 
     drive: Complex
     skip: Tensor
@@ -43,16 +43,12 @@ class LRU(LinearCell):
         hidden_size: int,
         states: Annotated[
             int | None,
-            Field(ge=1, le=65_536, description="Complex state variables; as many as hidden."),
+            Field(ge=1, le=65_536, description="Complex state variables; by default hidden."),
         ] = None,
-        r_min: Annotated[
-            float, Field(ge=0, lt=1, description="Smallest |λ| at the beginning.")
-        ] = 0.0,
-        r_max: Annotated[
-            float, Field(gt=0, le=1, description="Largest |λ| at the beginning.")
-        ] = 1.0,
+        r_min: Annotated[float, Field(ge=0, lt=1, description="Smallest initial |λ|.")] = 0.0,
+        r_max: Annotated[float, Field(gt=0, le=1, description="Largest initial |λ|.")] = 1.0,
         max_phase: Annotated[
-            float, Field(gt=0, le=2 * math.pi, description="Largest phase at the beginning.")
+            float, Field(gt=0, le=2 * math.pi, description="Largest initial phase.")
         ] = 6.28,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -15,7 +15,7 @@ class MinGRUState(NamedTuple):
 
 
 class MinGRUGates(NamedTuple):
-    """All that the recurrence needs, from the input alone: [..., H] each."""
+    """Gates and candidate, from the input alone: [..., H] each."""
 
     z: Tensor  # before its sigmoid
     candidate: Tensor
@@ -30,12 +30,15 @@ class MinGRU(LinearCell):
         hidden_size: int,
         candidate: Annotated[
             Literal["linear", "positive"],
-            Field(description="h̃ as the linear layer gives it, or g of it, which is positive."),
+            Field(description="h̃: linear, or g of the linear layer, which is positive."),
         ] = "linear",
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.positive = candidate == "positive"
-        shape, bound = (input_size, hidden_size), input_size**-0.5  # as torch.nn.Linear begins
+        shape, bound = (
+            (input_size, hidden_size),
+            input_size**-0.5,
+        )  # as in torch.nn.Linear
         self.W_z = uniform(bound, *shape)
         self.W_h = uniform(bound, *shape)
         self.b_z = uniform(bound, hidden_size)

@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 class RetNetState(NamedTuple):
     S: Tensor  # [B, N, K, V]: for each head, keys by values
-    n: Tensor  # [B], int64: how many steps were taken
+    n: Tensor  # [B], int64: number of steps so far
 
 
 class RetNetInputs(NamedTuple):
@@ -41,10 +41,10 @@ class RetNet(Cell):
         input_size: int,
         hidden_size: int,
         heads: Annotated[
-            int, Field(ge=1, le=16, description="Heads; head j decays by 1 - 2^(-5-j) in a step.")
+            int, Field(ge=1, le=16, description="Heads; head j decays by 1 - 2^(-5-j) per step.")
         ] = 4,
         value_factor: Annotated[
-            int, Field(ge=1, le=4, description="Features of a value for each of a key.")
+            int, Field(ge=1, le=4, description="Value features per key feature.")
         ] = 2,
     ) -> None:
         super().__init__(input_size, hidden_size)
@@ -57,8 +57,9 @@ class RetNet(Cell):
         self.W_V = nn.Parameter(torch.empty(input_size, values))
         self.W_G = nn.Parameter(torch.empty(input_size, values))
         self.W_O = nn.Parameter(torch.empty(values, hidden_size))
-        # torchscale has a gain of 2^-2.5 for all but W_O, where inputs come from a layer norm; with
-        # smaller ones, as a one-hot vector is, EPSILON would then outweigh what retention gives
+        # torchscale has a gain of 2^-2.5 for all but W_O, for inputs from a layer norm. With
+        # smaller inputs, such as one-hot vectors, EPSILON would then outweigh the retention's
+        # output
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_G, self.W_O):
             nn.init.xavier_uniform_(weight)
 
@@ -75,8 +76,8 @@ class RetNet(Cell):
 
     def advance(self, z: RetNetInputs, state: RetNetState) -> tuple[Tensor, RetNetState]:
         q, k = self._rotate(z, state.n)
-        # γ itself, which a float32 holds exactly: exp(log γ) is off by a rounding that 1 / (1 - γ)
-        # steps add up, by another in each runtime
+        # γ itself, which is exact in float32: exp(log γ) has a rounding error, which accumulates
+        # over 1 / (1 - γ) steps and differs between runtimes
         decayed = self._decay(state.S).unsqueeze(-1) * state.S
         y, S = matrix_step(q, k, z.v, None, decayed)
         return y, RetNetState(S, state.n + 1)
@@ -103,7 +104,7 @@ class RetNet(Cell):
         j + K / 2, by the angle n · 10000^(-j / (K / 2 - 1))."""
         pairs = self.key_size // 2
         # in float64, since float32 is too coarse for the angles of late positions, and without
-        # numbers that a float32 does not hold: torch.onnx rounds them to one
+        # constants that are inexact in float32: torch.onnx rounds them to it
         pair = torch.arange(pairs, dtype=torch.float64, device=n.device)
         angle = torch.pow(10_000.0, -pair / max(pairs - 1, 1))
         phase = (n.to(torch.float64).unsqueeze(-1) * angle).unsqueeze(-2)  # [..., 1, K / 2]

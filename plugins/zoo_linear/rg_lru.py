@@ -21,7 +21,7 @@ from zoo import Cell
 from zoo.nn import convolve, convolve_step, linear_scan
 
 C = 8.0
-# Of 1 - a²: its root's slope is then at most 1000, where RecurrentGemma's code clips the gradient.
+# Least 1 - a²: the slope of its root is then at most 1000, where RecurrentGemma's code clips it.
 SMALLEST = 2.5e-7
 
 
@@ -37,9 +37,9 @@ class RGLRUInputs(NamedTuple):
 
 
 class RGLRU(Cell):
-    """`linear_x` and `linear_y` lead from I to H features, `linear_out` from H to H. `conv_weight`
-    [width, H], `conv_bias` and `Lambda` [H]; `W_a` and `W_i` [N, H/N, H/N] and `b_a` and `b_i`
-    [N, H/N] for N blocks."""
+    """`linear_x` and `linear_y` map I to H features, `linear_out` H to H. `conv_weight` [width, H],
+    `conv_bias` and `Lambda` [H]; `W_a` and `W_i` [N, H/N, H/N] and `b_a` and `b_i` [N, H/N] for N
+    blocks."""
 
     def __init__(
         self,
@@ -50,11 +50,12 @@ class RGLRU(Cell):
             Field(
                 ge=1,
                 le=65_536,
-                description="Blocks of the gates' weights; the largest divisor of hidden up to 4.",
+                description="Blocks of the gates' weights; by default the largest divisor of "
+                "hidden up to 4.",
             ),
         ] = None,
         width: Annotated[
-            int, Field(ge=2, le=64, description="Steps that the convolution sees.")
+            int, Field(ge=2, le=64, description="Kernel size of the convolution.")
         ] = 4,
     ) -> None:
         super().__init__(input_size, hidden_size)
@@ -65,7 +66,7 @@ class RGLRU(Cell):
         self.linear_x = _linear(input_size, H)
         self.linear_y = _linear(input_size, H)
         self.linear_out = _linear(H, H)
-        # ten times as large as in RecurrentGemma's code: a layer by itself then learns sooner
+        # ten times as large as in RecurrentGemma's code: a single layer then learns faster
         self.conv_weight = nn.Parameter(torch.randn(width, H) / math.sqrt(width))
         self.conv_bias = nn.Parameter(torch.zeros(H))
         self.W_a = nn.Parameter(torch.randn(blocks, size, size) / math.sqrt(size))
@@ -122,7 +123,7 @@ def takes(hidden_size: int, blocks: int | None, **_: object) -> bool:
 
 
 def _linear(input_size: int, output_size: int) -> nn.Linear:
-    """Normal weights of variance 1/input_size and no bias, as RecurrentGemma's code begins."""
+    """Normal weights of variance 1/input_size and zero bias, as in RecurrentGemma's code."""
     layer = nn.Linear(input_size, output_size)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(input_size))
     nn.init.zeros_(layer.bias)

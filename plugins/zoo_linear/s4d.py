@@ -33,8 +33,8 @@ class S4DState(NamedTuple):
 
 
 class S4D(Cell):
-    """`encoder` leads to the H channels. `log_dt` and `D` [H]; `log_decay` (α), `frequency` (ω) and
-    `C_*` [H, N/2]."""
+    """`encoder` maps the input to the H channels. `log_dt` and `D` [H]; `log_decay` (α),
+    `frequency` (ω) and `C_*` [H, N/2]."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class S4D(Cell):
         ] = 16,
         init: Annotated[
             Literal["lin", "inv"],
-            Field(description="First frequencies: S4D-Lin or S4D-Inv."),
+            Field(description="Initial frequencies: S4D-Lin or S4D-Inv."),
         ] = "lin",
-        dt_min: Annotated[float, Field(gt=0, le=10, description="Smallest first Δ.")] = 0.001,
-        dt_max: Annotated[float, Field(gt=0, le=10, description="Largest first Δ.")] = 0.1,
+        dt_min: Annotated[float, Field(gt=0, le=10, description="Smallest initial Δ.")] = 0.001,
+        dt_max: Annotated[float, Field(gt=0, le=10, description="Largest initial Δ.")] = 0.1,
     ) -> None:
         super().__init__(input_size, hidden_size)
         if dt_min > dt_max:
@@ -92,9 +92,9 @@ class S4D(Cell):
         return mixed
 
     def scan(self, z_T: Tensor, state: S4DState) -> tuple[Tensor, S4DState]:
-        """The convolution with the kernel K_l = 2 Re(C Ā^l B̄), in pieces of CHUNK steps, each a
-        product with the kernel's Toeplitz matrix: states [T, B, H, N/2] are never kept, as those of
-        a scan would be."""
+        """The convolution with the kernel K_l = 2 Re(C Ā^l B̄), in chunks of CHUNK steps, each a
+        product with the kernel's Toeplitz matrix. Unlike a scan, it stores no states [T, B, H,
+        N/2]."""
         with torch.autocast(z_T.device.type, enabled=False):
             return self._convolve(z_T, state)
 

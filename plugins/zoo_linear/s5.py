@@ -26,14 +26,14 @@ class S5State(NamedTuple):
 
 
 class S5Inputs(NamedTuple):
-    """What the input gives: to the state [..., P/2], and past it to the output [..., H]."""
+    """The input's terms: in the state [..., P/2], and in the output directly [..., H]."""
 
     drive: Complex
     skip: Tensor
 
 
 class S5(LinearCell):
-    """J blocks of modes that begin as HiPPO-N. `log_decay` (Λ = -exp(log_decay) + i · frequency),
+    """J blocks of modes, initialised as HiPPO-N. `log_decay` (Λ = -exp(log_decay) + i · frequency),
     `frequency` and `log_dt` [P/2]; `B_*` [I, P/2], `C_*` [P/2, H] and `D` [I, H] are stored as they
     are multiplied from the right."""
 
@@ -46,14 +46,14 @@ class S5(LinearCell):
             Field(
                 ge=1,
                 le=4096,
-                description="Blocks of modes (J); as many as give a variable for each of hidden.",
+                description="Blocks of modes (J); by default one variable per hidden unit.",
             ),
         ] = None,
         pairs: Annotated[
             int, Field(ge=1, le=1024, description="Conjugate pairs of modes in a block (P/2J).")
         ] = 8,
-        dt_min: Annotated[float, Field(gt=0, le=10, description="Smallest first Δ.")] = 0.001,
-        dt_max: Annotated[float, Field(gt=0, le=10, description="Largest first Δ.")] = 0.1,
+        dt_min: Annotated[float, Field(gt=0, le=10, description="Smallest initial Δ.")] = 0.001,
+        dt_max: Annotated[float, Field(gt=0, le=10, description="Largest initial Δ.")] = 0.1,
     ) -> None:
         super().__init__(input_size, hidden_size)
         if dt_min > dt_max:

@@ -1,5 +1,5 @@
-"""The simple recurrent unit (Lei et al., arXiv:1709.02755): as its first versions have it
-("Training RNNs as fast as CNNs", 2017), and with the peepholes of its last (EMNLP 2018)."""
+"""The simple recurrent unit (Lei et al., arXiv:1709.02755): the unit of its first versions
+("Training RNNs as fast as CNNs", 2017), and with peepholes that of its last (EMNLP 2018)."""
 
 from math import exp, sqrt
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +17,7 @@ class SRUState(NamedTuple):
 
 
 class SRUInputs(NamedTuple):
-    """What the input gives to each sum: [..., H] each."""
+    """The input's terms: [..., H] each."""
 
     candidate: Tensor
     forget: Tensor  # before its sigmoid
@@ -28,8 +28,8 @@ class SRUInputs(NamedTuple):
 class SRU(LinearCell):
     """Weights are stored as the equations multiply them: `W*` [I, H], `b_*` and `v_*` [H].
 
-    The highway adds the input itself if it has the size of the hidden state, and else a product
-    with `W_x`, as the authors' code does.
+    The highway connection adds the input itself if it has the size of the hidden state, else its
+    product with `W_x`, as in the authors' code.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class SRU(LinearCell):
         input_size: int,
         hidden_size: int,
         peephole: Annotated[
-            bool, Field(description="Let the gates see the state before; no longer parallel.")
+            bool, Field(description="Let the gates read the previous state; not parallel.")
         ] = False,
         highway_bias: Annotated[
             float,
-            Field(ge=-10, le=10, description="First bias of r; below zero the input counts more."),
+            Field(ge=-10, le=10, description="Initial bias of r; below zero favours the input."),
         ] = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        # var 1/I for W, and with peepholes half of that for the gates, whose other half comes from
+        # var 1/I for W, and with peepholes half of that for the gates, the other half coming from
         # v; α keeps the variance of the output (section 3.2 of the last version)
         self.alpha = sqrt(1 + 2 * exp(highway_bias)) if peephole else 1.0
         bound = sqrt(3 / input_size)

@@ -1,4 +1,4 @@
-"""Cells of the optional package ncps; without it this plugin supplies none."""
+"""Cells of the optional package ncps; without it this plugin provides none."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -11,8 +11,8 @@ CFC_PAPER = (
 )
 LTC_PAPER = "Liquid time-constant networks, AAAI 2021, arXiv:2006.04439"
 PARAMETERS = (
-    "The parameters are those of the package, with its names, shapes and initial values; the "
-    "step is written out over them. Every step takes a time of 1."
+    "The parameters are those of the package, with its names, shapes and initial values; the step "
+    "is written out over them. Every step has a time interval of 1."
 )
 
 
@@ -63,11 +63,10 @@ def zoo_cells() -> Iterable[CellSpec]:
                 state=(StateField("v", "the neurons' potentials"),),
                 checked_against="LTCCell of the package ncps",
                 notes=f"{PARAMETERS} w, sensory_w, cm and gleak go through softplus first, as "
-                "in the package's LTC. Fully connected; no neural circuit policy. The step's time "
-                "is cut into `ode_unfolds` steps of the fused solver. There is a synapse for each "
-                "pair of units, each with a sigmoid of its own, and none of it is a matrix "
-                "product: time and memory grow with (6 · hidden + input) · hidden for each step "
-                "and row.",
+                "in the package's LTC. Fully connected; no neural circuit policy. Each step is "
+                "divided into `ode_unfolds` steps of the fused solver. Each pair of units has a "
+                "synapse with its own sigmoid, so that nothing is a matrix product: time and "
+                "memory grow with (6 · hidden + input) · hidden for each step and row.",
             ),
         ),
     ]

@@ -1,7 +1,7 @@
 """The closed-form continuous-time cell (Hasani et al. 2022, arXiv:2106.13898), over ncps.
 
-What of the input enters the backbone needs no state, so the step is written out over the
-parameters of the package's CfCCell.
+The input's product in the backbone needs no state. To compute it outside the loop, the step is
+written out over the parameters of the package's CfCCell.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -79,7 +79,7 @@ class CfC(Cell):
 
 
 def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Written out, as a step must be that ONNX Runtime's integer kernels are to take."""
+    """Written out, so that ONNX Runtime's integer kernels can compute it."""
     return x @ layer.weight.T + layer.bias
 
 

@@ -6,9 +6,9 @@ The equation of the potentials v, with synapses from each unit i to each unit j,
 
 and likewise from each input, is solved by the paper's fused (semi-implicit) Euler steps.
 
-The package's LTCCell reads its parameters from a dictionary of its own, which nothing that replaces
-a module's parameters sees, and keeps masks among them that are all ones here; its parameters are
-taken over and the step is written out.
+The package's LTCCell reads its parameters from a dictionary of its own, which
+torch.func.functional_call and the like cannot replace, and has masks among them that are all ones
+here. So its parameters are copied and the step is written out.
 """
 
 from typing import Annotated, NamedTuple
@@ -30,7 +30,7 @@ class LTCState(NamedTuple):
 
 
 class Currents(NamedTuple):
-    """What flows in from the inputs: Σ_i s_ij sensory_erev_ij and Σ_i s_ij, each [..., H]."""
+    """Currents from the inputs: Σ_i s_ij sensory_erev_ij and Σ_i s_ij, each [..., H]."""
 
     reversal: Tensor
     conductance: Tensor
@@ -61,7 +61,7 @@ class LTC(Cell):
         input_size: int,
         hidden_size: int,
         ode_unfolds: Annotated[
-            int, Field(ge=1, le=100, description="Steps of the solver in each step of the cell.")
+            int, Field(ge=1, le=100, description="Solver steps per step of the cell.")
         ] = 6,
     ) -> None:
         super().__init__(input_size, hidden_size)
@@ -82,7 +82,7 @@ class LTC(Cell):
 
     def advance(self, z: Currents, state: LTCState) -> tuple[Tensor, LTCState]:
         v = state.v
-        capacity = F.softplus(self.cm) * self.ode_unfolds  # cm over the time of an unfolded step
+        capacity = F.softplus(self.cm) * self.ode_unfolds  # cm / length of a solver step
         leak, w = F.softplus(self.gleak), F.softplus(self.w)
         for _ in range(self.ode_unfolds):
             open_gates = torch.sigmoid(self.sigma * (v.unsqueeze(-1) - self.mu))

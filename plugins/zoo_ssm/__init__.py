@@ -1,12 +1,13 @@
-"""State space models whose parameters are chosen by the input: Mamba and Mamba-2, whole mixers."""
+"""Selective state space models, whose parameters depend on the input: the mixers of Mamba and
+Mamba-2."""
 
 from collections.abc import Iterable
 
 from zoo import CellSpec, ModelCard, StateField, hookimpl
 
 LEFT_TO_THE_STACK = (
-    "The residual connection and the norm before the mixer are left to the stack; the authors' "
-    "input and output projections have no bias, as here."
+    "The residual connection and the norm before the mixer are not included. The input and output "
+    "projections have no bias, as in the authors' code."
 )
 
 
@@ -35,7 +36,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                     StateField("h", "the state of each inner feature"),
                 ),
                 parallel=True,
-                checked_against="transformers' MambaMixer, in PyTorch, whole and step by step",
+                checked_against=(
+                    "transformers' MambaMixer in PyTorch, over sequences and step by step"
+                ),
                 notes="B is discretised as Δ B, as in the authors' code; equation 4 of the paper, "
                 "zero-order hold, is (Δ A)⁻¹ (exp(Δ A) - I) Δ B. " + LEFT_TO_THE_STACK,
             ),
@@ -63,11 +66,13 @@ def zoo_cells() -> Iterable[CellSpec]:
                     StateField("h", "the state of each head"),
                 ),
                 parallel=True,
-                checked_against="transformers' Mamba2Mixer, in PyTorch, whole and step by step",
-                notes="One group: all heads share B and C. The heads are as few as have at most 64 "
-                "features each, all of one size; together they have 2 * hidden, rounded up. The "
-                "authors' code begins with state_size 128; 16, as Mamba's, does as well in small "
-                "models of characters. " + LEFT_TO_THE_STACK,
+                checked_against=(
+                    "transformers' Mamba2Mixer in PyTorch, over sequences and step by step"
+                ),
+                notes="One group: all heads share B and C. The heads are of one size, at most 64 "
+                "features, and as few as possible; together they have 2 * hidden features, "
+                "rounded up. The authors' default state_size is 128; Mamba's 16 does as well "
+                "in small character models. " + LEFT_TO_THE_STACK,
             ),
         ),
     ]

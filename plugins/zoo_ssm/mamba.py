@@ -1,6 +1,6 @@
 """Mamba's mixer (Gu and Dao 2023, arXiv:2312.00752, section 3 and figure 3): a state space model
-whose step size, input and output matrices are chosen by the input, behind a short convolution and
-beside a gate:
+whose step size, input and output matrices depend on the input, after a short convolution and with a
+gated output:
 
     x_t, z_t = W_in x_t                       two branches, D = expand · H features each
     u_t = SiLU(conv(x)_t)                     causal, depthwise
@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo import Cell
 from zoo.nn import convolve, convolve_step, linear_scan, uniform
 
-PIECE = 128  # steps of which all states are kept for the gradient
+CHUNK = 128  # steps of which all states are kept for the gradient
 
 
 class MambaState(NamedTuple):
@@ -51,20 +51,18 @@ class Mamba(Cell):
         state_size: Annotated[
             int, Field(ge=1, le=1024, description="N, the states of each inner feature.")
         ] = 16,
-        conv: Annotated[
-            int, Field(ge=2, le=64, description="Time steps that the convolution sees.")
-        ] = 4,
+        conv: Annotated[int, Field(ge=2, le=64, description="Kernel size of the convolution.")] = 4,
         dt_rank: Annotated[
             int | None,
-            Field(ge=1, le=65_536, description="Rank of Δ; without it, hidden / 16, rounded up."),
+            Field(ge=1, le=65_536, description="Rank of Δ; by default hidden / 16, rounded up."),
         ] = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
         inner = expand * hidden_size
         rank = dt_rank or -(-hidden_size // 16)
         self.parts = [rank, state_size, state_size]
-        # Initial values as in the authors' mamba_ssm/modules/mamba_simple.py: nn.Linear's and
-        # nn.Conv1d's own, Δ between 0.001 and 0.1, A of S4D-Real (arXiv:2206.11893).
+        # Initial values as in the authors' mamba_ssm/modules/mamba_simple.py: the defaults of
+        # nn.Linear and nn.Conv1d, Δ between 0.001 and 0.1, A of S4D-Real (arXiv:2206.11893).
         self.W_in = linear_weight(input_size, 2 * inner)
         self.W_conv = uniform(conv**-0.5, conv, inner)
         self.b_conv = uniform(conv**-0.5, inner)
@@ -96,21 +94,21 @@ class Mamba(Cell):
         return (h * F.silu(z.gate)) @ self.W_out
 
     def scan(self, z_T: MambaInput, state: MambaState) -> tuple[Tensor, MambaState]:
-        """All states of a piece at once, [T, B, D, N]; of a longer sequence only those between
-        pieces are kept, and the gradient computes the others again, as the paper does (section
+        """All states of a chunk at once, [T, B, D, N]. Of a longer sequence only the states between
+        chunks are kept; the backward pass recomputes the others, as in the paper (section
         3.3.2)."""
         x_TBD, window = convolve(z_T.x, state.window, self.W_conv, self.b_conv)
         u_T = F.silu(x_TBD)
         delta_T, B_T, C_T = self.select(u_T)
-        pieces = [torch.split(v_T, PIECE) for v_T in (delta_T, u_T, B_T, C_T)]
-        long = len(u_T) > PIECE and torch.is_grad_enabled()
+        chunks = [torch.split(v_T, CHUNK) for v_T in (delta_T, u_T, B_T, C_T)]
+        long = len(u_T) > CHUNK and torch.is_grad_enabled()
         h, found = state.h, []
-        for delta, u, B, C in zip(*pieces, strict=True):
-            piece = delta, u, self.A_log, B, C, h
+        for delta, u, B, C in zip(*chunks, strict=True):
+            chunk = delta, u, self.A_log, B, C, h
             if long:
-                y, h = checkpoint(scan_piece, *piece, use_reentrant=False, preserve_rng_state=False)
+                y, h = checkpoint(scan_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
             else:
-                y, h = scan_piece(*piece)
+                y, h = scan_chunk(*chunk)
             found.append(y)
         return torch.cat(found) + self.D * u_T, MambaState(window, h)
 
@@ -121,7 +119,7 @@ class Mamba(Cell):
 
 
 def discretise(delta: Tensor, u: Tensor, A_log: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """What the state is multiplied by and what is added to it, [..., D, N]."""
+    """The factor of the state and the term added to it, [..., D, N] each."""
     decay = (delta.unsqueeze(-1) * -A_log.exp()).exp()
     return decay, (delta * u).unsqueeze(-1) * B.unsqueeze(-2)
 
@@ -131,16 +129,16 @@ def read(h: Tensor, C: Tensor) -> Tensor:
     return (h * C.unsqueeze(-2)).sum(-1)
 
 
-def scan_piece(
+def scan_chunk(
     delta_T: Tensor, u_T: Tensor, A_log: Tensor, B_T: Tensor, C_T: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is read at each time, [T, B, D], and the last state."""
+    """The outputs h C of all steps, [T, B, D], and the last state."""
     h_T = linear_scan(*discretise(delta_T, u_T, A_log, B_T), start)
     return read(h_T, C_T), h_T[-1].clone()
 
 
 def linear_weight(rows: int, columns: int) -> nn.Parameter:
-    """[rows, columns], with torch.nn.Linear's first values."""
+    """[rows, columns], initialised as in torch.nn.Linear."""
     return uniform(rows**-0.5, rows, columns)
 
 

@@ -1,5 +1,5 @@
 """Mamba-2's mixer (Dao and Gu 2024, arXiv:2405.21060, section 7.1 and figure 6): state space
-duality. Every matrix is chosen by the input at once, and each head decays by one number:
+duality. One projection of the input gives all parameters, and each head has a scalar decay:
 
     z_t, x_t, B_t, C_t, Δ_t = W_in x_t
     x_t, B_t, C_t = SiLU(conv(x, B, C)_t)     causal, depthwise
@@ -7,7 +7,7 @@ duality. Every matrix is chosen by the input at once, and each head decays by on
     h_t = exp(Δ_t A) h_{t-1} + B_t (Δ_t x_t)ᵀ,   A = -exp(A_log)
     y_t = W_out RMSNorm((h_tᵀ C_t + D x_t) ⊙ SiLU(z_t))
 
-B and C are those of all heads (one group, as multi-value attention).
+All heads share B and C (one group, as in multi-value attention).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mamba2Input(NamedTuple):
 
 
 class Recurrence(NamedTuple):
-    """What zoo.nn.matrix calls q, k, v and log w, and x: [..., heads, features]."""
+    """The arguments q, k, v and log w of `zoo.nn.matrix_scan`, and x: [..., heads, features]."""
 
     C: Tensor
     B: Tensor
@@ -67,13 +67,11 @@ class Mamba2(Cell):
             Field(
                 ge=1,
                 le=1024,
-                description="Features of a head, at most: the inner ones are shared out equally "
-                "among as few heads as that allows, each with P of them.",
+                description="Most features of a head. The inner features are divided equally among "
+                "as few heads as that allows, P each.",
             ),
         ] = 64,
-        conv: Annotated[
-            int, Field(ge=2, le=64, description="Time steps that the convolution sees.")
-        ] = 4,
+        conv: Annotated[int, Field(ge=2, le=64, description="Kernel size of the convolution.")] = 4,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.state_size = state_size
@@ -82,8 +80,8 @@ class Mamba2(Cell):
         inner = self.heads * self.head_size
         self.parts = [inner, inner + 2 * state_size, self.heads]
         self.parts_of_x = [inner, state_size, state_size]
-        # Initial values as in the authors' mamba_ssm/modules/mamba2.py: nn.Linear's and nn.Conv1d's
-        # own, Δ between 0.001 and 0.1, A between -16 and -1.
+        # Initial values as in the authors' mamba_ssm/modules/mamba2.py: the defaults of nn.Linear
+        # and nn.Conv1d, Δ between 0.001 and 0.1, A between -16 and -1.
         self.W_in = linear_weight(input_size, sum(self.parts))
         self.W_conv = uniform(conv**-0.5, conv, inner + 2 * state_size)
         self.b_conv = uniform(conv**-0.5, inner + 2 * state_size)
@@ -122,7 +120,7 @@ class Mamba2(Cell):
         return self.skip(y_T, terms.x), Mamba2State(window, h)
 
     def terms(self, x: Tensor, delta: Tensor) -> Recurrence:
-        """From what the convolution gives, [..., heads · P + 2·N], and Δ [..., heads]."""
+        """From the convolution's output, [..., heads · P + 2·N], and Δ [..., heads]."""
         x, B, C = torch.split(F.silu(x), self.parts_of_x, -1)
         x = x.reshape(*delta.shape, self.head_size)
         of_heads = (*delta.shape, self.state_size)
@@ -135,5 +133,5 @@ class Mamba2(Cell):
         )
 
     def skip(self, y: Tensor, x: Tensor) -> Tensor:
-        """With D x, [..., heads · P]."""
+        """y + D x, [..., heads · P]."""
         return (y + self.D.unsqueeze(-1) * x).flatten(-2)

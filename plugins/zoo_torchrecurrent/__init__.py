@@ -1,7 +1,7 @@
 """Every cell of the package torchrecurrent (https://pypi.org/project/torchrecurrent), as `tr-…`.
 
-The cells are there where torchrecurrent is installed (`pip install recurrent-zoo[torchrecurrent]`),
-and nothing of it is imported before one of them is built.
+The cells are registered where torchrecurrent is installed (`pip install
+recurrent-zoo[torchrecurrent]`); it is imported when one of them is built.
 """
 
 from collections.abc import Iterable

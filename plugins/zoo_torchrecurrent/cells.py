@@ -1,8 +1,8 @@
-"""Cells over those of torchrecurrent: the card of each gives its paper and equations.
+"""Wrappers of torchrecurrent's cells: the card of each gives its paper and equations.
 
-One class wraps them all, as the table says: `zoo_torchrecurrent.entry.Entry`. Written out here are
-those that have options, and those whose state or input is not what the zoo's contract asks for. The
-others are made from the table, at the end of this module.
+One class wraps each of them as its `zoo_torchrecurrent.entry.Entry` says. Subclasses are written
+here for those that have options, or a state or input unlike that of `zoo.Cell`. The others are made
+from the table, at the end of this module.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class ControlAndMemory(NamedTuple):
 
 class HiddenAndInput(NamedTuple):
     h: Tensor  # [B, H]
-    x: Tensor  # [B, I], the input before
+    x: Tensor  # [B, I], the previous input
 
 
 class MemoryAndInput(NamedTuple):
     c: Tensor  # [B, H]
-    x: Tensor  # [B, I], the input before
+    x: Tensor  # [B, I], the previous input
 
 
 class PositionAndVelocity(NamedTuple):
@@ -80,13 +80,13 @@ STATES: dict[tuple[str, ...], Any] = {
 
 Positive = Annotated[float, Field(gt=0, le=1, description="Step size of the discretisation.")]
 Damping = Annotated[float, Field(ge=0, le=10, description="Strength of the damping.")]
-Share = Annotated[float, Field(ge=0, le=1, description="Share of the state that is kept.")]
+Share = Annotated[float, Field(ge=0, le=1, description="Fraction of the state that is kept.")]
 
 
 class Wrapped(Cell):
     """One of torchrecurrent's cells, `cell`, with its own names and shapes of the parameters:
-    `cell.weight_ih` [G·H, I], `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` and what else it
-    has. It is run whole in `advance`."""
+    `cell.weight_ih` [G·H, I], `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` and any others.
+    `advance` runs it whole."""
 
     entry: ClassVar[Entry]
 
@@ -108,7 +108,7 @@ class Wrapped(Cell):
         return dict(self.entry.bounds)
 
     def run_cell(self, *given: Any) -> Any:
-        """What torchrecurrent's cell returns."""
+        """Returns what torchrecurrent's cell returns."""
         if not torch.compiler.is_exporting():
             return self.cell(*given)
         with PartsAsSlices():
@@ -123,10 +123,10 @@ class Wrapped(Cell):
 
 
 class PartsAsSlices(TorchFunctionMode):
-    """Takes the parts of weights and biases, which are cut along their first axis, as slices. Many
-    of torchrecurrent's cells cut their parameters in every step; the exporter computes a slice of
-    a parameter beforehand, and leaves a Split, with all that follows from it, in the graph, where
-    neither integer kernels nor tables can take the product."""
+    """Replaces `chunk` along the first axis by slices. Many of torchrecurrent's cells split their
+    parameters in every step. The exporter folds a slice of a parameter into a constant, but leaves
+    a Split in the graph, where neither integer kernels nor lookup tables can replace the
+    product."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -139,7 +139,7 @@ class PartsAsSlices(TorchFunctionMode):
 
 
 def _like(leaf: Tensor, before: Tensor, x: Tensor) -> Tensor:
-    """The leaf in its lasting dtype, and a tensor of its own where it is the input itself."""
+    """The leaf in the state's dtype; a copy where it is the input itself."""
     return leaf.to(before.dtype, copy=leaf is x)
 
 
@@ -164,7 +164,9 @@ class coRNN(Wrapped):
         input_size: int,
         hidden_size: int,
         dt: Positive = 0.1,
-        gamma: Annotated[float, Field(gt=0, le=10, description="Frequency of the waves.")] = 1.0,
+        gamma: Annotated[
+            float, Field(gt=0, le=10, description="Stiffness: the frequency, squared.")
+        ] = 1.0,
         epsilon: Damping = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size, dt=dt, gamma=gamma, epsilon=epsilon)
@@ -185,7 +187,9 @@ class UnICORNN(Wrapped):
         input_size: int,
         hidden_size: int,
         dt: Positive = 0.3,
-        alpha: Annotated[float, Field(ge=0, le=10, description="Pull back to zero.")] = 1.0,
+        alpha: Annotated[
+            float, Field(ge=0, le=10, description="Restoring force towards zero.")
+        ] = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size, dt=dt, alpha=alpha)
 
@@ -206,7 +210,7 @@ class MiRU2(Wrapped):
         hidden_size: int,
         update_coefficient: Share = 0.5,
         reset_coefficient: Annotated[
-            float, Field(ge=0, le=1, description="Share of the state that the candidate sees.")
+            float, Field(ge=0, le=1, description="Fraction of the state that the candidate reads.")
         ] = 0.5,
     ) -> None:
         super().__init__(
@@ -225,14 +229,14 @@ class SCRN(Wrapped):
         input_size: int,
         hidden_size: int,
         alpha: Annotated[
-            float, Field(ge=0, le=1, description="Share of the context that is kept, at first.")
+            float, Field(ge=0, le=1, description="Initial fraction of the context that is kept.")
         ] = 0.5,
     ) -> None:
         super().__init__(input_size, hidden_size, alpha=alpha)
 
 
 class JANET(Wrapped):
-    """torchrecurrent takes and gives the one state twice, as h and as c."""
+    """torchrecurrent takes and returns the one state twice, as h and as c."""
 
     entry = ENTRIES["JANETCell"]
 
@@ -241,7 +245,8 @@ class JANET(Wrapped):
         input_size: int,
         hidden_size: int,
         beta: Annotated[
-            float, Field(ge=-10, le=10, description="How much less is written, at first.")
+            float,
+            Field(ge=-10, le=10, description="β, initially: how far writing exceeds forgetting."),
         ] = 1.0,
     ) -> None:
         super().__init__(input_size, hidden_size, beta=beta)
@@ -272,8 +277,8 @@ class IntersectionRNN(Wrapped):
 
 
 class tauGRU(Wrapped):
-    """torchrecurrent's cell is handed h_{n-d} beside h_n; its layer keeps the states between in
-    lists, which begin with zeros."""
+    """torchrecurrent's cell takes h_{n-d} beside h_n; its layer keeps the states between in lists
+    that start with zeros."""
 
     entry = ENTRIES["tauGRUCell"]
 
@@ -299,7 +304,7 @@ class tauGRU(Wrapped):
 
 
 class Plain(Wrapped):
-    """A cell without options and without surprises."""
+    """A cell without options."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

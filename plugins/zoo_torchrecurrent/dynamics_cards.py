@@ -9,10 +9,10 @@ ANTISYMMETRIC = (
 )
 ANTISYMMETRIC_AUTHORS = "Bo Chang, Minmin Chen, Eldad Haber and Ed H. Chi"
 ANTISYMMETRIC_NOTES = (
-    "W_h begins from N(0, 1/hidden), as the paper's weights do, ε is 0.1 and γ 0.5; by default "
-    "torchrecurrent draws W_h from N(0, 1) and has ε = 1 and γ = 0. With a small γ the states of a "
-    "text that is read in one go add up its inputs, and training fails (a held-out perplexity of "
-    "40 after 60,000 characters, against 27). Options: epsilon, gamma."
+    "W_h is initialised from N(0, 1/hidden), as in the paper, ε is 0.1 and γ 0.5; torchrecurrent's "
+    "defaults are N(0, 1), ε = 1 and γ = 0. With a small γ the state sums up the inputs of a long "
+    "text, and training fails (a validation perplexity of 40 after 60,000 characters, against 27). "
+    "Options: epsilon, gamma."
 )
 FAST = (
     "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated recurrent neural network, "
@@ -105,9 +105,9 @@ ENTRIES = (
             "y_n = y_{n-1} + Δt σ(c) ⊙ z_n",
         ),
         state=(Y, StateField("z", "its velocity")),
-        notes="Each unit is an oscillator of its own: the recurrent weights w are a vector. "
-        "Δt is 0.3 and α 1, where torchrecurrent has 0.1 and 0: without a pull back to zero the "
-        "states of a text that is read in one go grow, and training fails. Options: dt, alpha.",
+        notes="Each unit is an independent oscillator: the recurrent weights w are a vector. Δt is "
+        "0.3 and α 1, where torchrecurrent has 0.1 and 0: without a restoring force the state "
+        "grows over a long text, and training fails. Options: dt, alpha.",
     ),
     Entry(
         name="tr-fastrnn",
@@ -124,14 +124,14 @@ ENTRIES = (
         state=(H,),
         # alphaInit and betaInit of the authors' code, EdgeML
         initial={"alpha_init": -3.0, "beta_init": 3.0},
-        notes="α begins at -3 and β at 3, as in the authors' code, for which most of the state is "
-        "kept; torchrecurrent has them the other way round.",
+        notes="α is initialised to -3 and β to 3, as in the authors' code, so that most of the "
+        "state is kept; torchrecurrent swaps the two.",
     ),
     Entry(
         name="tr-fastgrnn",
         cell="FastGRNNCell",
         learning_rate=5e-4,
-        title="FastGRNN, a gate over the weights of the candidate",
+        title="FastGRNN, with a gate that shares the candidate's weights",
         authors=FAST_AUTHORS,
         year=2018,
         paper=FAST,
@@ -144,8 +144,8 @@ ENTRIES = (
         # zetaInit and nuInit of the authors' code, EdgeML
         initial={"nonlinearity": "sigmoid", "zeta_init": 1.0, "nu_init": -4.0},
         notes="The gate is a sigmoid as in the paper, where torchrecurrent's default is a tanh; ζ "
-        "begins at 1 and ν at -4 as in the authors' code, there at 3 and -3. W and U have full "
-        "rank.",
+        "is initialised to 1 and ν to -4, as in the authors' code, in torchrecurrent to 3 and -3. "
+        "W and U have full rank.",
     ),
     Entry(
         name="tr-trnn",
@@ -160,8 +160,8 @@ ENTRIES = (
             "h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ z_t",
         ),
         state=(H,),
-        notes="Nothing is multiplied with the state but the gate: there are no recurrent weights "
-        "and no recurrent bias.",
+        notes="Only the gate multiplies the state: there are no recurrent weights and no recurrent "
+        "bias.",
     ),
     Entry(
         name="tr-tgru",
@@ -177,7 +177,8 @@ ENTRIES = (
             "h_t = f_t ⊙ h_{t-1} + z_t ⊙ o_t",
         ),
         state=(H, LAST_INPUT),
-        notes="The recurrent weights act on the input before, which is therefore state.",
+        notes="The recurrent weights act on the previous input, which is therefore part of the "
+        "state.",
     ),
     Entry(
         name="tr-tlstm",
@@ -195,8 +196,8 @@ ENTRIES = (
         ),
         state=(C, LAST_INPUT),
         output_apart=True,
-        notes="The recurrent weights act on the input before, which is therefore state; the output "
-        "h is none.",
+        notes="The recurrent weights act on the previous input, which is therefore part of the "
+        "state; the output h is not.",
     ),
     Entry(
         name="tr-taugru",
@@ -215,7 +216,8 @@ ENTRIES = (
         ),
         state=(H, StateField("past", "h_{n-d} to h_{n-1}, the oldest first")),
         bounds={"h": 2.0, "past": 2.0},
-        notes="torchrecurrent's cell is handed the delayed state; here the line of d states before "
-        "is state. Option: delay (d), 10 by default, where torchrecurrent's layer has 1.",
+        notes="torchrecurrent's cell takes the delayed state as an argument; here the d previous "
+        "states are part of the state. Option: delay (d), 10 by default, where torchrecurrent's "
+        "layer has 1.",
     ),
 )

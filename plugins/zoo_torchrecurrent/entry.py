@@ -1,4 +1,4 @@
-"""What the plugin knows of one cell of torchrecurrent without importing it."""
+"""A cell of torchrecurrent, described without importing it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from zoo import CellSpec, ModelCard, StateField
 
 BIASES = (
-    "What runs is torchrecurrent's own cell, in `cell`: its state_dict is theirs, to load and to "
-    "give back. Where the equations have one bias b, it has one beside the weights of the input "
-    "and one beside those of the state, and they add up."
+    "torchrecurrent's own cell runs, as `cell`: its state_dict can be loaded from and into "
+    "torchrecurrent. Where the equations have one bias b, it has two, of the input and of the "
+    "state, which are added."
 )
 
 
@@ -19,10 +19,10 @@ BIASES = (
 class Entry:
     """One row of the table.
 
-    `cell` is the class in torchrecurrent. `state` are the tensors that it takes and gives, in its
-    order; the first of them is also the output, unless it returns `output_apart`. `initial` are
-    the arguments with which it is built here and not by default there: initialisers by name, the
-    notes say why. `bounds` are those of `zoo.Cell.state_bounds`.
+    `cell` is the class in torchrecurrent. `state` are the tensors that it takes and returns, in its
+    order; the first is also the output, unless it returns `output_apart`. `initial` are arguments
+    that differ from torchrecurrent's defaults: initialisers by name; the notes say why. `bounds`
+    are those of `zoo.Cell.state_bounds`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def class_name(self) -> str:
-        """The class over it in `zoo_torchrecurrent.cells`."""
+        """Its wrapper class in `zoo_torchrecurrent.cells`."""
         return self.cell.removesuffix("Cell")
 
     def spec(self) -> CellSpec:
@@ -66,4 +66,4 @@ class Entry:
 
 H = StateField("h", "the hidden state")
 C = StateField("c", "the memory cell")
-LAST_INPUT = StateField("x", "the input before")
+LAST_INPUT = StateField("x", "the previous input")

@@ -1,4 +1,4 @@
-"""Gated cells with one state, in the manner of the GRU. See `entry.Entry`."""
+"""Gated cells with one state, like the GRU. See `entry.Entry`."""
 
 from zoo_torchrecurrent.entry import Entry, H
 
@@ -76,8 +76,9 @@ ENTRIES = (
         state=(H,),
         initial={"recurrent_kernel_init": "orthogonal"},
         notes="The paper normalises W x over the batch, which keeps the ReLU's states small; "
-        "torchrecurrent has no normalisation. U begins orthogonal, as in the paper, so that it "
-        "enlarges no state; torchrecurrent's default is Glorot's uniform distribution.",
+        "torchrecurrent has no normalisation. U is initialised orthogonal, as in the paper, so "
+        "that it preserves the state's norm; torchrecurrent's default is Glorot's uniform "
+        "distribution.",
     ),
     Entry(
         name="tr-mgu",

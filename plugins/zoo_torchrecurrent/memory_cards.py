@@ -1,4 +1,4 @@
-"""Cells with a memory beside the hidden state, in the manner of the LSTM. See `entry.Entry`."""
+"""Cells with a memory beside the hidden state, like the LSTM. See `entry.Entry`."""
 
 from zoo import StateField
 from zoo_torchrecurrent.entry import C, Entry, H
@@ -19,9 +19,9 @@ ENTRIES = (
             "h_t = c_t",
         ),
         state=(C,),
-        notes="torchrecurrent returns c twice, as h too; the state here holds it once. β begins at "
-        "the paper's 1 and is learned. The paper's chrono initialisation of b_f is not used: both "
-        "biases begin at zero. Option: beta (where it begins).",
+        notes="torchrecurrent returns c twice, as h too; the state here holds it once. β is "
+        "learned, from the paper's 1. The paper's chrono initialisation of b_f is not used: both "
+        "biases are initialised to zero. Option: beta (its initial value).",
     ),
     Entry(
         name="tr-mclstm",
@@ -40,7 +40,8 @@ ENTRIES = (
         state=(StateField("v", "the memory control vector"), C),
         output_apart=True,
         bounds={"v": 1.0},
-        notes="The gates see the control vector v, never the output h, which is no state.",
+        notes="The gates read the control vector v, not the output h, which is not part of the "
+        "state.",
     ),
     Entry(
         name="tr-multiplicative-lstm",
@@ -59,8 +60,8 @@ ENTRIES = (
         state=(H, C),
         bounds={"h": 1.0},
         initial={"multiplicative_kernel_init": "xavier_uniform"},
-        notes="The weights of m begin from Glorot's uniform distribution: torchrecurrent's N(0, 1) "
-        "saturates all gates in a layer of a hundred units.",
+        notes="The weights of m are initialised from Glorot's uniform distribution: "
+        "torchrecurrent's N(0, 1) saturates all gates in a layer of a hundred units.",
     ),
     Entry(
         name="tr-nas",
@@ -81,11 +82,11 @@ ENTRIES = (
         bounds={"h": 1.0, "c": 1.0},
         initial={"bias_init": "uniform_centered"},
         licence="MIT AND Apache-2.0",
-        notes="After TensorFlow's NASCell, with one difference: there o_3 is "
-        "relu((W_3 x_t) ⊙ (U_3 h_{t-1})). The input's biases begin uniform in (-0.1, 0.1): from "
-        "torchrecurrent's zeros, a layer whose ReLUs of o_1 are all closed gives zeros, and one "
-        "above it rests where its own ReLUs have no derivative. torchrecurrent is MIT, its file of "
-        "this cell Apache-2.0, as TensorFlow is.",
+        notes="After TensorFlow's NASCell, with one difference: there o_3 is relu((W_3 x_t) ⊙ (U_3 "
+        "h_{t-1})). The input's biases are initialised uniformly in (-0.1, 0.1). With "
+        "torchrecurrent's zeros, a layer whose ReLUs of o_1 are all inactive outputs zeros, and "
+        "the ReLUs of the next layer are then at 0, where they have no derivative. torchrecurrent "
+        "is MIT, its file of this cell Apache-2.0, as TensorFlow is.",
     ),
     Entry(
         name="tr-original-lstm",
@@ -103,7 +104,7 @@ ENTRIES = (
         state=(H, C),
         bounds={"h": 1.0},
         notes="The squashing functions are tanh, where the paper scales sigmoids to (-2, 2) and "
-        "(-1, 1). Nothing forgets: the memory is bounded by the number of steps alone.",
+        "(-1, 1). There is no forget gate: only the number of steps bounds the memory.",
     ),
     Entry(
         name="tr-peephole-lstm",
@@ -174,10 +175,10 @@ ENTRIES = (
         state=(StateField("y", "the output"), StateField("s", "the slowly changing context")),
         bounds={"y": 1.0},
         initial={"context_kernel_init": "xavier_uniform"},
-        notes="Two differences from the paper: what returns through R is the output y, there it is "
-        "h; α is learned, there it is fixed at 0.95. P and V begin from Glorot's uniform "
-        "distribution, for torchrecurrent's N(0, 1) saturates h and y in a layer of a hundred "
-        "units. Option: alpha (where it begins; torchrecurrent's 0.5 by default).",
+        notes="Two differences from the paper: R multiplies the output y, there h; α is learned, "
+        "there fixed at 0.95. P and V are initialised from Glorot's uniform distribution: "
+        "torchrecurrent's N(0, 1) saturates h and y in a layer of a hundred units. Option: alpha "
+        "(its initial value; torchrecurrent's 0.5 by default).",
     ),
     Entry(
         name="tr-wmclstm",

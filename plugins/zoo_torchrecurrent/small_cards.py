@@ -26,8 +26,8 @@ ENTRIES = (
         ),
         state=(H,),
         initial={"recurrent_kernel_init": "xavier_uniform"},
-        notes="U begins from Glorot's uniform distribution: torchrecurrent's N(0, 1) saturates "
-        "both gates in a layer of a hundred units.",
+        notes="U is initialised from Glorot's uniform distribution: torchrecurrent's N(0, 1) "
+        "saturates both gates in a layer of a hundred units.",
     ),
     Entry(
         name="tr-indrnn",
@@ -43,8 +43,8 @@ ENTRIES = (
         bounds={"h": 1.0},
         initial={"recurrent_kernel_init": "uniform"},
         notes="The nonlinearity is torchrecurrent's default, a tanh; most of the paper's "
-        "experiments are with a ReLU. u begins uniform in (0, 1), so that no unit begins unstable, "
-        "where torchrecurrent draws from N(0, 1).",
+        "experiments are with a ReLU. u is initialised uniformly in (0, 1), so that no unit is "
+        "unstable at first; torchrecurrent draws it from N(0, 1).",
     ),
     Entry(
         name="tr-intersection-rnn",
@@ -65,8 +65,8 @@ ENTRIES = (
         state=(H,),
         output_apart=True,
         bounds={"h": 1.0},
-        notes="The output y is not the state. It mixes the input in, which must therefore be of "
-        "the hidden size: where it is not, a linear map `W_in` of it is x.",
+        notes="The output y is not the state. It includes the input, which must therefore have the "
+        "hidden size: where it has not, x is a linear map `W_in` of it.",
     ),
     Entry(
         name="tr-lightru",

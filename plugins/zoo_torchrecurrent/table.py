@@ -1,4 +1,4 @@
-"""The whole table, by the names of the classes in torchrecurrent."""
+"""All entries, by the names of the classes in torchrecurrent."""
 
 from zoo_torchrecurrent import dynamics_cards, gated_cards, memory_cards, small_cards
 from zoo_torchrecurrent.entry import Entry

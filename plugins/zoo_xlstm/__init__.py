@@ -1,4 +1,4 @@
-"""Extended long short-term memory: cells with exponential gates."""
+"""Extended long short-term memory (xLSTM): cells with exponential gates."""
 
 from collections.abc import Iterable
 
@@ -72,9 +72,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 checked_against="slstm_forward of the package xlstm",
                 notes="Equations 8 to 18 of the paper, with the sigmoid forget gate. The matrices "
-                "R are block-diagonal: units are mixed within a head. There are as many heads as "
-                "divide the hidden size, up to the option `heads`. The norm, convolution and "
-                "projections of the block around it are not included.",
+                "R are block-diagonal: units are mixed within a head. The number of heads is "
+                "the largest divisor of the hidden size up to the option `heads`. The norm, "
+                "convolution and projections of the block around it are not included.",
             ),
         ),
     ]

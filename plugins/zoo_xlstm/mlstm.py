@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from zoo import Cell
 from zoo.nn import matrix_scan, matrix_step
 
-FEWEST_UNITS = 4  # in a head; the norm of two units would leave their signs only
+FEWEST_UNITS = 4  # in a head; the norm of two units keeps their signs only
 # The authors' packages have 1e-5 and 1e-6. A head whose outputs nearly cancel is scaled up by the
 # norm, rounding errors included; in a stack they would grow from layer to layer.
 NORM_EPSILON = 1e-4
-LARGEST_LOG = 60.0  # exp of it and of its negative are far within float32
+LARGEST_LOG = 60.0  # exp of it and of its negative are well within float32
 
 
 class MLSTMState(NamedTuple):
@@ -60,8 +60,8 @@ class MLSTM(Cell):
         self.heads = heads
         self.units = max(FEWEST_UNITS, -(-hidden_size // heads))
         width = heads * self.units
-        # initial values as in the authors' package xlstm, but for W_out, which theirs makes smaller
-        # the more layers there are
+        # initial values as in the authors' package xlstm, except W_out, which is smaller there in
+        # deeper models
         small = sqrt(2 / (5 * input_size))
         self.W_q = nn.Parameter(torch.randn(input_size, width) * small)
         self.W_k = nn.Parameter(torch.randn(input_size, width) * small)
@@ -107,12 +107,12 @@ class MLSTM(Cell):
     def scan(self, z_T: MLSTMInputs, state: MLSTMState) -> tuple[Tensor, MLSTMState]:
         log_i, log_f = z_T.log_i.to(state.m.dtype), z_T.log_f.to(state.m.dtype)
         total = log_f.cumsum(0)
-        # what rounding does to m here changes no output: decays and inputs are relative to it
+        # rounding errors in m change no output: decays and inputs are relative to it
         m = total + torch.maximum(state.m, (log_i - total).cummax(0).values)
         before = torch.cat((state.m.unsqueeze(0), m[:-1]))
         log_w = (log_f + before - m).unsqueeze(-1)
         k = (log_i - m).exp().unsqueeze(-1) * z_T.k
-        # the normaliser is what a value of 1 would leave
+        # the normaliser is the memory of a constant value of 1
         v = torch.cat((z_T.v, torch.ones_like(z_T.v[..., :1])), -1)
         memory = torch.cat((state.C, state.n.unsqueeze(-1)), -1)
         found, memory = matrix_scan(z_T.q, k, v, log_w, memory)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zoo import Cell
 
-NOTHING = -1e30  # the logarithm of no memory: the first step's input is written whole, and n ≥ 1
+NOTHING = -1e30  # log scale of an empty memory: the first input is stored unscaled, and n ≥ 1
 
 
 class SLSTMState(NamedTuple):
@@ -45,7 +45,7 @@ class SLSTM(Cell):
         self.R = nn.Parameter((2 * torch.rand(self.heads, D, 4 * D) - 1) / sqrt(hidden_size))
         bias = torch.zeros(self.heads, 4, D)
         share = torch.arange(D) / max(D - 1, 1)
-        bias[:, 1] = 5 - 12 * share**0.3  # from remembering to forgetting
+        bias[:, 1] = 5 - 12 * share**0.3  # from 5 (remember) to -7 (forget)
         self.b = nn.Parameter(bias.flatten())
 
     def init_state(self, batch_size: int) -> SLSTMState:

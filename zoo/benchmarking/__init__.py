@@ -1,5 +1,5 @@
-"""How fast a model runs, each way that it can be run, and what share of the machine's limits that
-is."""
+"""How fast a model runs in each workload, and what share of the machine's limits that is. Here
+belong workloads, limits and their pictures; files are opened by `zoo.inference`."""
 
 import lazy_loader
 

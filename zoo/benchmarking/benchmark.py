@@ -1,8 +1,8 @@
-"""How many tokens per second a model writes or reads, each way that it can be run, and how near
-that is to the machine's limits.
+"""How many tokens per second a model writes or reads, in each workload, and how near that is
+to the machine's limits.
 
-Everything is measured in turn, over and over, the limits with it: where the machine's speed drifts,
-it does so for all, and the ratios hold.
+Workloads and limits are measured in rounds, each once a round: where the machine's speed drifts, it
+drifts for all of them, and the ratios hold.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ File = tuple[Path, ArtifactInfo]
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the model, at one place and batch size; `reads` is whether it reads tokens
+    """One workload, on one target and at one batch size; `reads` is whether it reads tokens
     rather than writing them.
 
     `tokens_per_second`, of all rows of the batch together, is the median over the rounds; `lowest`
     and `highest` are the extremes. `ratio` is that median by the median of PyTorch's loop at the
-    same place and batch size, or, of a way that reads, by that of PyTorch's forward pass. The
-    shares are those of the place's Limits, as if each step read the weights once. What was not
+    same target and batch size, or, of a workload that reads, by that of PyTorch's forward pass. The
+    shares are those of the target's Limits, as if each step read the weights once. What was not
     measured is None; where that is all, `reason` says why.
     """
 
-    way: str
+    workload: str
     reads: bool
-    place: Target
+    target: Target
     batch: int
     reason: str = ""
     tokens_per_second: float | None = None
@@ -64,8 +64,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, on which machine. `multiply_adds` are what a token costs; 0 where the
-    model's cell is not installed, and its cost not known."""
+    """What was measured, on which machine. `multiply_adds` are those of one token; 0 where the
+    model's cell is not installed, so that its cost is not known."""
 
     machine: Mapping[str, Any]
     multiply_adds: int
@@ -93,11 +93,11 @@ def benchmark_events(
     """Measures; yields what is being done, a line at a time, and in the end the result.
 
     `source` is a run folder (what is not in its `export` is exported into a temporary folder), a
-    folder of exported files, or one of them. Each way gets `rounds` slices of `seconds`, at each of
-    the `batches`; on a CPU with one thread, then with one for each core. `provider` "cuda" measures
-    CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is whether to try torch.compile.
-    Raises UsageError for values out of bounds, RunError and ArtifactError for a source that is not
-    one, ProviderError for CUDA that was asked for and does not run.
+    folder of exported files, or one of them. Each workload gets `rounds` slices of `seconds`, at
+    each of the `batches`; on a CPU with one thread, then with one for each core. `provider` "cuda"
+    measures CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is whether to try
+    torch.compile. Raises UsageError for values out of bounds, RunError and ArtifactError for a
+    source that is not one, ProviderError for CUDA that was asked for and does not run.
     """
     if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
         raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
@@ -108,7 +108,7 @@ def benchmark_events(
         [Target("cpu", count) for count in sorted({1, usable_cores()})],
         Target("cuda", None),
     )
-    places = {"cpu": cpu, "cuda": [cuda], "auto": [*cpu, cuda]}[provider]
+    targets = {"cpu": cpu, "cuda": [cuda], "auto": [*cpu, cuda]}[provider]
     machine = describe_machine()
     limits: list[Limits] = []
     rows: list[Row] = []
@@ -118,22 +118,25 @@ def benchmark_events(
             model, files = yield from _open_source(Path(source), Path(made), registry)
             info = files[0][1]
             products = matrix_products(info.model, info.tokenizer.vocab_size, registry)
-            for place in places:
-                ways = find_workloads(model, files, place, batches, compiled, registry)
-                if all(way.reason for way in ways):
+            for target in targets:
+                workloads = find_workloads(model, files, target, batches, compiled, registry)
+                if all(workload.reason for workload in workloads):
                     if provider == "cuda":
-                        raise ProviderError(ways[0].reason if ways else NO_LOOPS)
+                        raise ProviderError(workloads[0].reason if workloads else NO_LOOPS)
                     continue
-                torch.set_num_threads(place.threads or threads_before)
-                bounds = [Workload("", *probe) for probe in probes(products, place, batches)]
+                torch.set_num_threads(target.threads or threads_before)
+                bounds = [Workload("", *probe) for probe in probes(products, target, batches)]
                 try:
-                    yield from _measure([*ways, *bounds], place, rounds, seconds)
+                    yield from _measure([*workloads, *bounds], target, rounds, seconds)
                 finally:
-                    for way in ways:
-                        way.close()
-                limit = _limit(place, bounds) if bounds else None
+                    for workload in workloads:
+                        workload.close()
+                limit = _limit(target, bounds) if bounds else None
                 limits += [limit] if limit else []
-                rows += [_row(way, ways, sum(products.values()), place, limit) for way in ways]
+                rows += [
+                    _row(workload, workloads, sum(products.values()), target, limit)
+                    for workload in workloads
+                ]
         finally:
             torch.set_num_threads(threads_before)
     yield Benchmark(machine, sum(products.values()), limits, rows)
@@ -184,46 +187,48 @@ def _in_order(file: File) -> tuple[bool, bool, str, bool]:
     return info.graph == SEQUENCE, not full, info.precision, info.graph != STEP
 
 
-def _measure(ways: Sequence[Workload], place: Target, rounds: int, seconds: float) -> Iterator[str]:
-    """Fills in the rates of all ways, or the reason why there are none."""
-    yield f"{place}: warming up"
-    for way in ways:
-        if not way.reason:
-            way.prepare()
+def _measure(
+    workloads: Sequence[Workload], target: Target, rounds: int, seconds: float
+) -> Iterator[str]:
+    """Fills in the rates of all workloads, or the reason why there are none."""
+    yield f"{target}: warming up"
+    for workload in workloads:
+        if not workload.reason:
+            workload.prepare()
     for number in range(1, rounds + 1):
-        yield f"{place}: round {number} of {rounds}"
-        for way in ways:
-            if not way.reason:
+        yield f"{target}: round {number} of {rounds}"
+        for workload in workloads:
+            if not workload.reason:
                 time.sleep(SETTLE_SECONDS)
-                way.rates.append(way.measure(seconds, place))
+                workload.rates.append(workload.measure(seconds, target))
 
 
-def _limit(place: Target, bounds: Sequence[Workload]) -> Limits:
+def _limit(target: Target, bounds: Sequence[Workload]) -> Limits:
     """Of several products at one batch size, the fastest."""
     best: dict[int, float] = {}
-    for way in bounds:
-        best[way.batch] = max(median(way.rates), best.get(way.batch, 0.0))
-    return Limits(place, best.pop(0), best)
+    for workload in bounds:
+        best[workload.batch] = max(median(workload.rates), best.get(workload.batch, 0.0))
+    return Limits(target, best.pop(0), best)
 
 
 def _row(
-    way: Workload,
+    workload: Workload,
     others: Sequence[Workload],
     multiply_adds: int,
-    place: Target,
+    target: Target,
     limit: Limits | None,
 ) -> Row:
-    if way.reason:
-        return Row(way.name, way.reads, place, way.batch, way.reason)
-    speed = median(way.rates)
+    if workload.reason:
+        return Row(workload.name, workload.reads, target, workload.batch, workload.reason)
+    speed = median(workload.rates)
     ratio = memory = arithmetic = None
     for other in others:
-        if (other.name, other.batch) == (FORWARD if way.reads else LOOP, way.batch):
+        if (other.name, other.batch) == (FORWARD if workload.reads else LOOP, workload.batch):
             ratio = speed / median(other.rates) if other.rates else None
     if limit is not None:
-        if way.weight_bytes is not None:
-            read = multiply_adds * way.weight_bytes
-            memory = speed / way.batch * read / limit.bytes_per_second
-        arithmetic = speed * multiply_adds / limit.multiply_adds_per_second[way.batch]
-    figures = speed, min(way.rates), max(way.rates), ratio, memory, arithmetic
-    return Row(way.name, way.reads, place, way.batch, "", *figures)
+        if workload.weight_bytes is not None:
+            read = multiply_adds * workload.weight_bytes
+            memory = speed / workload.batch * read / limit.bytes_per_second
+        arithmetic = speed * multiply_adds / limit.multiply_adds_per_second[workload.batch]
+    figures = speed, min(workload.rates), max(workload.rates), ratio, memory, arithmetic
+    return Row(workload.name, workload.reads, target, workload.batch, "", *figures)

@@ -17,20 +17,20 @@ CPU_COLOURS, CUDA_COLOUR = ("#9ecae1", "#3182bd"), "#e6550d"
 
 
 def draw_speeds(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws the speeds of a benchmark as a PNG: a panel for each batch size, a bar for each way and
-    place, and on it a line from the slowest round to the fastest."""
+    """Draws the speeds of a benchmark as a PNG: a panel for each batch size, a bar for each
+    workload and target, and on it a line from the slowest round to the fastest."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     batches = list(dict.fromkeys(row.batch for row in rows))
-    places = list(dict.fromkeys(row.place for row in rows))
-    colours = dict(zip((p for p in places if p.provider == "cpu"), CPU_COLOURS, strict=False))
-    thickness = 0.8 / len(places)
+    targets = list(dict.fromkeys(row.target for row in rows))
+    colours = dict(zip((p for p in targets if p.provider == "cpu"), CPU_COLOURS, strict=False))
+    thickness = 0.8 / len(targets)
     labels = _labels(rows)
     columns = min(3, len(batches))
     lines = math.ceil(len(batches) / columns)
-    height = 1.4 + lines * (0.5 + len(labels) * (0.14 + 0.2 * len(places)))
+    height = 1.4 + lines * (0.5 + len(labels) * (0.14 + 0.2 * len(targets)))
     figure = Figure(figsize=(2.2 + 3.2 * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
@@ -42,12 +42,12 @@ def draw_speeds(rows: Sequence[Row], path: Path, title: str) -> None:
         base = 10.0 ** math.floor(math.log10(min(speeds) / 1.5))
         axes.set(xscale="log", xlim=(base, max(speeds) * 6))
         for row in here:
-            bars = [other.place for other in here if other.way == row.way]
-            aside = bars.index(row.place) - (len(bars) - 1) / 2
-            y = labels.index(row.way) + aside * thickness
+            bars = [other.target for other in here if other.workload == row.workload]
+            aside = bars.index(row.target) - (len(bars) - 1) / 2
+            y = labels.index(row.workload) + aside * thickness
             speed, text = row.tokens_per_second, " not measured"
             if speed is not None:
-                colour = colours.get(row.place, CUDA_COLOUR)
+                colour = colours.get(row.target, CUDA_COLOUR)
                 axes.barh(y, speed - base, 0.9 * thickness, left=base, color=colour)
                 axes.plot([row.lowest, row.highest], [y, y], color="0.2", linewidth=1)
                 text = f" {speed:,.0f}"
@@ -63,17 +63,19 @@ def draw_speeds(rows: Sequence[Row], path: Path, title: str) -> None:
                 tick.label1.set(weight="bold", color="0.2")
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.3)
     figure.suptitle(f"{title}\ntokens per second", size=11)
-    handles = [Patch(color=colours.get(place, CUDA_COLOUR), label=str(place)) for place in places]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(places), frameon=False)
+    handles = [
+        Patch(color=colours.get(target, CUDA_COLOUR), label=str(target)) for target in targets
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(targets), frameon=False)
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     write_atomically(path, picture.getvalue())
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """The ways from top to bottom, under a heading for each kind."""
+    """The workloads from top to bottom, under a heading for each kind."""
     found = []
     for reads, heading in enumerate(HEADINGS):
-        if ways := dict.fromkeys(row.way for row in rows if row.reads == bool(reads)):
-            found += [heading, *ways]
+        if workloads := dict.fromkeys(row.workload for row in rows if row.reads == bool(reads)):
+            found += [heading, *workloads]
     return found

@@ -48,11 +48,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a place can do: the bytes per second at which it reads as many as the model's weights
+    """What a target can do: the bytes per second at which it reads as many as the model's weights
     are in float32; and, by batch size, the multiply-adds per second of a float32 product in the
     shape of the model's largest."""
 
-    place: Target
+    target: Target
     bytes_per_second: float
     multiply_adds_per_second: Mapping[int, float]
 
@@ -60,7 +60,7 @@ class Limits:
 def matrix_products(config: ModelConfig, vocab_size: int, registry: Registry) -> Products:
     """The multiply-adds that one token costs, by the shape [K, N] of what it is multiplied with.
 
-    What a one-hot entrance spends on looking up a row is left out: exported files do look it up.
+    Looking up the rows of a one-hot input is left out: exported files do look them up.
     Empty where the cell is not installed, since running an exported file does not need it.
     """
     try:
@@ -111,7 +111,7 @@ class _ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def probes(
-    products: Products, place: Target, batches: Sequence[int]
+    products: Products, target: Target, batches: Sequence[int]
 ) -> list[tuple[int, Callable[[], int]]]:
     """What to measure the limits by: each does some work and says how much. It is multiply-adds at
     a batch size, in products that come twice, with either layout of the right factor; and with 0
@@ -119,7 +119,7 @@ def probes(
     if not products:
         return []
     try:
-        device = choose_device(place.provider)
+        device = choose_device(target.provider)
     except ProviderError:
         return []
     weights = torch.rand(sum(products.values()), device=device)

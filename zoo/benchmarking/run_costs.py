@@ -81,13 +81,13 @@ def _training_speed(path: Path, registry: Registry) -> float | None:
 
 
 def _writing_speeds(files: tuple[Path, ...], registry: Registry) -> list[float]:
-    """The files in turn; a speed is the median of five rounds."""
+    """The files, in five rounds; a speed is the median."""
     engines: list[Any] = [open_artifact(file, "cpu", registry, threads=1).engine for file in files]
-    ways = [writing(engine, batch=1) for engine in engines]
-    rates: list[list[float]] = [[] for _ in ways]
-    for way in ways:
-        way()
+    workloads = [writing(engine, batch=1) for engine in engines]
+    rates: list[list[float]] = [[] for _ in workloads]
+    for workload in workloads:
+        workload()
     for _ in range(ROUNDS):
-        for way, found in zip(ways, rates, strict=True):
-            found.append(measure_throughput(way, SECONDS))
+        for workload, found in zip(workloads, rates, strict=True):
+            found.append(measure_throughput(workload, SECONDS))
     return [median(found) for found in rates]

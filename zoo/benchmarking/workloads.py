@@ -1,4 +1,5 @@
-"""The ways to run a model, each as something to measure: PyTorch's, and those of exported files."""
+"""The workloads to run a model, each as something to measure: PyTorch's, and those of exported
+files."""
 
 from __future__ import annotations
 
@@ -81,15 +82,15 @@ class CompiledWorkload(Workload):
 def find_workloads(
     model: LanguageModel | None,
     files: Sequence[tuple[Path, ArtifactInfo]],
-    place: Target,
+    target: Target,
     batches: Sequence[int],
     compiled: bool,
     registry: Registry,
 ) -> list[Workload]:
-    """The ways to run the model and the files at this place, by batch size. A model in PyTorch is
-    moved there. Of exported files only steps are tried on CUDA."""
+    """The workloads to run the model and the files at this target, by batch size. A model in
+    PyTorch is moved there. Of exported files only steps are tried on CUDA."""
     found: list[Workload] = []
-    for name, precision, reads, open_engine in _engines(model, files, place, registry):
+    for name, precision, reads, open_engine in _engines(model, files, target, registry):
         make: Callable[..., Callable[[], int]] = _reading if reads else writing
         size = WEIGHT_BYTES.get(precision)
         try:
@@ -99,22 +100,22 @@ def find_workloads(
             reason = one_line(error)
             found += [Workload(name, batch, reads=reads, reason=reason) for batch in batches]
         if name == LOOP and compiled and model is not None:
-            found += [_compiled(found[-1], model, place, batch) for batch in batches]
-    return sorted(found, key=lambda way: batches.index(way.batch))
+            found += [_compiled(found[-1], model, target, batch) for batch in batches]
+    return sorted(found, key=lambda workload: batches.index(workload.batch))
 
 
-def _compiled(loop: Workload, model: LanguageModel, place: Target, batch: int) -> Workload:
+def _compiled(loop: Workload, model: LanguageModel, target: Target, batch: int) -> Workload:
     """Where PyTorch's loop does not run, a compiled one does not either."""
     if loop.reason:
         return Workload(COMPILED, batch, reason=loop.reason)
-    start = partial(CompiledProcess, model, place, batch, COMPILE_SECONDS)
+    start = partial(CompiledProcess, model, target, batch, COMPILE_SECONDS)
     return CompiledWorkload(COMPILED, batch, start=start)
 
 
 def _engines(
     model: LanguageModel | None,
     files: Sequence[tuple[Path, ArtifactInfo]],
-    place: Target,
+    target: Target,
     registry: Registry,
 ) -> Iterator[tuple[str, str, bool, Callable[[], Any]]]:
     """Name, precision, whether it reads, and how to get the engine."""
@@ -123,20 +124,20 @@ def _engines(
         if model.causal:
             kinds = {LOOP: ModelStepper, **kinds}
         for name, kind in kinds.items():
-            yield name, "fp32", name == FORWARD, partial(_open_model, kind, model, place)
+            yield name, "fp32", name == FORWARD, partial(_open_model, kind, model, target)
     for path, info in files:
-        if place.provider == "cpu" or info.graph == STEP:
+        if target.provider == "cpu" or info.graph == STEP:
             name = info.graph if info.precision == "fp32" else f"{info.graph} {info.precision}"
-            open_engine = partial(_open_file, path, place, registry)
+            open_engine = partial(_open_file, path, target, registry)
             yield name, info.precision, info.graph == SEQUENCE, open_engine
 
 
-def _open_model(kind: type[ModelScorer], model: LanguageModel, place: Target) -> ModelScorer:
-    return kind(model.to(choose_device(place.provider)))
+def _open_model(kind: type[ModelScorer], model: LanguageModel, target: Target) -> ModelScorer:
+    return kind(model.to(choose_device(target.provider)))
 
 
-def _open_file(path: Path, place: Target, registry: Registry) -> Any:
-    return open_artifact(path, place.provider, registry, threads=place.threads).engine
+def _open_file(path: Path, target: Target, registry: Registry) -> Any:
+    return open_artifact(path, target.provider, registry, threads=target.threads).engine
 
 
 def _reading(engine: Scorer, batch: int) -> Callable[[], int]:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
               default=(1, 16, 256), show_default=True,
               help="Rows to compute together; may be given again.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True,
-              help="How often each way gets its turn.")  # fmt: skip
+              help="Rounds; each measures every workload once.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=0.2,
-              show_default=True, help="How long a turn is.")  # fmt: skip
+              show_default=True, help="Seconds for each workload in a round.")  # fmt: skip
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
               show_default=True,
               help="Where to run: auto is the CPU, and CUDA where it runs.")  # fmt: skip
@@ -36,18 +36,19 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True,
               help="Print an object of exact numbers: the machine, and the rows.")  # fmt: skip
 def command(source: str, plot: Path | None, as_json: bool, **settings: Any) -> None:
-    """Measure how many tokens per second SOURCE gives, each way that it can be run.
+    """Measure how many tokens per second SOURCE gives in each workload.
 
     SOURCE is a run folder, a folder of exported files, or one of them. Of a run, what is not in its
     folder `export` is exported for the measurement, and PyTorch is measured too. A CPU is measured
     with one thread and with one for each core. Tokens are written at temperature 1, or, by
     "PyTorch forward" and the sequence graph, read 64 at a time.
 
-    All ways take turns, and so do the machine's limits. The table shows the median of the rounds,
-    their extremes, the ratio to PyTorch's loop (or its forward pass, where tokens are read), and
-    the share of the limit that binds: of the speed at which memory gives as many bytes as the
-    weights are, once for each step, or of the speed of a matrix product in float32. The share can
-    exceed 1 in int8, and where tokens are read, as then a step need not wait for the one before.
+    Each round measures every workload, and the machine's limits. The table shows the median of the
+    rounds, their extremes, the ratio to PyTorch's loop (or its forward pass, where tokens are
+    read), and the share of the limit that binds: of the speed at which memory gives as many bytes
+    as the weights are, once for each step, or of the speed of a matrix product in float32. The
+    share can exceed 1 in int8, and where tokens are read, as then a step need not wait for the one
+    before.
 
     Nothing else should run meanwhile: threads that wait for each other suffer most from it.
     """
@@ -85,14 +86,14 @@ def command(source: str, plot: Path | None, as_json: bool, **settings: Any) -> N
 
 def _flat(entry: Limits | Row) -> dict[str, Any]:
     found = asdict(entry)
-    return {**found.pop("place"), **found}
+    return {**found.pop("target"), **found}
 
 
 def _describe(limits: Limits, multiply_adds: int) -> str:
     speeds = limits.multiply_adds_per_second
     products = ", ".join(f"{2e-9 * speed:,.0f}" for speed in speeds.values())
     return (
-        f"{limits.place}: reads {4e-6 * multiply_adds:.3g} MB of weights at "
+        f"{limits.target}: reads {4e-6 * multiply_adds:.3g} MB of weights at "
         f"{1e-9 * limits.bytes_per_second:.3g} GB/s, multiplies at {products} GFLOP/s "
         f"(batch {', '.join(map(str, speeds))})"
     )
@@ -105,8 +106,8 @@ def _shown(row: Row) -> dict[str, str]:
     known = {limit: share for limit, share in shares.items() if share is not None}
     binding = max(known, key=known.__getitem__, default="")
     return {
-        "way": row.way,
-        "on": str(row.place),
+        "workload": row.workload,
+        "on": str(row.target),
         "batch": str(row.batch),
         "tokens_per_second": speed,
         "lowest": lowest,

@@ -35,7 +35,7 @@ class LiveView(Progress):
 
     def follow(self, event: Event) -> None:
         if isinstance(event, Started):
-            for line in event.run.metrics():  # those before it was stopped, of a run that goes on
+            for line in event.run.metrics():  # those from before a run was resumed
                 self.curves.add(
                     line["tokens"], line["train_perplexity"], line["held_out_perplexity"]
                 )

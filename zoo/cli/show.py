@@ -63,7 +63,7 @@ def command(cell: str, picture: Path | None) -> None:
         ),
         *([f"takes hidden sizes {sizes} with its default options"] if some_only else []),
         "",
-        f"sees only the past: {'yes' if spec.causal else 'no'}",
+        f"causal: {'yes' if spec.causal else 'no'}",
         f"trains in parallel over time: {'yes' if card.parallel else 'no'}",
         f"from: {registry.cells.origin(cell)}; licence: {card.licence}",
     ]

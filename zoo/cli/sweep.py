@@ -106,7 +106,7 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                         view.follow(event)
         except KeyboardInterrupt:
             close_view(view)
-            note("interrupted; the same command goes on")
+            note("interrupted; the same command continues it")
             raise
         finally:
             close_view(view)

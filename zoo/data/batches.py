@@ -14,7 +14,7 @@ from zoo.errors import CorpusError
 
 class Window(NamedTuple):
     """Inputs [T, B] and, one step later in the text, targets [T, B]. `fresh` says that the rows
-    do not continue those of the window before, so that the state starts anew."""
+    do not continue those of the window before, so that each row starts from the initial state."""
 
     inputs: Tensor
     targets: Tensor

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 PIECE = 2**16  # characters: the library takes 100 bytes for each that it is given at once
 PIECES = 64  # that it encodes side by side
 
-# Where the library always begins a new word: a word may begin with whitespace, and none goes on
+# Where the library always begins a new word: a word may begin with whitespace, and none continues
 # with it after anything else. Python's \S is whitespace to nobody.
 _BORDER = re.compile(r"(?<=\S)\s")
 

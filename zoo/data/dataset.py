@@ -1,4 +1,4 @@
-"""A corpus read with a tokenizer, and divided into a part to train on and a part to test on."""
+"""A corpus as tokens, divided into a training part and a validation part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.registry.registry import Registry, load_registry
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tokens to train on and, after them in the text, tokens kept for testing (perhaps none)."""
+    """Training tokens and, after them in the text, validation tokens (perhaps none)."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -48,7 +48,7 @@ def read_dataset(
     learned, they must not know the held-out text. So such a text is divided first, by its
     characters; the tokenizer learns from all of the training part, each part is encoded on its own,
     and where they have too many tokens, the beginnings of both are used. A `known` tokenizer, that
-    of a run that goes on, is taken as it is.
+    of a resumed run, is used unchanged.
     """
     registry = registry or load_registry()
     corpus = load_corpus(config.corpus, registry)

@@ -1,4 +1,4 @@
-"""Tokenizers: text to integers and back. They need no torch, travel as JSON in run folders and
+"""Tokenizers: text to integers and back. They need no torch, are stored as JSON in run folders and
 exported files, and are checked against bounds when they are read back. The zoo's own stand here;
 plugins bring theirs through the hook `zoo_tokenizers`."""
 
@@ -49,9 +49,9 @@ MAX_TOKEN_BYTES = 128  # of a subword: merges that double could otherwise make o
 
 
 class Tokenizer(FrozenModel):
-    """What every tokenizer is: a frozen pydantic model. Its fields are all that it knows, and
-    `kind`, the name that it is registered under, is the first. Subclasses write `from_text`,
-    `vocab_size`, `encode` and `stream`, and what else differs.
+    """The base class of tokenizers: a frozen pydantic model. Its fields are its whole content; the
+    first, `kind`, is the name that it is registered under. Subclasses write `from_text`,
+    `vocab_size`, `encode` and `stream`, and override what else differs.
 
     `learned` is True for one whose vocabulary is learned: it then sees the training text only, and
     `from_text` gets the largest vocabulary that is wanted.
@@ -271,7 +271,7 @@ class BPETokenizer(Tokenizer):
 
 def read_tokenizer(description: str | bytes, registry: Registry) -> Tokenizer:
     """The tokenizer that `description` (JSON) describes. TokenizerError if it is damaged, or of a
-    kind that no plugin here supplies; the message names the package that does."""
+    kind that no installed plugin supplies; the message names the package that does."""
     try:
         content = json.loads(description)
     except (ValueError, RecursionError) as error:
@@ -282,7 +282,7 @@ def read_tokenizer(description: str | bytes, registry: Registry) -> Tokenizer:
 def parse_tokenizer(content: Any, registry: Registry) -> Tokenizer:
     """`read_tokenizer` of JSON that has been parsed."""
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-        raise TokenizerError("the tokenizer is damaged: it says no kind.")
+        raise TokenizerError("the tokenizer is damaged: it has no field 'kind'.")
     fields = {name: value for name, value in content.items() if name != PACKAGE}
     kind, package = content["kind"][:MAX_NAME], str(content.get(PACKAGE, ""))[:MAX_NAME]
     if kind not in registry.tokenizers:

@@ -28,13 +28,13 @@ FREE_ROWS = 8
 ROUNDING_TIE = 1e-5
 # A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
 CHUNK = 37
-# Lengths of the pieces that a sequence is given in. A model that magnifies rounding is given short
-# ones only: after many steps the two sides would part whatever the graph computes.
+# Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
+# short ones only: after many steps the two sides would part whatever the graph computes.
 PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
 PARTING = (
     4  # two float32 runs part by twice what each does from float64, over these tokens or those
 )
-# Every way to choose a token: the likeliest; from all; from the best k, from the best share, both.
+# Every rule of choosing a token: greedy; from all; top-k; top-p; both.
 SAMPLINGS = (
     Sampling(),
     Sampling(temperature=1.0),
@@ -102,7 +102,7 @@ def prove_generate(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> Proof:
-    """Lets the candidate write one token at a time, each from the reference's state, in every way
+    """Lets the candidate write one token at a time, each from the reference's state, by every rule
     to choose a token; then many at a time, which must be what it writes one by one.
 
     Raises VerificationError for a state that differs, or a token that differs by more than
@@ -173,7 +173,7 @@ def _prove_chunk(
     sampling: Sampling,
     tolerance: float,
 ) -> None:
-    """One graph computes both sides: their tokens are the same, all of them."""
+    """The same graph computes both: all tokens are equal."""
     tokens, end = candidate.write(last, state, uniform, sampling)
     for index, row in enumerate(uniform):
         written, state = candidate.write(last, state, row[None], sampling)
@@ -263,7 +263,7 @@ def relative_difference(
     reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
 ) -> float:
     """The largest absolute difference, divided by the largest reference value where that exceeds
-    1. Where both sides have the same infinity, as a state may have it before the first step, they
+    1. Equal infinities, as an initial state may have them,
     are equal; any other value that is not finite gives the largest float there is."""
     wanted, other = reference.astype(np.float64), found.astype(np.float64)
     both = np.isinf(wanted) & (wanted == other)
@@ -326,7 +326,7 @@ def free_gap(
 
 @dataclass(frozen=True)
 class Difference:
-    """A token that two sides chose differently: its place (from 0) in the generated tokens, and how
+    """A token that the two chose differently: its index (from 0) in the generated tokens, and how
     far the reference's choice was from another. See `zoo.inference.sampling.margin`."""
 
     token: int
@@ -346,8 +346,8 @@ def compare_texts(
     sampling: Sampling,
     seed: int = 0,
 ) -> Iterator[Difference]:
-    """The differences between the tokens that both sides generate, each from its own state. After
-    a difference both go on from the reference's token."""
+    """The differences between the tokens that both generate, each from its own state. After a
+    difference both continue from the reference's token."""
     rng = np.random.default_rng(seed)
     state = reference.init_state(1)
     for token in prompt[:-1]:

@@ -52,7 +52,7 @@ class ProvedFile:
 class ExportBuilder:
     """Builds graphs of one model and proves each in its runtime, on the CPU.
 
-    `folder` is where the files would go; what is written there on the way is removed again. `text`
+    `folder` is where the files would go; temporary files there are removed again. `text`
     are tokens to measure the cost of a lower precision on (the model's own, where there are none),
     `text_name` what they are, and `max_loss` the most bits per token that it may cost. `runtime` is
     the name of the one that opens the files, where several can.
@@ -195,7 +195,7 @@ def file_name(info: ArtifactInfo, exporter: Exporter) -> str:
 
 
 def _mean_bits(engine: Any, text: Ids) -> float:
-    """Bits per token of `text`, as rows side by side where the model reads in one direction."""
+    """Bits per token of `text`, as batch rows where the model is causal."""
     if not isinstance(engine, Engine):
         nats = masked_nats(engine, text)[1]
     else:

@@ -22,7 +22,7 @@ from zoo.runs.run import Run, load
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found: the proof and, for each text that was generated on both sides, its
+    """What `verify` found: the proof and, for each text that both generated, its
     settings, seed and differences."""
 
     proof: Proof

@@ -14,7 +14,7 @@ from .engine import (
 )
 from .infilling import (
     Filled as Filled,
-    Gap as Gap,
+    MaskedToken as MaskedToken,
 )
 from .runtime import (
     Artifact as Artifact,

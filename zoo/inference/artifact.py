@@ -1,4 +1,4 @@
-"""The exported file, as those who write and those who run it agree on it: the names of its inputs
+"""The exported file, as exporters and runtimes agree on it: the names of its inputs
 and outputs, what it says about itself, and what a runtime makes of it. Needs no torch."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Proof(FrozenModel):
     batch_sizes: tuple[int, ...]
     difference: float = Field(description="Of logits and states, each step from the same state.")
     drift: float | None = Field(
-        None, description="Of the logits, both sides running freely; of a step graph."
+        None, description="Of the logits, each running freely from its own state; of a step graph."
     )
     ties: int = Field(0, description="Tokens that rounding alone decided otherwise.")
     float64_gap: float | None = Field(
@@ -56,12 +56,12 @@ class Proof(FrozenModel):
 
     @property
     def amplifies(self) -> bool:
-        """Whether the model magnifies rounding, so that equal texts cannot be asked of it."""
+        """Whether the model amplifies rounding error, so that texts may differ between runtimes."""
         return self.float64_gap is not None and self.gap_amplifies(self.float64_gap)
 
     @staticmethod
     def gap_amplifies(gap: float) -> bool:
-        """Whether a `float64_gap` is more than rounding leaves by itself."""
+        """Whether a `float64_gap` is too large for rounding error that is not amplified."""
         return gap > AMPLIFYING
 
 
@@ -155,7 +155,7 @@ class SelfDescription(FrozenModel):
 
     def state_names(self, side: Literal["in", "out"]) -> list[str]:
         """Names of the graph's state inputs or outputs, in order: "state_00_layer0_h_in". Numbers
-        have a fixed width, so that both sides sort alike."""
+        have a fixed width, so that inputs and outputs sort in the same order."""
         width = max(2, len(str(len(self.state) - 1)))
         return [
             f"state_{index:0{width}}_{entry.name.replace('.', '_')}_{side}"
@@ -216,7 +216,7 @@ class SelfDescription(FrozenModel):
 class ArtifactInfo(SelfDescription):
     """What an exported language model says about itself.
 
-    `causal` is false for a model that sees the whole sequence at once. `weights` is the SHA-256 of
+    `causal` is false for a model that reads whole sequences only. `weights` is the SHA-256 of
     the weights that it was exported from: files of one model have one.
     """
 

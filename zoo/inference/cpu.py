@@ -6,7 +6,8 @@ import os
 
 
 def usable_cores() -> int:
-    """How many there are: fewer than the machine's where the process was given some of them."""
+    """The number of cores that this process may use: fewer than the machine's where it is
+    restricted."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

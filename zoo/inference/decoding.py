@@ -1,5 +1,5 @@
-"""A place in a text that a model reads and writes: its state, the token that it has not read yet,
-and its random numbers. Needs no torch."""
+"""A position in a text that a model reads and writes: its state, the token that it has not read
+yet, and its random numbers. Needs no torch."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Stops:
 
 @dataclass
 class _Chunk:
-    """Tokens that were written ahead, and how many of them were taken. `before` is what the engine
-    began from, `random` the position of the random numbers then."""
+    """Look-ahead tokens, and how many of them were consumed. `before` is the state that the
+    engine started from, `random` the position of the random numbers then."""
 
     before: Any
     last: Ids
@@ -62,10 +62,10 @@ class _Chunk:
 
 
 class Position:
-    """One row's place in a text. `last` is its last token, None before the first.
+    """One row's position in a text. `last` is its last token, None before the first.
 
-    Tokens are written a chunk ahead where that is faster for the engine; the place is always that
-    of the last token that was taken.
+    A chunk of look-ahead tokens is written where that is faster for the engine; the position is
+    always that of the last token that was consumed.
     """
 
     def __init__(self, engine: Engine, seed: int = 0) -> None:
@@ -124,7 +124,7 @@ class Position:
         return self._chunk
 
     def _settle(self) -> None:
-        """Goes to the last token that was taken of a chunk that was written ahead."""
+        """Discards the look-ahead tokens that were not consumed."""
         chunk, self._chunk = self._chunk, None
         if chunk is None:
             return

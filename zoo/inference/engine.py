@@ -38,8 +38,8 @@ class HasState(Protocol):
 class Engine(HasState, Protocol):
     """Reads tokens and writes more. `chunk` is how many it writes at a time without losing speed.
 
-    A token is read by the run after the one that wrote it: what `write` leaves behind is the pair
-    of its state and its last token.
+    A token is read by the call after the one that wrote it: `write` returns a state that has not
+    read its last token.
     """
 
     chunk: int
@@ -63,9 +63,9 @@ class Stepper(HasState, Protocol):
 
 @runtime_checkable
 class Scorer(HasState, Protocol):
-    """Logits of whole sequences; all that a model that sees both sides can give.
+    """Logits of whole sequences; all that a non-causal model can give.
 
-    `mask_token` is what stands for a gap in its input; None for a model that knows none.
+    `mask_token` is its input token for a masked token; None for a model without one.
     """
 
     mask_token: int | None

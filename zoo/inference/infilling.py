@@ -1,4 +1,4 @@
-"""Filling gaps in a text, with a model that sees both sides of them. Needs no torch."""
+"""Predicting masked tokens of a text with a non-causal model. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zoo.inference.runtime import Source, open_source
 from zoo.inference.sampling import softmax
 from zoo.registry.registry import Registry
 
-GAP = "_"
+MASK = "_"
 
 
 @dataclass(frozen=True)
-class Gap:
-    """One gap: the number of tokens before it, and the likeliest tokens with their probabilities,
-    best first."""
+class MaskedToken:
+    """One masked token: the number of tokens before it, and the likeliest candidates with their
+    probabilities, best first."""
 
     position: int
     candidates: tuple[tuple[str, float], ...]
@@ -29,43 +29,44 @@ class Gap:
 
 @dataclass(frozen=True)
 class Filled:
-    """A text with every gap filled by its likeliest token."""
+    """A text with each masked token replaced by its likeliest candidate."""
 
     text: str
-    gaps: tuple[Gap, ...]
+    masked: tuple[MaskedToken, ...]
 
 
 def fill(
     source: Source | str | Path,
     text: str,
-    gap: str = GAP,
+    mask: str = MASK,
     top: int = 5,
     provider: str = "auto",
     registry: Registry | None = None,
 ) -> Filled:
-    """Fills each `gap` character of `text` with one token. All gaps are filled at once, each by its
-    own probabilities given the text around them.
+    """Predicts one token for each `mask` character of `text`. All are predicted at once, each given
+    the unmasked text on both sides.
 
-    Raises UsageError for a model of a causal cell (which sees only the past), or a text without a
-    gap.
+    Raises UsageError for a causal model, or a text without a masked token.
     """
     if not isinstance(source, Source):
         source = open_source(source, provider, registry)
     if isinstance(source.engine, Engine):
         raise UsageError(
-            "this model sees only the past and cannot fill gaps; continue the text with `zoo "
-            "generate`, or train a cell that sees both sides."
+            "this model is causal and cannot fill masked tokens; continue the text with `zoo "
+            "generate`, or train a non-causal cell, such as bidirectional."
         )
     assert isinstance(source.engine, Scorer)
     if source.engine.mask_token is None:
-        raise UsageError("this model was trained without gaps and cannot fill them.")
+        raise UsageError(
+            "this model was trained without a mask token and cannot fill masked tokens."
+        )
     if top < 1:
         raise UsageError("top must be at least 1.")
-    if len(gap) != 1 or gap not in text:
+    if len(mask) != 1 or mask not in text:
         raise UsageError(
-            f"the text has no gap; write {gap[:1] or GAP!r} for each token to fill in."
+            f"the text has no masked token; write {mask[:1] or MASK!r} for each token to fill in."
         )
-    pieces = text.split(gap)
+    pieces = text.split(mask)
     if known := "".join(pieces):
         encode_prompt(source.tokenizer, known)  # warns, once, of what the model never saw
     ids: list[int] = []
@@ -76,19 +77,19 @@ def fill(
             ids.append(source.engine.mask_token)
         ids.extend(source.tokenizer.encode(piece).tolist())
     probabilities = fill_ids(source.engine, np.array(ids))
-    gaps = []
+    masked = []
     for position in positions:
         best = np.argsort(-probabilities[position], kind="stable")[:top]
         candidates = [
             (source.tokenizer.decode([t]), float(probabilities[position, t])) for t in best
         ]
-        gaps.append(Gap(position, tuple(candidates)))
-    filled = [piece + found.candidates[0][0] for piece, found in zip(pieces, gaps, strict=False)]
-    return Filled("".join([*filled, pieces[-1]]), tuple(gaps))
+        masked.append(MaskedToken(position, tuple(candidates)))
+    filled = [piece + found.candidates[0][0] for piece, found in zip(pieces, masked, strict=False)]
+    return Filled("".join([*filled, pieces[-1]]), tuple(masked))
 
 
 def fill_ids(engine: Scorer, ids: Ids) -> npt.NDArray[np.float64]:
-    """Probabilities [T, V] of the token at each place, from the whole of `ids`; the token after the
-    vocabulary is a gap."""
+    """Probabilities [T, V] of the token at each position, from the whole of `ids`; the token after
+    the vocabulary is the mask."""
     logits, _ = engine.logits(ids[:, None], engine.init_state(1))
     return softmax(logits[:, 0])

@@ -46,8 +46,8 @@ def score(
     """How well a model predicts a corpus (a registered name, or the path of a text).
 
     The text is one stream, from the initial state on: every token but the first is predicted from
-    all before it. `last` scores only that share of the text, at its end. A model that sees both
-    sides predicts 15 % of the tokens, masked, in windows of 128. Raises UsageError for a graph that
+    all before it. `last` scores only that share of the text, at its end. A non-causal model
+    predicts 15 % of the tokens, masked, in windows of 128. Raises UsageError for a graph that
     gives no probabilities, CorpusError for a text that is too short.
     """
     if not isinstance(source, Source):
@@ -68,7 +68,9 @@ def score(
         targets, nats = ids[1:], text_nats(source.engine, ids[:, None])[:, 0]
     else:
         if source.engine.mask_token is None:
-            raise UsageError("this model was trained without gaps: it has nothing to predict.")
+            raise UsageError(
+                "this model was trained without a mask token: it has nothing to predict."
+            )
         targets, nats = masked_nats(source.engine, ids)
     chars = max(1, len(source.tokenizer.decode(targets.tolist())))
     mean, by_char = float(nats.mean()), float(nats.sum()) / chars
@@ -94,8 +96,8 @@ def text_nats(engine: Scorer, tokens: Ids) -> npt.NDArray[np.float64]:
 
 
 def masked_nats(engine: HasState, ids: Ids) -> tuple[Ids, npt.NDArray[np.float64]]:
-    """The masked tokens of `ids`, and -ln p of each given what is around it. The same are masked
-    every time. A model that knows no gaps is shown the tokens themselves."""
+    """The masked tokens of `ids`, and -ln p of each given the others. The same are masked
+    every time. A model without a mask token is shown the tokens themselves."""
     assert isinstance(engine, Scorer)
     rng = np.random.default_rng(0)
     targets, found = [], []

@@ -46,14 +46,14 @@ class Session:
         self._fed = False
 
     def feed(self, text: str) -> None:
-        """Reads `text`. Characters that the model never saw become `<unk>`, with one warning."""
+        """Reads `text`. Characters outside the vocabulary become `<unk>`, with one warning."""
         self._position.feed(encode_prompt(self._source.tokenizer, text))
         self._fed = True
 
     def stream(
         self, length: int = DEFAULT_LENGTH, *, stop: Sequence[str | int] = (), **sampling: Any
     ) -> Iterator[str]:
-        """`length` tokens that the model goes on with, piece by piece, or fewer where it comes to a
+        """`length` tokens that continue the text, piece by piece, or fewer where it comes to a
         token or text in `stop`. `sampling` is `temperature`, `top_k` and `top_p`. The state is
         always that after the last piece that was taken."""
         settings = Sampling.checked(**sampling)
@@ -70,7 +70,7 @@ class Session:
         return "".join(self.stream(length, stop=stop, **sampling))
 
     def snapshot(self) -> bytes:
-        """All there is to this session, as safetensors: the state's leaves by name, the last token
+        """The whole session, as safetensors: the state's leaves by name, the last token
         (which the state has not read yet), and the random numbers' position."""
         state, last, random = self._position.snapshot()
         arrays = dict(self._source.engine.state_to_arrays(state))
@@ -111,7 +111,7 @@ class Session:
         self._fed = token is not None
 
     def fork(self) -> Session:
-        """Another session that goes on from here, independently."""
+        """An independent session that continues from here."""
         twin = Session(self._source)
         twin.restore(self.snapshot())
         return twin

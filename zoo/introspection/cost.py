@@ -51,7 +51,7 @@ class Cost:
 def cost_at(
     spec: CellSpec, input_size: int, hidden_size: int, registry: Registry | None = None
 ) -> Cost:
-    """The cost of the cell with its default options. Of a cell that sees the future, the operations
+    """The cost of the cell with its default options. Of a non-causal cell, the operations
     are those over a sequence of one step."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         cell = spec.build(input_size, hidden_size, registry=registry).eval()

@@ -1,4 +1,4 @@
-"""The dataflow of a cell's step, read off the step itself.
+"""The dataflow of a cell's step, from a trace of the step.
 
 The step is traced, and what a reader does not want to see is taken away: changes of shape, and
 arithmetic among parameters. Sums of products with weights become one box, as in the pictures of
@@ -55,10 +55,10 @@ class Box:
 
 def dataflow(spec: CellSpec, registry: Registry | None = None) -> list[Box]:
     """The boxes of one step of the cell with its default options, each after its sources: x and the
-    state come in, y and the state after go out. UsageError for a cell that sees the future, which
+    state come in, y and the state after go out. UsageError for a non-causal cell, which
     has no step."""
     if not spec.causal:
-        raise UsageError(f"cell {spec.name!r} sees the future; it has no step to draw.")
+        raise UsageError(f"cell {spec.name!r} is not causal; it has no step to draw.")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         hidden = spec.sizes_taken({}, registry).at_least(SIZE)
         cell = spec.build(SIZE, hidden, registry=registry).eval()

@@ -1,4 +1,4 @@
-"""The language model: an entrance, a stack of cells, a head."""
+"""The language model: input embedding, recurrent layers, output head."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OneHot(nn.Module):
         super().__init__()
         if vocab_size > MAX_ONE_HOT:
             raise UsageError(
-                f"a one-hot entrance for {vocab_size} tokens is too wide; use --embedding."
+                f"a one-hot input for {vocab_size} tokens is too wide; use --embedding."
             )
         self.register_buffer("eye", torch.eye(vocab_size), persistent=False)
 
@@ -58,7 +58,7 @@ class Head(nn.Linear):
 
 
 class Stack(nn.Module):
-    """Layers of one cell on each other; its state is the tuple of theirs.
+    """Stacked layers of one cell; its state is the tuple of their states.
 
     It has a cell's `init_state`, `step` and `forward`. `dropout` is the share of features that is
     dropped between layers in training; with `residual`, a layer's input is added to its output
@@ -134,8 +134,8 @@ class Stack(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Logits over the vocabulary, from tokens and the state that the tokens before them left: of
-    the next token, or, for a cell that sees the future, of the token that a gap stands for.
+    """Logits over the vocabulary, from tokens and a recurrent state: of
+    the next token or, for a non-causal cell, of the masked token.
 
     The cell comes from the registry by the name in `config`; UnknownNameError if it is not there.
     """
@@ -178,10 +178,10 @@ class LanguageModel(nn.Module):
         registry: Registry | None = None,
     ) -> LanguageModel:
         """A model with the weights of trained torch.nn modules: an nn.RNN, nn.GRU or nn.LSTM of any
-        depth, its embedding (None for a one-hot entrance) and its linear head.
+        depth, its embedding (None for one-hot inputs) and its linear output head.
 
-        Of a module that reads in both directions it makes a model for whole sequences. Raises
-        UsageError naming what cannot be taken over (`proj_size`, `max_norm`, sizes that do not
+        A bidirectional module becomes a model for whole sequences. Raises
+        UsageError naming what cannot be imported (`proj_size`, `max_norm`, sizes that do not
         fit). Save it with `zoo.save`, then export it.
         """
         registry = registry or load_registry()
@@ -212,9 +212,9 @@ class LanguageModel(nn.Module):
 
     @property
     def mask_token(self) -> int:
-        """The input token that stands for a gap."""
+        """The input token for a masked token."""
         if not self.config.mask_token:
-            raise UsageError(f"this model of cell {self.config.cell!r} knows no gaps.")
+            raise UsageError(f"this model of cell {self.config.cell!r} has no mask token.")
         return self.vocab_size
 
     def init_state(self, batch_size: int) -> tuple[Any, ...]:
@@ -225,7 +225,7 @@ class LanguageModel(nn.Module):
         """Logits [B, V] after one more token in each row, and the next state."""
         if not self.causal:
             raise NoStepError(f"cell {self.config.cell!r}")
-        x, state = self.stack.step(self._entrance(tokens_B), state)
+        x, state = self.stack.step(self._embed(tokens_B), state)
         return self.head(self.dropout(x)), state
 
     def forward(
@@ -236,10 +236,10 @@ class LanguageModel(nn.Module):
             raise UsageError(
                 "packed sequences are not supported; pad them, or run rows of one length together."
             )
-        x, state = self.stack(self._entrance(tokens_TB), state)
+        x, state = self.stack(self._embed(tokens_TB), state)
         return self.head(self.dropout(x)), state
 
-    def _entrance(self, tokens: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor) -> Tensor:
         """The first layer's input [..., I]. Of a one-hot vector nothing is dropped: it would be the
         whole token."""
         x: Tensor = self.encoder(tokens)
@@ -254,7 +254,7 @@ class LanguageModel(nn.Module):
 def _refuse_untakeable(
     embedding: nn.Embedding | None, rnn: nn.RNNBase, head: nn.Linear, tokenizer: Tokenizer
 ) -> None:
-    """Names what cannot be taken."""
+    """Names what cannot be imported."""
     wrong = []
     if not isinstance(rnn, nn.RNNBase):
         wrong.append(f"{type(rnn).__name__} is not a torch.nn.RNN, GRU or LSTM")
@@ -263,7 +263,9 @@ def _refuse_untakeable(
     elif head.in_features != rnn.hidden_size * (2 if rnn.bidirectional else 1):
         wrong.append(f"the head takes {head.in_features} features, which the rnn does not give")
     elif rnn.input_size != (tokenizer.vocab_size if embedding is None else embedding.embedding_dim):
-        wrong.append(f"the rnn takes {rnn.input_size} features, which its entrance does not give")
+        wrong.append(
+            f"the rnn takes {rnn.input_size} features, which its input embedding does not give"
+        )
     if embedding is not None:
         if embedding.max_norm is not None:
             wrong.append(f"max_norm={embedding.max_norm} of the embedding is not supported")
@@ -275,4 +277,4 @@ def _refuse_untakeable(
     if head.out_features != tokenizer.vocab_size:
         wrong.append(f"the head gives {head.out_features} logits for {tokenizer.vocab_size} tokens")
     if wrong:
-        raise UsageError(f"this model cannot be taken over: {'; '.join(wrong)}.")
+        raise UsageError(f"this model cannot be imported: {'; '.join(wrong)}.")

@@ -1,4 +1,5 @@
-"""A language model as an engine: PyTorch's side of generation, scoring and every comparison."""
+"""A language model as an engine: generation, scoring and the reference of every proof, in
+PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking over models that were trained with torch.nn, without any code of the zoo."""
+"""Importing models that were trained with torch.nn, without any code of the zoo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Adopted:
 
 
 def adopt_layer(layer: nn.RNNBase, registry: Registry) -> Adopted:
-    """Asks every registered cell whether it can take this one-layer module over.
+    """Finds the registered cell that can import this one-layer module.
 
     A spec says so by its `adopt`, a function `(layer, registry) -> Adopted | None`. UsageError if
     none can.

@@ -30,7 +30,7 @@ class Cell(nn.Module):
     `self`. Its type is a NamedTuple of tensors, even when it holds one; its leaves keep their
     shapes and dtypes.
 
-    A cell that has a faster way through a whole sequence than one step after the other overrides
+    A cell that computes a whole sequence faster than step by step overrides
     `scan`; one whose fast path also computes `project` itself overrides `forward`. Either must
     give what repeated steps give.
     """
@@ -65,7 +65,8 @@ class Cell(nn.Module):
 
     def scan(self, z_T: Any, state: Any) -> tuple[Any, Any]:
         """The recurrence over a whole sequence, from z [T, B, …] to the pair (h [T, B, …], state
-        after the last step): `advance`, step by step, unless a cell has a faster way."""
+        after the last step): `advance`, step by step, unless a cell overrides it with a faster
+        one."""
         outputs = []
         for z in unbind(z_T):
             h, state = self.advance(z, state)

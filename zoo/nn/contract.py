@@ -1,5 +1,5 @@
 """Whether a cell's methods return what the contract of `zoo.Cell` asks for. It is looked at once,
-before a cell is trained, exported or tested, so that an author's mistake is told as one: which
+before a cell is trained, exported or tested, so that an author's mistake is reported as one: which
 method, what it returned, what it should return, and where it is written."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo.errors import ContractError, ZooError, is_out_of_memory, one_line
 from zoo.nn.cell import Cell
 from zoo.registry.attribution import find_author
-from zoo.registry.places import defined_at, shown_path
+from zoo.registry.locations import defined_at, shown_path
 from zoo.registry.registry import Registry
 from zoo.registry.specs import CellSpec
 

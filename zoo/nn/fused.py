@@ -20,8 +20,8 @@ States = tuple[Tensor, ...]
 
 class Recurrence:
     """One step of a recurrence and its derivative, written by hand. `states` is the number of
-    leaves of the state; h, the first of them, is also the output. What a step keeps for the way
-    back beside the states, it leaves in z; what does not fit there goes into more tensors, whose
+    leaves of the state; h, the first of them, is also the output. What the backward pass needs of a
+    step beside the states stays in z; what does not fit there is written to further tensors, whose
     widths, in hidden sizes, are `kept`. Weights [K, P·C] come with their columns cut in P parts,
     [P, K, C], which is how `product` and `plus_product` take them.
 
@@ -41,7 +41,7 @@ class Recurrence:
         after: States,
         kept: tuple[Tensor, ...],
     ) -> None:
-        """Writes the state `after` the step, and into z and `kept` what the way back needs."""
+        """Writes the state `after` the step, and into z and `kept` what the backward pass needs."""
         raise NotImplementedError
 
     @staticmethod

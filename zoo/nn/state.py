@@ -20,7 +20,7 @@ TreeT = TypeVar("TreeT")
 
 
 def map_leaves(function: Callable[..., Any], tree: TreeT, *others: TreeT) -> TreeT:
-    """The tree of `function(leaf, *leaves at the same place in others)`."""
+    """The tree of `function(leaf, *leaves at the same position in others)`."""
     if not isinstance(tree, tuple):
         return function(tree, *others)  # type: ignore[no-any-return]
     branches = (map_leaves(function, *parts) for parts in zip(tree, *others, strict=True))
@@ -44,7 +44,7 @@ def unflatten(like: TreeT, leaves: Sequence[Any]) -> TreeT:
     remaining = iter(leaves)
     tree = map_leaves(lambda _: next(remaining), like)
     if next(remaining, None) is not None:
-        raise ValueError("more leaves than the tree has places")
+        raise ValueError("more leaves than the tree holds")
     return tree
 
 

@@ -15,7 +15,7 @@ class TorchCell(Cell):
     """A cell over one layer of a torch.nn.RNN, GRU or LSTM.
 
     Whole sequences run in the layer's own kernels. The layer is the cell's `rnn`, whose state_dict
-    is torch.nn's, to load and to give back. What torch.nn leaves out is the single step: a subclass
+    is torch.nn's, for loading and saving. What torch.nn lacks is the single step: a subclass
     writes `advance` over the same parameters, and names the layer (`layer_type`) and the NamedTuple
     of its state (`state_type`), whose fields are in torch.nn's order.
     """

@@ -6,7 +6,7 @@ from traceback import walk_tb
 
 from zoo.errors import one_line
 from zoo.registry.discovery import Plugin
-from zoo.registry.places import shown_path
+from zoo.registry.locations import shown_path
 from zoo.registry.registry import Registry
 
 CORE, TOOLS = "zoo", "zoo.nn"  # what is raised in the tools of cell authors is for who called them

@@ -11,7 +11,7 @@ import pluggy
 
 from zoo.errors import one_line
 from zoo.registry import hookspecs
-from zoo.registry.places import describe_raised
+from zoo.registry.locations import describe_raised
 
 GROUP = "zoo"
 DISABLE_VARIABLE = "ZOO_DISABLE_PLUGINS"
@@ -67,7 +67,7 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint) -> Plugin:
         plugin = entry_point.load()
     except SystemExit as exit_:
         error: str | None = f"exits when imported (code {exit_.code})"
-    except Exception as failure:  # whatever a stranger's module raises must not take the zoo down
+    except Exception as failure:  # whatever a third-party module raises must not take the zoo down
         error = describe_raised(failure, entry_point.module)
     else:
         error = _register(manager, plugin, entry_point.name)

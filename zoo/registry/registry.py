@@ -1,4 +1,4 @@
-"""Everything that the installed plugins supply, found again by name."""
+"""Everything that the installed plugins supply, by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError
 from zoo.registry.discovery import Plugin, build_plugin_manager
-from zoo.registry.places import describe_raised
+from zoo.registry.locations import describe_raised
 from zoo.registry.specs import (
     CellSpec,
     CorpusSpec,

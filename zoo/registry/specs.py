@@ -21,7 +21,7 @@ from zoo.errors import (
     is_out_of_memory,
     near_names,
 )
-from zoo.registry.places import defined_at, describe_raised
+from zoo.registry.locations import defined_at, describe_raised
 
 if TYPE_CHECKING:
     from zoo.registry.sizes import HiddenSizes
@@ -47,7 +47,7 @@ class ModelCard:
 
     `equations` are lines of plain text, in the paper's own symbols. `parallel` says whether
     training can run over all time steps at once. `licence` is that of the implementation.
-    `checked_against` names what the tests hold the cell to that is not of its own author: another
+    `checked_against` names what the tests compare the cell with: another
     implementation, given the same weights, or an example worked by hand.
     """
 

@@ -1,4 +1,4 @@
-"""The run folder: what training leaves behind, reading it with and without torch, and its
+"""The run folder: what training writes, reading it with and without torch, and its
 pictures."""
 
 import lazy_loader

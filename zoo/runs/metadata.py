@@ -58,4 +58,4 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole_lines.splitlines()]
     except ValueError:
-        raise RunError(f"{metrics} is damaged; move it away to go on without it.") from None
+        raise RunError(f"{metrics} is damaged; move it away to continue without it.") from None

@@ -1,4 +1,4 @@
-"""A run folder: what training leaves behind, and all that is needed to use it."""
+"""A run folder: what training writes, and all that is needed to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is alike in all runs of a sweep, and what its folder says of it."""
+"""What all runs of a sweep share, as its folder says it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from zoo.errors import RunError
 from zoo.files import write_atomically
 from zoo.sweeps.table import TABLE, Row, read_rows
 
-ALIKE = "sweep.json"
+MANIFEST = "sweep.json"
 
 
 class Manifest(FrozenModel):
-    """What is alike in all runs of a sweep: the content of `sweep.json`. The settings that were
+    """What all runs of a sweep share: the content of `sweep.json`. The settings that were
     given, None for those that were left open; what was chosen for them, as for the first cell;
     how many times its own learning rate each cell gets; and the text's fingerprint."""
 
@@ -54,9 +54,9 @@ def chosen_settings(config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(getattr(config, owners[name]), name) for name in shared}
 
 
-def write_manifest(path: Path, alike: Manifest) -> None:
-    if not (path / ALIKE).exists():
-        write_atomically(path / ALIKE, alike.model_dump_json(indent=2).encode())
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    if not (path / MANIFEST).exists():
+        write_atomically(path / MANIFEST, manifest.model_dump_json(indent=2).encode())
 
 
 def sweep_before(
@@ -66,9 +66,9 @@ def sweep_before(
     things, or a sweep of other settings."""
     if not path.is_dir() or not any(path.iterdir()):
         return None, {}
-    if not (path / ALIKE).is_file():
+    if not (path / MANIFEST).is_file():
         raise RunError(f"{path} exists and is not a sweep; choose another --out.")
-    before = read_settings(Manifest, path / ALIKE)
+    before = read_settings(Manifest, path / MANIFEST)
     for name, value in given.items():
         if (other := before.given.get(name)) != value:
             raise RunError(

@@ -22,7 +22,7 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
     text where there is one, and the speed of training on the right, as it was measured or else in
     the runs; a dot for the mean of a cell's runs, and a line for each. Twice the best bits are the
-    edge, where those that are farther off stand as a triangle. Cells that see the future stand
+    edge, where those that are farther off stand as a triangle. Non-causal cells stand
     apart, as their bits are others."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Many cells trained alike: `sweep`, and the same event by event."""
+"""Many cells trained under the same settings: `sweep`, and the same event by event."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ from zoo.training.events import Event, Started
 from zoo.training.experiment import resume_events, train_events
 
 PICTURE = "sweep.png"
-LARGEST_FACTOR = 32.0  # of the rates that are tried, and the least is its inverse
+LARGEST_FACTOR = 32.0  # of the learning rates in a search; the smallest is its inverse
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run is begun, or gone on with, or found to have ended. It is for row `number` of `total`;
+    """A run starts, is resumed, or has already ended. It is for row `number` of `total`;
     its learning rate is `factor` times the one that the cell gets where none is looked for."""
 
     number: int
@@ -71,7 +71,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """What a run gave whose learning rate is one of those that are tried."""
+    """The result of a run of the learning-rate search."""
 
     row: Row
 
@@ -101,7 +101,7 @@ def sweep(
     registry: Registry | None = None,
     **settings: Any,
 ) -> list[Row]:
-    """Trains each of the `cells` on `corpus` with each of the seeds, and gives back a row for each
+    """Trains each of the `cells` on `corpus` with each of the seeds, and returns a row for each
     run. The folder `out` has a run folder for each, the table `sweep.csv` and the picture
     `sweep.png`; both are up to date whenever a run has ended.
 
@@ -171,41 +171,43 @@ def sweep_events(
     path = Path(out) if out is not None else _default_folder(config)
     factors = {} if rates_of is None else read_rate_factors(Path(rates_of))
     given = given_settings(config, parameters, tune_rate, rates_of)
-    alike, rows = sweep_before(path, given)
+    manifest, rows = sweep_before(path, given)
     data = read_dataset(config.data, registry)
     if tune_rate and not len(data.held_out):
         raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
     if join_processes(config.training.device) is not ALONE:
         raise UsageError("a sweep trains in one process; start it without torchrun.")
-    if alike is None:
+    if manifest is None:
         device = ALONE.device(config.training.device)
         first_model = config.model.model_copy(
             update={"cell": specs[0].name, "mask_token": not specs[0].causal}
         )
         like_first = config.model_copy(update={"model": first_model})
         decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
-        alike = Manifest(
+        manifest = Manifest(
             given=given,
             chosen=chosen_settings(decided, given),
             rate_multiplier=rate_multiplier_of(decided, registry),
             text=data.fingerprint,
         )
-    if alike.text not in (data.fingerprint, None):
+    if manifest.text not in (data.fingerprint, None):
         raise RunError(
             f"the runs in {path} are of another text than {config.data.corpus} is now; choose "
             f"another --out."
         )
     vocab_size = data.tokenizer.vocab_size
-    runs = _Runs(registry, recipe, settings, given, alike, vocab_size, path, rows)
+    runs = _Runs(registry, recipe, settings, given, manifest, vocab_size, path, rows)
     first = config.training.seed
     pairs = list(itertools.product(specs, range(first, first + seeds)))
     with new_folder(path):
         for number, (spec, seed) in enumerate(pairs, 1):
-            turn = RunStarted(number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}")
+            trial = RunStarted(
+                number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}"
+            )
             if tune_rate and seed == first:
-                factors[spec.name] = yield from runs.best_factor(turn)
-            turn = _at(turn, factors.get(spec.name, 1.0))
-            row = yield from runs.row(turn, measure and spec.causal and seed == first)
+                factors[spec.name] = yield from runs.best_factor(trial)
+            trial = _at(trial, factors.get(spec.name, 1.0))
+            row = yield from runs.row(trial, measure and spec.causal and seed == first)
             runs.keep(row)
             yield row
 
@@ -218,17 +220,17 @@ class _Runs:
     recipe: str | None
     settings: dict[str, Any]
     given: dict[str, Any]
-    alike: Manifest
+    manifest: Manifest
     vocab_size: int
     path: Path
     rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
 
-    def best_factor(self, turn: RunStarted) -> Generator[SweepEvent, None, float]:
-        """Tries rates for the cell, and gives back what the best is of the usual one."""
+    def best_factor(self, trial: RunStarted) -> Generator[SweepEvent, None, float]:
+        """Searches the cell's learning rate; returns the best as a multiple of the usual one."""
         found: dict[float, float] = {}
 
         def bits_at(factor: float) -> Generator[SweepEvent, None, float]:
-            row = yield from self.row(_at(turn, factor))
+            row = yield from self.row(_at(trial, factor))
             yield TrialFinished(row)
             bits = row.held_out_bits_per_char
             found[factor] = math.inf if bits is None else bits
@@ -246,54 +248,54 @@ class _Runs:
                 break
         return min(found, key=found.__getitem__)
 
-    def row(self, turn: RunStarted, measured: bool = False) -> Generator[SweepEvent, None, Row]:
+    def row(self, trial: RunStarted, measured: bool = False) -> Generator[SweepEvent, None, Row]:
         """Trains the run, if it has not ended before, and reads its row."""
-        spec = self.registry.cells[turn.cell]
-        yield turn
+        spec = self.registry.cells[trial.cell]
+        yield trial
         try:
-            with closing(self._train(turn, spec)) as events:  # type: ignore[type-var]
+            with closing(self._train(trial, spec)) as events:  # type: ignore[type-var]
                 for event in events:
                     if isinstance(event, Started):
-                        write_manifest(self.path, self.alike)
+                        write_manifest(self.path, self.manifest)
                     yield event
-            row = _read_row(turn, spec, self.registry)
-            before = self.rows.get((turn.cell, turn.seed))
+            row = _read_row(trial, spec, self.registry)
+            before = self.rows.get((trial.cell, trial.seed))
             if before is not None and before.run == row.run:
                 row = row.model_copy(update={name: getattr(before, name) for name in MEASURED})
             if measured and not is_measured(row):
-                row = yield from self._measure(turn, row)
+                row = yield from self._measure(trial, row)
             return row
         except (CorpusError, ProviderError):  # the other runs would meet the same
             raise
         except Exception as error:
             return Row(
                 cell=spec.name,
-                seed=turn.seed,
+                seed=trial.seed,
                 causal=spec.causal,
-                run=turn.folder.name,
+                run=trial.folder.name,
                 error=self._told(error),
             )
 
-    def _measure(self, turn: RunStarted, row: Row) -> Generator[SweepEvent, None, Row]:
+    def _measure(self, trial: RunStarted, row: Row) -> Generator[SweepEvent, None, Row]:
         """The row with what its run costs. A measurement that fails loses nothing: the row stays
         as it is, and the next sweep with `measure` tries again."""
         try:
-            return row.model_copy(update={**measure_run(turn.folder, self.registry)})
+            return row.model_copy(update={**measure_run(trial.folder, self.registry)})
         except Exception as error:
-            yield MeasuringFailed(turn.folder, self._told(error))
+            yield MeasuringFailed(trial.folder, self._told(error))
             return row
 
     def _told(self, error: Exception) -> str:
         known = isinstance(error, ZooError)
         return one_line(error) if known else describe_failure(error, self.registry)
 
-    def _train(self, turn: RunStarted, spec: CellSpec) -> Iterator[Event]:
-        if not (turn.folder / CONFIG).is_file():
-            own = {**self.settings, **self.alike.chosen, "cell": spec.name, "seed": turn.seed}
+    def _train(self, trial: RunStarted, spec: CellSpec) -> Iterator[Event]:
+        if not (trial.folder / CONFIG).is_file():
+            own = {**self.settings, **self.manifest.chosen, "cell": spec.name, "seed": trial.seed}
             rate = self.given["learning_rate"]
             if rate is None:
-                rate = multiplied_rate(spec.learning_rate, self.alike.rate_multiplier)
-            own["learning_rate"] = rate * turn.factor
+                rate = multiplied_rate(spec.learning_rate, self.manifest.rate_multiplier)
+            own["learning_rate"] = rate * trial.factor
             if (parameters := self.given["parameters"]) is not None:
                 chosen = (
                     load_recipe(self.recipe, self.registry) if self.recipe is not None else None
@@ -306,10 +308,10 @@ class _Runs:
                 sizes = spec.sizes_taken(own.get("options") or {}, self.registry)
                 own["hidden"] = sizes.nearest(own["hidden"])
             yield from train_events(
-                recipe=self.recipe, out=turn.folder, registry=self.registry, **own
+                recipe=self.recipe, out=trial.folder, registry=self.registry, **own
             )
-        elif not read_record(turn.folder).finished:
-            yield from resume_events(turn.folder, self.registry)
+        elif not read_record(trial.folder).finished:
+            yield from resume_events(trial.folder, self.registry)
 
     def keep(self, row: Row) -> None:
         """Puts the row into the table and the picture."""
@@ -317,18 +319,18 @@ class _Runs:
         if self.rows.get(key) == row and (self.path / PICTURE).exists():
             return
         self.rows[key] = row
-        write_manifest(self.path, self.alike)
+        write_manifest(self.path, self.manifest)
         in_order = [self.rows[key] for key in sorted(self.rows)]
         write_rows(in_order, self.path / TABLE)
         draw_sweep(in_order, self.path / PICTURE)
 
 
-def _at(turn: RunStarted, factor: float) -> RunStarted:
-    """The turn with another factor, and a folder that tells it."""
+def _at(trial: RunStarted, factor: float) -> RunStarted:
+    """The trial with another factor, and a folder named after it."""
     if factor == 1.0:
-        return turn
-    folder = turn.folder.with_name(f"{turn.folder.name}-rate-x{factor:g}")
-    return replace(turn, factor=factor, folder=folder)
+        return trial
+    folder = trial.folder.with_name(f"{trial.folder.name}-rate-x{factor:g}")
+    return replace(trial, factor=factor, folder=folder)
 
 
 def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpec]:
@@ -354,10 +356,10 @@ def _default_folder(config: RunConfig) -> Path:
     return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
 
 
-def _read_row(turn: RunStarted, spec: CellSpec, registry: Registry) -> Row:
+def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:
     """The row of a run that has ended."""
-    record = read_record(turn.folder)
-    tokenizer = read_tokenizer((turn.folder / TOKENIZER).read_bytes(), registry)
+    record = read_record(trial.folder)
+    tokenizer = read_tokenizer((trial.folder / TOKENIZER).read_bytes(), registry)
     model, last = record.config.model, record.metrics[-1]
     return Row(
         cell=spec.name,
@@ -372,8 +374,8 @@ def _read_row(turn: RunStarted, spec: CellSpec, registry: Registry) -> Row:
         seconds=last["seconds"],
         tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
         learning_rate=record.config.training.learning_rate,
-        rate_factor=turn.factor,
+        rate_factor=trial.factor,
         held_out_bits_per_char=record.best("held_out_bits_per_char"),
         train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
-        run=turn.folder.name,
+        run=trial.folder.name,
     )

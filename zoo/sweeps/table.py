@@ -22,14 +22,14 @@ class Row(FrozenModel):
     """A cell and a seed of a sweep: a line of `sweep.csv`.
 
     `learning_rate` is the highest of the run, `rate_factor` times the cell's usual one; where rates
-    were tried, the best. `tokens` and `seconds` are those of the training, seconds with the
+    were searched, the best. `tokens` and `seconds` are those of the training, seconds with the
     measuring on the held-out part; `tokens_per_second`, without, is the median of the lines of
     metrics. The bits per character are the lowest of the held-out part, and the last of the
-    training; for a cell that is not `causal` they are about the masked tokens, and compare only
-    with those of others like it. `state_bytes` are those of one stream. What is measured afterwards
-    (see `zoo.benchmarking.run_costs.Measured`) is there for a cell's first run, where it was asked
-    for. `year` is that of the paper, `run` the run's folder within that of the sweep. Of a run that
-    failed, `error` says how, and there are no figures.
+    training; for a cell that is not `causal` they are of the masked tokens, and compare only with
+    those of other non-causal cells. `state_bytes` are those of one stream. What is measured
+    afterwards (see `zoo.benchmarking.run_costs.Measured`) is there for a cell's first run, where it
+    was asked for. `year` is that of the paper, `run` the run's folder within that of the sweep. Of
+    a run that failed, `error` says how, and there are no figures.
     """
 
     cell: str

@@ -1,4 +1,4 @@
-"""The laws that every cell must keep, for the zoo's own cells and for a stranger's.
+"""The laws that every cell must keep, for the zoo's own cells and for third-party ones.
 
 In a plugin's test file:
 
@@ -59,7 +59,7 @@ def check_cell(
     registry: Registry | None = None,
     laws: Sequence[Law] = LAWS,
 ) -> Iterator[Verdict]:
-    """Holds the registered cell to every law, or to some `laws`, one after the other. UsageError
+    """Tests the registered cell against every law, or some `laws`, one after the other. UsageError
     for options that it does not have, or a number of `hidden` units that it does not take. Where
     its methods do not return what they should, that verdict is the last."""
     registry = registry or load_registry()
@@ -75,7 +75,7 @@ def check_cell(
             yield Verdict(law.__name__, False, finding=str(broken))
             if law is methods_return_what_they_should:
                 return
-        except Exception as error:  # whatever a stranger's cell raises is a finding
+        except Exception as error:  # whatever a third-party cell raises is a finding
             known = isinstance(error, ZooError)
             found = str(error) if known else describe_failure(error, registry)
             yield Verdict(law.__name__, False, finding=found)
@@ -97,9 +97,9 @@ def _subject(
 
 
 def exemption(law: Law, subject: Subject) -> str:
-    """Why the law does not apply: the cell sees the future, or its spec says so; else empty."""
+    """Why the law does not apply: the cell is not causal, or its spec says so; else empty."""
     if law in CAUSAL_LAWS and not subject.spec.causal:
-        return "the cell sees the future and has no step"
+        return "the cell is not causal and has no step"
     return subject.spec.exceptions.get(law.__name__, "")
 
 

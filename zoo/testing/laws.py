@@ -67,8 +67,8 @@ def forward_is_repeated_step(subject: Subject) -> Measured:
 
 
 def chunks_equal_the_whole(subject: Subject) -> Measured:
-    """A sequence read in pieces, with the state handed on, gives what it gives in one piece: what
-    truncated backpropagation and streaming rest on. Causal cells only."""
+    """A sequence read in pieces, each from the state of the one before, gives what it gives in one
+    piece: what truncated backpropagation and streaming rest on. Causal cells only."""
     stack, x = subject.build(), subject.inputs(33, 2)
     outputs, state = [], stack.init_state(2)
     whole, end = stack(x, state)
@@ -80,9 +80,9 @@ def chunks_equal_the_whole(subject: Subject) -> Measured:
     )
 
 
-def the_past_does_not_know_the_future(subject: Subject) -> Measured:
-    """A change of the input at one time moves no output before it; a cell that peeks is trained on
-    the answer. Causal cells only."""
+def outputs_are_causal(subject: Subject) -> Measured:
+    """A change of the input at one time moves no output before it; otherwise the cell would be
+    trained on the answer. Causal cells only."""
     stack, x = subject.build(), subject.inputs(24, 2)
     before, _ = stack(x)
     for time in (1, 11, 23):
@@ -95,8 +95,8 @@ def the_past_does_not_know_the_future(subject: Subject) -> Measured:
     return Measured()
 
 
-def rows_do_not_touch(subject: Subject) -> Measured:
-    """Each row of a batch gives what it gives alone; a neighbour's nonsense (NaN) stays with it."""
+def batch_rows_are_independent(subject: Subject) -> Measured:
+    """Each row of a batch gives what it gives alone; NaN in one row stays in that row."""
     stack, x = subject.build(), subject.inputs(12, 4)
     start = subject.reached_state(stack, 4)
     together, end = stack(x, start)
@@ -254,7 +254,7 @@ def a_long_run_stays_finite(subject: Subject) -> Measured:
     return Measured(largest)
 
 
-def the_given_state_counts(subject: Subject) -> Measured:
+def the_given_state_is_used(subject: Subject) -> Measured:
     """Without a state a sequence starts from `init_state`, and with one from that: every leaf that
     is handed in, whatever it holds, moves what comes out. The figure is the least one moved."""
     stack, x = subject.build(), subject.inputs(5, 2)
@@ -342,21 +342,21 @@ def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
 CAUSAL_LAWS: tuple[Callable[[Subject], Measured], ...] = (
     forward_is_repeated_step,
     chunks_equal_the_whole,
-    the_past_does_not_know_the_future,
+    outputs_are_causal,
 )
 LAWS: tuple[Callable[[Subject], Measured], ...] = (
     methods_return_what_they_should,
     forward_is_repeated_step,
     chunks_equal_the_whole,
-    the_past_does_not_know_the_future,
-    rows_do_not_touch,
+    outputs_are_causal,
+    batch_rows_are_independent,
     the_state_keeps_its_form,
     every_parameter_learns,
     equal_inputs_give_equal_outputs,
     saved_and_loaded_is_the_same,
     a_batch_of_one_is_a_batch,
     a_long_run_stays_finite,
-    the_given_state_counts,
+    the_given_state_is_used,
     the_state_keeps_its_bounds,
     the_exported_graphs_are_the_model,
 )

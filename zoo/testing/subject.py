@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A cell to be held to the laws: by itself, or as `layers` of it on each other, with inputs of
+    """A cell to test: by itself, or as `layers` stacked layers, with inputs of
     `input_size` and `hidden_size` hidden units, or the next more that the cell takes."""
 
     spec: CellSpec

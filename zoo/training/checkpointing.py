@@ -1,4 +1,4 @@
-"""Training that can be stopped and taken up again: what is saved of it, how it is stopped."""
+"""Training that can be stopped and resumed: what is saved, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zoo.files import temporary_prefix, write_atomically
 from zoo.runs.metadata import METRICS, PROGRESS
 from zoo.runs.run import FILES, SAMPLES, Run
 from zoo.training.metrics import Metrics
-from zoo.training.snapshot import Snapshot, TrainingPlace
+from zoo.training.snapshot import Snapshot, TrainingPosition
 from zoo.training.trainer import Trainer
 
 TRAINING = "training.safetensors"
@@ -33,14 +33,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Saved(FrozenModel):
-    """What stands beside the tensors of `training.safetensors`: enough, with them, to go on.
+    """What stands beside the tensors of `training.safetensors`: enough, with them, to resume.
 
     `metrics` is the last line of them and `best` that of the best weights; `text` is the SHA-256 of
     the tokens that are trained on; `sizes` are those of the files in APPENDED, in bytes.
     """
 
     format: int = Field(1, ge=1, le=1)
-    place: TrainingPlace
+    position: TrainingPosition
     metrics: Metrics | None
     best: Metrics | None
     text: str
@@ -60,7 +60,7 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     The weights that are kept, and `progress.json`, are then written for those who read only
     them."""
     saved = Saved(
-        place=snapshot.place,
+        position=snapshot.position,
         metrics=snapshot.last,
         best=snapshot.best,
         text=data.fingerprint,
@@ -75,11 +75,11 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     )
     write_atomically(run.path / TRAINING, content)
     run.save(trainer.kept_weights())
-    progress = saved.place.model_dump(exclude={"epoch_random"})
+    progress = saved.position.model_dump(exclude={"epoch_random"})
     write_atomically(run.path / PROGRESS, json.dumps(progress, indent=2).encode())
 
 
-def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPlace:
+def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPosition:
     """Takes the saved training over, and cuts off what was appended to the run's files after it.
     RunError for a folder without one, or one that is damaged or of another text."""
     path = run.path / TRAINING
@@ -97,12 +97,12 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPlace
         raise RunError(
             f"{run.path} was trained on another text than {run.config.data.corpus} is now."
         )
-    trainer.restore(Snapshot(tensors, saved.place, saved.metrics, saved.best))
+    trainer.restore(Snapshot(tensors, saved.position, saved.metrics, saved.best))
     if trainer.processes.first:
         _remove_unfinished(run.path)
         for name in APPENDED:  # and no other that the file may name
             _cut_off(run.path / name, saved.sizes.get(name, 0))
-    return saved.place
+    return saved.position
 
 
 def _cut_off(path: Path, size: int) -> None:
@@ -141,5 +141,5 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def resume_command(path: Path) -> str:
-    """The command that goes on with the run at `path`."""
+    """The command that resumes the run at `path`."""
     return f"zoo train --resume --out {shlex.quote(str(path))}"

@@ -29,7 +29,8 @@ FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.16, 0.5
 ENOUGH_UPDATES, LARGEST_MULTIPLIER = 5_000, 4.0
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
 FEWEST_BETWEEN_REPORTS = 100
-# the falling rate mends much by itself: only a long time without a better line is overfitting
+# validation loss often recovers as the rate falls: only a long time without a new best is
+# overfitting
 FEWEST_TO_WAIT, SHARE_TO_WAIT = 5, 0.4
 
 
@@ -114,8 +115,8 @@ def _choose(
 
 def _hidden(work: float, tokens: int) -> int:
     """Hidden units, a multiple of 64, for a training of `work` floating-point operations on a text
-    of so many tokens. Weights and tokens read grow alike with the work, as Hoffmann et al. (2022)
-    found; a short text bears fewer units."""
+    of so many tokens. Weights and tokens grow in the same proportion with the compute (Hoffmann et
+    al. 2022); a short text gets fewer units."""
     by_work = 512 * math.sqrt(math.sqrt(work / 1.4e13))
     by_text = 64 * math.cbrt(tokens / 1000)
     return min(2048, max(64, round(min(by_work, by_text) / 64) * 64))
@@ -123,7 +124,7 @@ def _hidden(work: float, tokens: int) -> int:
 
 def _dropout(epochs: float, parameters_per_token: float) -> float:
     """The share to drop when the text is read `epochs` times. A model with fewer parameters than
-    the text has tokens cannot learn it by heart, and bears less."""
+    the text has tokens cannot memorise it, and gets less."""
     doublings = math.log2(max(1.0, epochs / FREE_EPOCHS))
     share = min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings)
     return round(share * min(1.0, parameters_per_token), 2)

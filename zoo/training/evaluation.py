@@ -36,7 +36,7 @@ def evaluate(
     limit: int | None = None,
     processes: Processes = ALONE,
 ) -> Scores:
-    """How well the model does its objective on the text `tokens` (at least 2).
+    """The loss and accuracy of the model on the text `tokens` (at least 2).
 
     The text is cut into up to 32 rows, each read from the initial state; at most one token for
     each row is left over at the end. Of a text of more than `limit` tokens only the beginning of
@@ -79,8 +79,8 @@ def perplexity(nats_per_token: float) -> float:
 
 
 def sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
-    """What the model says now: the prompt continued greedily, or, from a model that sees the
-    future, the beginning of the text with every seventh token filled in."""
+    """The prompt, continued greedily; for a non-causal model, the beginning of the text with every
+    seventh token masked and predicted."""
     was_training = model.training
     model.eval()
     if model.causal:

@@ -1,4 +1,4 @@
-"""What the trainer says as it goes: figures, samples, the end."""
+"""What the trainer yields: progress, metrics, samples, the end."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TypeAlias
 
 from zoo.runs.run import Run
 from zoo.training.metrics import Metrics
-from zoo.training.snapshot import TrainingPlace
+from zoo.training.snapshot import TrainingPosition
 
 
 @dataclass(frozen=True)
 class Started:
-    """What is about to be trained, and where its files go; `resumed` is where it goes on."""
+    """What is about to be trained, and where its files go; `resumed` is where it continues, None
+    for a new run."""
 
     run: Run
     device: str
     train_tokens: int
     held_out_tokens: int
-    resumed: TrainingPlace | None = None
+    resumed: TrainingPosition | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model now says after the prompt; `text` begins with it. A model that sees the future
-    shows the beginning of the text with every seventh token filled in."""
+    """What the model generates after the prompt; `text` begins with it. A non-causal model shows
+    the beginning of the text with every seventh token masked and predicted."""
 
     epoch: int
     text: str
@@ -50,8 +51,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end. `metrics` are those of the weights that were kept; `early` says that the budget was
-    not spent, as the held-out figures had stopped getting better."""
+    """The end. `metrics` are those of the weights that were kept; `early` says that training
+    ended by early stopping, before its budget."""
 
     metrics: Metrics
     early: bool = False
@@ -59,7 +60,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stopped:
-    """It was asked to stop, and has, after a whole step."""
+    """Training was stopped on request, after a whole step."""
 
 
 Event: TypeAlias = Started | Progress | Report | Sample | Finished | Stopped

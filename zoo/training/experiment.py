@@ -50,7 +50,7 @@ def train(
     registry: Registry | None = None,
     **settings: Any,
 ) -> Run:
-    """Trains a model on `corpus` (a registered name or a path) and gives back the run.
+    """Trains a model on `corpus` (a registered name or a path) and returns the run.
 
     `settings` are those of `zoo train --help`, by their names: `cell="rnn"`, `hidden=256`,
     `epochs=10`. Given ones go before the recipe's, and those before the defaults. Without `out`,
@@ -114,7 +114,7 @@ def _new_training(
         torch.manual_seed(config.training.seed + processes.rank)  # it drops other features
     snapshot = trainer.snapshot()
     path = Path(out) if out is not None else free_folder(_run_name(config, data))
-    if path.name in ("", ".."):  # the folder one is in is not there while another takes its place
+    if path.name in ("", ".."):  # a process cannot rename over the folder that it is in
         path = path.resolve()
     run = Run(path, config, data.tokenizer, model)
     started = Started(run, str(device), len(data.train), len(data.held_out))
@@ -155,7 +155,7 @@ def _run_name(config: RunConfig, data: Dataset) -> str:
 
 
 def resume(path: str | Path, registry: Registry | None = None, *, log: Sequence[str] = ()) -> Run:
-    """Goes on with a run that was stopped, to its end; see `resume_events`."""
+    """Continues a run that was stopped, to its end; see `resume_events`."""
     for event in resume_events(path, registry, log=log):
         if isinstance(event, Started):
             run = event.run
@@ -165,10 +165,10 @@ def resume(path: str | Path, registry: Registry | None = None, *, log: Sequence[
 def resume_events(
     path: str | Path, registry: Registry | None = None, *, log: Sequence[str] = ()
 ) -> Iterator[Event]:
-    """Goes on with a run from where it was last saved, event by event, with its own settings. On a
+    """Continues a run from its last save, event by event, with its own settings. On a
     CPU it ends as if it had never been stopped, to the bit, if its budget is counted in epochs.
 
-    Raises RunError for a folder that holds no training, or whose text is another now. A run that
+    Raises RunError for a folder that holds no training, or whose text has changed. A run that
     has ended has one event, Started, and `Started.resumed` says that nothing is left.
     """
     registry = registry or load_registry()
@@ -185,15 +185,15 @@ def _resumed_training(path: str | Path, registry: Registry) -> Iterator[Event]:
     run.model.to(device)
     prompt = config.training.prompt or ""
     trainer = Trainer(run.model, data, config.training, prompt, processes, registry)
-    place = restore_training(trainer, run, data)
-    yield Started(run, str(device), len(data.train), len(data.held_out), place)
-    if not place.finished:
+    position = restore_training(trainer, run, data)
+    yield Started(run, str(device), len(data.train), len(data.held_out), position)
+    if not position.finished:
         yield from record(trainer, run, data)
 
 
 def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> Iterator[Event]:
     """Passes the trainer's events on, each after it has been written: metrics and samples as they
-    come, everything that is needed to go on every half minute, at the end, and when the run is
+    come, everything that resuming needs every half minute, at the end, and when the run is
     stopped. Weights that are not finite, or that the trainer gave up on, are not
     saved over the good ones before them.
 
@@ -221,7 +221,7 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
             if count > 1 and isinstance(error, RuntimeError):
                 where = f" --out {run.path}" if first else ""
                 raise ZooError(
-                    f"another process of this training has ended, and it cannot go on without; "
+                    f"another process of this training has ended, and it cannot continue alone; "
                     f"start all of them again with --resume{where}."
                 ) from None
             if first and new and last_save == began:  # it came to nothing: as if it had not begun

@@ -1,4 +1,4 @@
-"""Events of training on their way through loggers."""
+"""Passing the events of training through loggers."""
 
 from __future__ import annotations
 

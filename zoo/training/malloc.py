@@ -1,4 +1,4 @@
-"""Memory that a training step frees and the next one wants again."""
+"""Keeping the memory that a training step frees for the next step."""
 
 from __future__ import annotations
 

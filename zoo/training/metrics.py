@@ -12,8 +12,8 @@ class Metrics:
     `epoch` and `step` (windows) count from 1; `tokens` and `seconds` from the start. Perplexities
     are exp of the mean cross-entropy in nats per token: over the windows since the line before,
     with the weights as they were then, and over the held-out part (None without one).
-    `held_out_accuracy` is the share of tokens that get the highest logit. For a model that sees the
-    future all of them are about the masked tokens. Bits per character compare tokenizers.
+    `held_out_accuracy` is the share of tokens that get the highest logit. For a non-causal model
+    all of them are of the masked tokens. Bits per character compare tokenizers.
     """
 
     epoch: int

@@ -1,8 +1,8 @@
-"""What a model is trained to do: which tokens it sees, and which it has to name.
+"""What a model is trained to predict: its input tokens, and its targets.
 
-A causal model predicts the next token. A model that sees the whole sequence would only copy that,
-so it names tokens that were masked instead (Devlin et al. 2019, section 3.1, without the share that
-is left in place or replaced).
+A causal model predicts the next token. A non-causal model could copy that token, so it predicts
+masked tokens instead (Devlin et al. 2019, section 3.1, without the share that is left in place or
+replaced).
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ class Examples(NamedTuple):
 
 
 class Objective(Protocol):
-    """`carries_state` says whether the state goes on from one window to the next."""
+    """`carries_state` says whether each window starts from the state that the window before it
+    ended with."""
 
     carries_state: bool
 
     def examples(self, window: Window, generator: torch.Generator) -> Examples:
-        """What the model reads and has to name in this window. `generator` is on the CPU."""
+        """The inputs and targets of this window. `generator` is on the CPU."""
 
 
 class NextToken:
-    """Each token names the one after it."""
+    """Each position predicts the next token."""
 
     carries_state = True
 
@@ -57,7 +58,7 @@ class NextToken:
 
 class MaskedToken:
     """15 % of the tokens, drawn anew for each window and at least one, are replaced by the mask and
-    are to be named from both sides."""
+    predicted from the others."""
 
     carries_state = False
 
@@ -72,5 +73,5 @@ class MaskedToken:
 
 
 def choose_objective(model: LanguageModel) -> Objective:
-    """What a model of this kind is trained and judged by."""
+    """The objective of a model: next tokens if it is causal, masked tokens if not."""
     return NextToken() if model.causal else MaskedToken(model.mask_token)

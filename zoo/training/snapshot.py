@@ -11,7 +11,7 @@ from zoo.config import FrozenModel
 from zoo.training.metrics import Metrics
 
 
-class TrainingPlace(FrozenModel):
+class TrainingPosition(FrozenModel):
     """Where training is: what goes into `training.safetensors` beside the tensors.
 
     `window` windows of epoch `epoch` have been read, `step` in all. `epoch_random` is the position
@@ -35,10 +35,10 @@ class TrainingPlace(FrozenModel):
 
 
 class Snapshot(NamedTuple):
-    """Everything that the rest of a training depends on: tensors by name, the place, the last line
-    of metrics and that of the best weights."""
+    """Everything that the rest of a training depends on: tensors by name, the position, the last
+    line of metrics and that of the best weights."""
 
     tensors: dict[str, Tensor]
-    place: TrainingPlace
+    position: TrainingPosition
     last: Metrics | None
     best: Metrics | None

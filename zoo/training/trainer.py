@@ -31,7 +31,7 @@ from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopp
 from zoo.training.metrics import Metrics
 from zoo.training.objectives import Examples, choose_objective
 from zoo.training.optimization import Optimization
-from zoo.training.snapshot import Snapshot, TrainingPlace
+from zoo.training.snapshot import Snapshot, TrainingPosition
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
@@ -46,7 +46,7 @@ class Meter:
         self.began = began
 
     def add(self, loss: Tensor, tokens: int) -> None:
-        """The mean loss of a window, and its number of tokens (of all windows alike)."""
+        """The mean loss of a window, and its number of tokens (the same for all windows)."""
         self.nats += loss.detach()
         self.windows += 1
         self.tokens += tokens
@@ -61,9 +61,9 @@ class Meter:
 class Trainer:
     """Trains a model in place, on the device where it is.
 
-    `events` goes on from where it is. Between two events everything that the rest of the training
-    depends on is in `snapshot`; a trainer of the same model, data and settings that takes it over
-    by `restore` goes on as if nothing had happened, to the bit on a CPU.
+    `events` continues from the current position. Between two events everything that the rest of the
+    training depends on is in `snapshot`; a trainer of the same model, data and settings that takes
+    it over by `restore` continues bit for bit on a CPU.
 
     Several processes train one model, each its own rows of every batch; all of them get the same
     events. What is decided by the time is decided by the clock of the first.
@@ -104,29 +104,28 @@ class Trainer:
         self._best: Metrics | None = None
         self._best_weights: dict[str, Tensor] = {}
         self._epoch_of_clock = time.monotonic()  # when `seconds` would have been 0
-        self._place = TrainingPlace(epoch_random=dict(self._rng.bit_generator.state))
+        self._position = TrainingPosition(epoch_random=dict(self._rng.bit_generator.state))
 
     @property
     def finished(self) -> bool:
         """Whether the budget is spent."""
-        return self._place.finished
+        return self._position.finished
 
     @property
     def seconds(self) -> float:
         """How long it has trained, after the last step; the same in all processes."""
-        return self._place.seconds
+        return self._position.seconds
 
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Trains until the budget is spent, the held-out figures have stopped getting better, or
-        `stop()` says to after a step; leaves the model in evaluation mode, at the end with the
-        weights that are to be kept.
+        """Trains until the budget is spent, early stopping ends it, or `stop()` says to after a
+        step; leaves the model in evaluation mode, at the end with the weights that are to be kept.
 
         Raises ZooError where the loss is no longer finite.
         """
         last_progress = -math.inf
-        self._epoch_of_clock = time.monotonic() - self._place.seconds
+        self._epoch_of_clock = time.monotonic() - self._position.seconds
         self.model.train()
-        while not self._place.finished:
+        while not self._position.finished:
             over = self._is_over()
             for window in self._rest_of_epoch() if not over else ():
                 self._learn(window)
@@ -147,7 +146,7 @@ class Trainer:
             else:  # an epoch from another offset may have one window more
                 if not over:
                     self._move(window=self._longest_epoch)
-            over = over or self._place.epoch == self._config.epochs
+            over = over or self._position.epoch == self._config.epochs
             shortest = min(self._config.report_every, self._windows) // 2
             if self._is_report_due(1 if over else max(1, shortest)):
                 yield self._report()
@@ -161,9 +160,9 @@ class Trainer:
     def _rest_of_epoch(self) -> Iterator[Window]:
         """The windows of the epoch that have not been read."""
         config = self._config
-        self._rng.bit_generator.state = self._place.epoch_random
+        self._rng.bit_generator.state = self._position.epoch_random
         cut = BATCHES[config.batches](self._tokens, config.batch_size, config.steps, self._rng)
-        return islice(cut, self._place.window, None)
+        return islice(cut, self._position.window, None)
 
     def _learn(self, window: Window) -> None:
         """One step of truncated backpropagation through time."""
@@ -187,9 +186,9 @@ class Trainer:
         tokens = window.inputs.numel()
         self._meter.add(loss, tokens)
         self._move(
-            window=self._place.window + 1,
-            step=self._place.step + 1,
-            tokens=self._place.tokens + tokens,
+            window=self._position.window + 1,
+            step=self._position.step + 1,
+            tokens=self._position.tokens + tokens,
         )
 
     def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
@@ -202,7 +201,7 @@ class Trainer:
         return total * (self.processes.count / count)
 
     def _move(self, **changes: Any) -> None:
-        self._place = self._place.model_copy(update=changes)
+        self._position = self._position.model_copy(update=changes)
 
     def _tick(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Looks at the clock; whether to stop."""
@@ -212,23 +211,23 @@ class Trainer:
         return bool(stopping)
 
     def _fraction_done(self, steps_ahead: float = 0.0) -> float:
-        config, place, shares = self._config, self._place, [0.0]
+        config, position, shares = self._config, self._position, [0.0]
         if config.minutes is not None:
-            shares.append(place.seconds / (60 * config.minutes))
+            shares.append(position.seconds / (60 * config.minutes))
         if config.epochs is not None:
-            of_epoch = min(1.0, (place.window + steps_ahead) / self._longest_epoch)
-            shares.append((place.epoch - 1 + of_epoch) / config.epochs)
+            of_epoch = min(1.0, (position.window + steps_ahead) / self._longest_epoch)
+            shares.append((position.epoch - 1 + of_epoch) / config.epochs)
         return min(1.0, max(shares))
 
     def _is_over(self) -> bool:
-        """Whether the time is up, or the held-out figures have stopped getting better."""
+        """Whether the time is up, or early stopping is due."""
         minutes = self._config.minutes
-        out_of_time = minutes is not None and self._place.seconds >= 60 * minutes
+        out_of_time = minutes is not None and self._position.seconds >= 60 * minutes
         return out_of_time or self._has_waited()
 
     def _has_waited(self) -> bool:
         patience = self._config.patience
-        return patience is not None and self._place.waited >= patience
+        return patience is not None and self._position.waited >= patience
 
     def _is_report_due(self, windows: int) -> bool:
         return self._meter.windows >= windows
@@ -243,7 +242,7 @@ class Trainer:
             nats = self._last.train_bits_per_token * math.log(2)
             rate = self._last.tokens_per_second
         left = self.seconds * (1 - done) / done
-        return Progress(done, self._place.epoch, perplexity(nats), rate, left)
+        return Progress(done, self._position.epoch, perplexity(nats), rate, left)
 
     def _report(self) -> Report:
         """The figures since the last report."""
@@ -255,16 +254,16 @@ class Trainer:
             scores = evaluate(self.model, self._held_out, config.evaluation_tokens, processes)
         if not math.isfinite(nats + (scores.nats_per_token if scores else 0.0)):
             raise ZooError(
-                f"the loss is no longer finite at step {self._place.step}; lower --learning-rate "
-                f"or --clip."
+                f"the loss is no longer finite at step {self._position.step}; lower "
+                f"--learning-rate or --clip."
             )
         bits = None if scores is None else scores.nats_per_token / math.log(2)
         by_char = None if bits is None else bits / self._data.held_out_chars_per_token
         self._tick()  # the evaluation took time too
         self._last = Metrics(
-            epoch=self._place.epoch,
-            step=self._place.step,
-            tokens=self._place.tokens,
+            epoch=self._position.epoch,
+            step=self._position.step,
+            tokens=self._position.tokens,
             seconds=self.seconds,
             train_perplexity=perplexity(nats),
             train_bits_per_token=nats / math.log(2),
@@ -285,7 +284,7 @@ class Trainer:
         the settings want the best."""
         assert self._last is not None
         if self._best is not None and self._last.judged_bits >= self._best.judged_bits:
-            self._move(waited=self._place.waited + 1)
+            self._move(waited=self._position.waited + 1)
             return
         self._best = self._last
         if self._config.keep == "best":
@@ -299,18 +298,18 @@ class Trainer:
         return self._best_weights or self.model.state_dict()
 
     def _close_epoch(self, over: bool) -> Sample | None:
-        """Goes on to the next epoch, or to the end, where the model takes the weights that are
-        kept; a sample of the one that is over, if one is due."""
-        epoch, config = self._place.epoch, self._config
+        """Starts the next epoch, or ends training, when the model gets the weights that are kept; a
+        sample of the one that is over, if one is due."""
+        epoch, config = self._position.epoch, self._config
         tenth = int(self._fraction_done() * 10 + 1e-9)
         if config.sample_every is not None:
             due = epoch % config.sample_every == 0
         else:
-            due = tenth > self._place.shown
+            due = tenth > self._position.shown
         self._move(
             epoch=epoch + (not over),
-            window=self._place.window if over else 0,
-            shown=max(self._place.shown, tenth),
+            window=self._position.window if over else 0,
+            shown=max(self._position.shown, tenth),
             epoch_random=dict(self._rng.bit_generator.state),
             finished=over,
         )
@@ -340,7 +339,7 @@ class Trainer:
         meter = self._meter
         self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
         detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        return Snapshot(detached, self._place, self._last, self._best)
+        return Snapshot(detached, self._position, self._last, self._best)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Takes over a snapshot. Raises ZooError for one of another model or optimizer."""
@@ -348,7 +347,7 @@ class Trainer:
         for name, tensor in snapshot.tensors.items():
             kind, _, rest = name.partition(".")
             parts.setdefault(kind, {})[rest] = tensor
-        place = snapshot.place
+        position = snapshot.position
         try:
             self.model.load_state_dict(parts["model"])
             kept: dict[int, dict[str, Tensor]] = {}
@@ -362,25 +361,25 @@ class Trainer:
                 like = self.model.init_state(1)
                 leaves = [parts["state"][name][self._rows] for name, _ in named_leaves(like)]
                 self._state = unflatten(like, [leaf.to(self._device) for leaf in leaves])
-            self._restore_random(parts["random"], place)
+            self._restore_random(parts["random"], position)
         except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
         self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
-        self._meter = Meter(place.meter_began, self._device)
+        self._meter = Meter(position.meter_began, self._device)
         self._meter.nats += parts["nats"][""].to(self._device)
-        self._meter.windows, self._meter.tokens = place.meter_windows, place.meter_tokens
-        self._place, self._last, self._best = place, snapshot.last, snapshot.best
+        self._meter.windows, self._meter.tokens = position.meter_windows, position.meter_tokens
+        self._position, self._last, self._best = position, snapshot.last, snapshot.best
 
-    def _restore_random(self, random: Mapping[str, Tensor], place: TrainingPlace) -> None:
+    def _restore_random(self, random: Mapping[str, Tensor], position: TrainingPosition) -> None:
         rank = self.processes.rank
         if len(random["cpu"]) == self.processes.count:
             torch.set_rng_state(random["cpu"][rank].clone())  # torch reads it from its beginning
             if self._device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"][rank].clone(), self._device)
-        else:  # dropout goes on with other numbers where there are more or fewer processes
-            torch.manual_seed(self._config.seed + place.step * self.processes.count + rank)
+        else:  # with another number of processes, dropout draws other numbers
+            torch.manual_seed(self._config.seed + position.step * self.processes.count + rank)
         self._masks.set_state(random["masks"])
-        self._rng.bit_generator.state = place.epoch_random
+        self._rng.bit_generator.state = position.epoch_random
 
 
 def training(

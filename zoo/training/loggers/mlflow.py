@@ -103,7 +103,7 @@ def _last_step(client: MlflowClient, run_id: str) -> int:
 
 def _write_line(client: MlflowClient, run_id: str, line: dict[str, Any], written: int) -> int:
     """Writes a line of metrics, unless it is of a step that was `written` before the training was
-    stopped; gives back the last step."""
+    stopped; returns the last step."""
     from mlflow.entities import Metric
 
     step = int(line["step"])

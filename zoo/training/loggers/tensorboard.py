@@ -35,8 +35,8 @@ def write_tensorboard(events: Iterator[Event]) -> Iterator[Event]:
     """The events of `zoo.train_events` or `zoo.resume_events`, each passed on after what it says
     has been written for TensorBoard, into the folder `tensorboard` of the run.
 
-    Curves are drawn over steps, which are windows. A run that goes on hides what was written after
-    its last save; one that had no event files gets the curves from its metrics first. Raises
+    Curves are drawn over steps, which are windows. A run that is resumed hides what was written
+    after its last save; one that had no event files gets the curves from its metrics first. Raises
     UsageError, before anything is trained, where the tensorboard package is missing. Of several
     processes the first writes.
     """
@@ -85,8 +85,8 @@ def _open(started: Started, opened: ExitStack) -> dict[str, SummaryWriter]:
 
 def _write_figures(writers: dict[str, SummaryWriter], line: dict[str, Any]) -> None:
     """A line of metrics; one of an older run may lack a figure. All of it is on the disk before
-    training goes on: a run that fails early is removed, and closing a writer must then find nothing
-    left to write."""
+    training continues: a run that fails early is removed, and closing a writer must then find
+    nothing left to write."""
     for part, writer in writers.items():
         for tag, name in CURVES[part].items():
             if (value := line.get(name)) is not None:

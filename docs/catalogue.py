@@ -123,7 +123,7 @@ def _entry(spec: zoo.CellSpec, registry: zoo.registry.Registry) -> str:
         )
     facts = [
         "Trains in parallel over time." if card.parallel else "",
-        "" if spec.causal else "Sees the future.",
+        "" if spec.causal else "Not causal.",
         f"Checked against {_markdown(card.checked_against)}." if card.checked_against else "",
         _markdown(card.notes),
         "" if card.licence == "Apache-2.0" else f"Licence of the implementation: {card.licence}.",

@@ -37,7 +37,9 @@ def adopt(model: object) -> zoo.LanguageModel:
 
 
 @pytest.mark.slow
-def test_a_plain_two_layer_lstm_goes_all_the_way(text_file: Path, plain: ModuleType) -> None:
+def test_an_imported_plain_lstm_generates_the_same_text_after_export(
+    text_file: Path, plain: ModuleType
+) -> None:
     """Trained and saved by a script in a process of its own; 2,000 characters from the exported
     file are those of the script's own loop, which runs nn.LSTM."""
     subprocess.run([sys.executable, str(SCRIPT), str(text_file), "weights.pt"], check=True)
@@ -67,7 +69,7 @@ def test_a_plain_two_layer_lstm_goes_all_the_way(text_file: Path, plain: ModuleT
         ("GRU", {"bidirectional": True, "bias": False}, "bidirectional"),
     ],
 )
-def test_every_kind_computes_the_same(
+def test_every_layer_type_computes_the_same(
     kind: str, arguments: dict[str, object], cell: str, plain: ModuleType
 ) -> None:
     torch.manual_seed(1)
@@ -111,21 +113,26 @@ def test_the_weights_are_copied(plain: ModuleType) -> None:
         ({"rnn": nn.LSTM(4, 8, proj_size=3)}, "proj_size=3 is not supported"),
         ({"rnn": nn.Linear(4, 8)}, "Linear is not a torch.nn.RNN, GRU or LSTM"),
         ({"rnn": nn.GRUCell(4, 8)}, "GRUCell is not a torch.nn.RNN, GRU or LSTM"),
-        ({"rnn": nn.GRU(5, 8)}, "the rnn takes 5 features, which its input embedding does not give"),
+        (
+            {"rnn": nn.GRU(5, 8)},
+            "the rnn takes 5 features, which its input embedding does not give",
+        ),
         ({"head": nn.Linear(9, 4)}, "the head takes 9 features, which the rnn does not give"),
         ({"head": nn.Linear(8, 7)}, "the head gives 7 logits for 4 tokens"),
         ({"embedding": nn.Embedding(4, 4, max_norm=1.0)}, "max_norm=1.0 of the embedding"),
         ({"embedding": nn.Embedding(9, 4)}, "the embedding has 9 entries for 4 tokens"),
     ],
 )
-def test_what_cannot_be_taken_is_refused_by_name(parts: dict[str, nn.Module], message: str) -> None:
+def test_unsupported_models_are_refused_with_the_reason(
+    parts: dict[str, nn.Module], message: str
+) -> None:
     given = {"embedding": None, "rnn": nn.GRU(4, 8), "head": nn.Linear(8, 4), **parts}
     with pytest.raises(UsageError, match="this model cannot be imported: ") as caught:
         zoo.LanguageModel.from_torch(**given, tokenizer=CharTokenizer(characters="abc"))
     assert message in str(caught.value)
 
 
-def test_packed_input_is_refused_by_name(plain: ModuleType) -> None:
+def test_packed_input_is_refused(plain: ModuleType) -> None:
     model = adopt(plain.CharModel("\ufffdabc"))
     with pytest.raises(UsageError, match="packed sequences are not supported; pad them"):
         model(pack_sequence([torch.tensor([1, 2])]))

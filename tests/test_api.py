@@ -33,7 +33,7 @@ def test_each_name_is_declared_once() -> None:
     assert dir(zoo) == sorted(names) == zoo.__all__
 
 
-def test_functions_are_not_hidden_by_modules_of_their_name() -> None:
+def test_public_functions_are_not_shadowed_by_modules() -> None:
     for module in ("training.trainer", "inference.generation", "exporting.export", "runs.run"):
         import_module(f"zoo.{module}")
     assert callable(zoo.train)
@@ -47,7 +47,7 @@ def test_functions_are_not_hidden_by_modules_of_their_name() -> None:
     ["registry", "nn", "data", "inference", "models", "introspection", "runs", "training",
      "exporting", "benchmarking", "sweeps", "testing"],
 )  # fmt: skip
-def test_every_package_says_what_belongs_in_it_and_lists_its_names(package: str) -> None:
+def test_every_package_has_a_docstring_and_all(package: str) -> None:
     room = import_module(f"zoo.{package}")
     assert room.__doc__
     assert room.__all__
@@ -55,14 +55,14 @@ def test_every_package_says_what_belongs_in_it_and_lists_its_names(package: str)
         assert getattr(room, name) is not None
 
 
-def test_there_is_no_circle_of_imports() -> None:
+def test_there_are_no_import_cycles() -> None:
     """Imports inside functions and for type checkers count as well."""
     graph = grimp.build_graph("zoo", "zoo_onnx", "zoo_ort", exclude_type_checking_imports=False)
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
     graphlib.TopologicalSorter(imports).prepare()  # CycleError shows the circle
 
 
-def test_plugins_and_outside_packages_import_public_rooms_only() -> None:
+def test_plugins_import_public_packages_only() -> None:
     cells = {"zoo", "zoo.nn", "zoo.nn.fused", "zoo.registry", "zoo.testing"}
     public = {*cells, "zoo.data", "zoo.training"}  # for tokenizers, and for loggers
     for file in [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests/third_party").rglob("*.py"),
@@ -71,7 +71,7 @@ def test_plugins_and_outside_packages_import_public_rooms_only() -> None:
         assert set(found) <= (public if "third_party" in file.parts else cells), file
 
 
-def test_nothing_imports_an_underscored_name() -> None:
+def test_no_module_imports_an_underscored_name() -> None:
     for folder in ("zoo", "exporters", "plugins"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):

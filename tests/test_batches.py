@@ -52,7 +52,7 @@ def test_random_windows_by_hand() -> None:
     steps=st.integers(1, 9),
     seed=st.integers(0, 2**32),
 )
-def test_every_window_is_a_piece_of_the_text(
+def test_every_window_is_a_slice_of_the_text(
     kind: str, count: int, batch_size: int, steps: int, seed: int
 ) -> None:
     cut = BATCHES[kind](torch.arange(count), batch_size, steps, np.random.default_rng(seed))
@@ -80,7 +80,7 @@ def test_offsets_differ_from_epoch_to_epoch() -> None:
     assert starts == set(range(10))
 
 
-def test_too_short_a_text_says_what_it_needs() -> None:
+def test_a_text_that_is_too_short_is_an_error_with_the_needed_length() -> None:
     with pytest.raises(CorpusError, match="75 tokens to train on, and 2 rows of 25 steps need 76"):
         windows_per_epoch(75, 2, 25)
     assert windows_per_epoch(76, 2, 25) == 1

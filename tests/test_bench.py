@@ -79,7 +79,7 @@ def measured(ready: Path) -> Benchmark:
         ),
     ],
 )
-def test_a_tokens_cost_by_hand(
+def test_the_cost_of_a_token_by_hand(
     cell: str, settings: dict[str, object], products: dict[tuple[int, int], int]
 ) -> None:
     """A one-hot token's row of the input weights is looked up, and costs nothing."""
@@ -87,11 +87,11 @@ def test_a_tokens_cost_by_hand(
     assert matrix_products(config, V, zoo.load_registry()) == products
 
 
-def test_the_cost_of_a_cell_that_is_not_installed_is_not_known() -> None:
+def test_the_cost_of_a_cell_that_is_not_installed_is_unknown() -> None:
     assert matrix_products(ModelConfig(cell="lstm"), V, Registry()) == Counter()
 
 
-def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark) -> None:
+def test_every_workload_is_measured_at_every_target_and_batch_size(measured: Benchmark) -> None:
     threads = sorted({1, usable_cores()})
     found = [(row.target, row.batch, row.workload) for row in measured.rows]
     assert len(set(found)) == len(found)
@@ -107,7 +107,7 @@ def test_every_way_is_measured_at_every_place_and_batch_size(measured: Benchmark
     assert measured.machine["cores"] == usable_cores()
 
 
-def test_medians_ratios_and_shares_fit_each_other(measured: Benchmark, fox_run: zoo.Run) -> None:
+def test_medians_ratios_and_shares_are_consistent(measured: Benchmark, fox_run: zoo.Run) -> None:
     cost = 24 * 24 + 24 * fox_run.tokenizer.vocab_size
     assert measured.multiply_adds == cost
     limits = {limit.target: limit for limit in measured.limits}
@@ -125,7 +125,7 @@ def test_medians_ratios_and_shares_fit_each_other(measured: Benchmark, fox_run: 
         assert row.arithmetic_share == pytest.approx(row.tokens_per_second * cost / speed)
 
 
-def test_ways_take_turns_and_tokens_are_counted() -> None:
+def test_workloads_are_interleaved_and_tokens_counted() -> None:
     turns = []
 
     def takes(name: str, tokens: int) -> zoo.benchmarking.workloads.Workload:
@@ -148,7 +148,7 @@ def test_ways_take_turns_and_tokens_are_counted() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_run_has_exported_is_not_exported_again(
+def test_existing_exports_of_a_run_are_reused(
     fox_run: zoo.Run, trained: Callable[..., zoo.Run], tmp_path: Path
 ) -> None:
     """A file of other weights is not the run's."""
@@ -169,20 +169,28 @@ def test_what_a_run_has_exported_is_not_exported_again(
 
 def test_exported_files_alone(exported: Path) -> None:
     found = benchmark(exported, batches=(1,), **QUICK)
-    assert list(dict.fromkeys(row.workload for row in found.rows)) == ["step", "generate", "sequence"]
+    assert list(dict.fromkeys(row.workload for row in found.rows)) == [
+        "step",
+        "generate",
+        "sequence",
+    ]
     assert all(row.ratio is None and row.memory_share is not None for row in found.rows)
-    (name,) = {row.workload for row in benchmark(exported / "step.onnx", batches=(1,), **QUICK).rows}
+    (name,) = {
+        row.workload for row in benchmark(exported / "step.onnx", batches=(1,), **QUICK).rows
+    }
     assert name == "step"
 
 
 @pytest.mark.slow
-def test_a_model_that_sees_both_sides_is_only_read(trained: Callable[..., zoo.Run]) -> None:
+def test_a_bidirectional_model_is_measured_on_sequences_only(
+    trained: Callable[..., zoo.Run],
+) -> None:
     found = benchmark(trained("bidirectional").path, batches=(2,), **QUICK)
     assert {row.workload for row in found.rows} == {FORWARD, "sequence"}
     assert all(row.reads and row.ratio is not None for row in found.rows)
 
 
-def test_threads_are_as_before(exported: Path) -> None:
+def test_the_number_of_threads_is_restored(exported: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -198,7 +206,7 @@ def rows_of(run: Path, workload: str) -> list[Row]:
 
 
 @pytest.mark.slow
-def test_what_does_not_compile_says_why(
+def test_a_failed_compilation_is_reported_with_its_reason(
     ready: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
@@ -211,7 +219,7 @@ def test_what_does_not_compile_says_why(
         assert row.tokens_per_second is row.ratio is row.memory_share is None
 
 
-def test_a_compiler_that_takes_too_long_is_ended(
+def test_a_compilation_that_exceeds_the_timeout_is_ended(
     ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
@@ -232,7 +240,7 @@ def test_a_compiler_that_takes_too_long_is_ended(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_compiled_step_is_the_step(trained: Callable[..., zoo.Run]) -> None:
+def test_the_compiled_step_equals_the_step(trained: Callable[..., zoo.Run]) -> None:
     """Values within 1e-5, as for exported steps; and it compiles for a torch.nn layer."""
     model = trained("lstm", epochs=1).model
     plain, compiled = ModelStepper(model), CompiledStepper(model)
@@ -322,7 +330,7 @@ def test_values_out_of_bounds(exported: Path, wrong: dict[str, object]) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA runs here")
 @pytest.mark.parametrize("graph", ["step", "sequence"])
-def test_cuda_that_does_not_run_is_an_error_where_it_was_asked_for(
+def test_unavailable_cuda_is_an_error_where_it_was_requested(
     exported: Path, graph: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(exported / f"{graph}.onnx")
@@ -346,7 +354,7 @@ def test_steps_on_cuda(ready: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
 @pytest.mark.parametrize("when", ["exporting in int8", "cpu × 1: round 1"])
-def test_an_interrupt_leaves_nothing(fox_run: zoo.Run, tmp_path: Path, when: str) -> None:
+def test_an_interrupt_leaves_no_files(fox_run: zoo.Run, tmp_path: Path, when: str) -> None:
     (tmp_path / "t").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "zoo", "bench", str(fox_run.path), "--no-compile"],

@@ -17,7 +17,7 @@ from zoo.training.objectives import MaskedToken, NextToken, choose_objective
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_it_is_torch_nns_bidirectional_layer(kind: str) -> None:
+def test_it_equals_torch_nns_bidirectional_layer(kind: str) -> None:
     torch.manual_seed(0)
     layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](5, 7, bidirectional=True)
     cell = zoo.get_cell("bidirectional").build(5, 7, cell=kind, registry=zoo.load_registry())
@@ -30,7 +30,7 @@ def test_it_is_torch_nns_bidirectional_layer(kind: str) -> None:
     assert cell.output_size == 14
 
 
-def test_options_are_handed_on_to_the_wrapped_cell() -> None:
+def test_options_are_passed_to_the_wrapped_cell() -> None:
     spec = zoo.get_cell("bidirectional")
     registry = zoo.load_registry()
     cell = spec.build(3, 4, cell="rnn", nonlinearity="relu", registry=registry)
@@ -45,7 +45,7 @@ def test_options_are_handed_on_to_the_wrapped_cell() -> None:
         spec.build(3, 4, cell="grru", registry=registry)
 
 
-def test_options_of_the_wrapped_cell_are_stored_typed_and_whole(text_file: Path) -> None:
+def test_options_of_the_wrapped_cell_are_stored_with_types_and_defaults(text_file: Path) -> None:
     """As they are where the cell is trained by itself."""
     sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8}
     given = {"cell": "gru-scratch", "std": "0.5"}
@@ -64,7 +64,7 @@ def test_options_of_the_wrapped_cell_are_stored_typed_and_whole(text_file: Path)
         zoo.train(str(text_file), cell="bidirectional", options={**given, "std": 7}, out="no")
 
 
-def test_masking_hides_what_counts_and_nothing_else() -> None:
+def test_exactly_the_masked_tokens_count_in_the_loss() -> None:
     tokens = torch.arange(40 * 50).view(40, 50) % 9
     window = Window(tokens, tokens + 1, fresh=True)
     inputs, targets, counted = MaskedToken(9).examples(window, torch.Generator().manual_seed(0))
@@ -88,7 +88,9 @@ def test_the_objective_follows_from_the_spec(trained: object) -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_to_fill_masked_tokens(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_to_fill_masked_tokens(
+    trained: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
     lines = run.metrics()
     assert lines[-1]["held_out_accuracy"] > 0.97
@@ -107,7 +109,7 @@ def test_it_learns_to_fill_masked_tokens(trained: object, capsys: pytest.Capture
     assert out.startswith("the quick\n   6  'i' 0.9")
 
 
-def test_every_place_that_needs_a_step_says_so(
+def test_every_command_that_needs_a_step_refuses_the_model(
     trained: object, fox_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained("bidirectional", epochs=1)
@@ -126,7 +128,7 @@ def test_every_place_that_needs_a_step_says_so(
     assert not (run.path / "export").exists()
 
 
-def test_training_ends_with_what_can_be_done_next(
+def test_training_ends_with_the_commands_to_run_next(
     text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--hidden", "8", "--epochs", "1", "--batch-size", "4", "--steps", "8"]
@@ -136,7 +138,9 @@ def test_training_ends_with_what_can_be_done_next(
         assert capsys.readouterr().err.endswith(f"the run is in r; next: {following}\n")
 
 
-def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fill_refuses_invalid_arguments(
+    trained: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
     assert zoo_run(["fill", str(causal.path), "a_b"]) == 2
     assert "this model is causal and cannot fill masked tokens" in capsys.readouterr().err
@@ -149,7 +153,7 @@ def test_what_fill_refuses(trained: object, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-def test_a_gap_sees_both_sides(trained: object) -> None:
+def test_a_masked_token_depends_on_left_and_right_context(trained: object) -> None:
     run = trained("bidirectional", options={"cell": "gru"}, hidden=48, epochs=30)
     model = run.model.eval()
     ids = run.tokenizer.encode("the dog and the dog sleeps on. ")

@@ -84,7 +84,7 @@ def test_merges_are_those_of_the_hand_worked_example() -> None:
     assert learned.encode("").dtype == np.int64
 
 
-def test_bytes_are_spelled_as_the_library_spells_them() -> None:
+def test_bytes_have_the_symbols_of_the_library() -> None:
     library = Tokenizer(
         models.BPE({character: byte for byte, character in enumerate(SPELLING)}, [])
     )
@@ -98,7 +98,7 @@ def test_bytes_are_spelled_as_the_library_spells_them() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back(tokenizer: BPETokenizer, text: str) -> None:
+def test_decoding_inverts_encoding_for_any_text(tokenizer: BPETokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert len(ids) <= len(text.encode())
     assert tokenizer.decode(ids.tolist()) == text
@@ -115,11 +115,13 @@ def test_any_text_comes_back(tokenizer: BPETokenizer, text: str) -> None:
         "a\r\n \t\u2028",
     ],
 )
-def test_odd_characters_come_back(tokenizer: BPETokenizer, text: str) -> None:
+def test_decoding_inverts_encoding_for_unusual_characters(
+    tokenizer: BPETokenizer, text: str
+) -> None:
     assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
 
 
-def test_half_a_surrogate_is_read_as_a_question_mark(tokenizer: BPETokenizer) -> None:
+def test_an_unpaired_surrogate_is_encoded_as_a_question_mark(tokenizer: BPETokenizer) -> None:
     assert tokenizer.encode("a\ud800b").tolist() == tokenizer.encode("a?b").tolist()
     assert BPETokenizer.from_text("\ud800\ud800 " * 9).merges[0] == "? ?"
 
@@ -156,7 +158,7 @@ def test_tokens_decode_as_the_library_decodes_them(tokenizer: BPETokenizer, ids:
     assert "" not in tokenizer.stream(ids)
 
 
-def test_a_character_is_shown_when_it_is_whole() -> None:
+def test_a_character_is_streamed_when_complete() -> None:
     split = BPETokenizer(merges=("Ġ Ã", "a Ġ", "aĠ Ã"))  # 0xC3 begins é
     assert list(split.stream([256, 0xA9, 258, 0xA9])) == [" ", "é", "a ", "é"]
     assert list(split.stream([256, 257])) == [" ", "\ufffda "]
@@ -164,14 +166,14 @@ def test_a_character_is_shown_when_it_is_whole() -> None:
 
 
 @given(st.text(" \n\t\x1c\xa0\u2028ab'st1.é🦊"))
-def test_pieces_have_the_tokens_of_the_whole(tokenizer: BPETokenizer, text: str) -> None:
+def test_chunks_of_a_text_have_the_tokens_of_the_whole(tokenizer: BPETokenizer, text: str) -> None:
     parts = list(pieces(text, 2))
     assert "".join(parts) == text
     apart = [token for part in parts for token in tokenizer.encode(part).tolist()]
     assert apart == tokenizer.encode(text).tolist()
 
 
-def test_a_long_text_is_encoded_in_pieces_that_do_not_show(tokenizer: BPETokenizer) -> None:
+def test_encoding_a_long_text_in_chunks_gives_the_same_tokens(tokenizer: BPETokenizer) -> None:
     line = TEXT[0] + "\n"
     once = tokenizer.encode(line).tolist()
     assert len(pieces_ := list(pieces(line * 3000))) > 2
@@ -179,7 +181,7 @@ def test_a_long_text_is_encoded_in_pieces_that_do_not_show(tokenizer: BPETokeniz
     assert tokenizer.encode(line * 3000).tolist() == once * 3000
 
 
-def test_learning_is_the_same_in_every_process() -> None:
+def test_merges_are_the_same_in_every_process() -> None:
     code = (
         "from zoo.data.corpora import python_docs; from zoo.data.tokenizers import BPETokenizer\n"
         "print(BPETokenizer.from_text(python_docs()[:200_000], 1000).model_dump_json())"
@@ -219,13 +221,13 @@ def test_damaged_merges_are_refused(merges: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_token_is_longer_than_can_be_read_back() -> None:
+def test_no_token_is_longer_than_loading_allows() -> None:
     learned = BPETokenizer.from_text(("-" * 3000 + "\n") * 4, 1000)
     assert MAX_TOKEN_BYTES / 2 < max(map(len, learned.tokens)) <= MAX_TOKEN_BYTES
     assert read_tokenizer(learned.model_dump_json(), zoo.load_registry()) == learned
 
 
-def test_the_held_out_text_teaches_nothing(tmp_path: Path) -> None:
+def test_merges_are_learned_from_the_training_text_only(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     seen, unseen = "one two three " * 90, "eleven twelve " * 10
     path.write_text(seen + unseen, "utf-8")
@@ -242,7 +244,7 @@ def test_the_held_out_text_teaches_nothing(tmp_path: Path) -> None:
     assert len(whole.held_out) == 0
 
 
-def test_max_tokens_takes_the_beginnings_of_both_parts(tmp_path: Path) -> None:
+def test_max_tokens_truncates_the_training_and_the_validation_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one two three " * 100, "utf-8")
     given = {"corpus": str(path), "tokenizer": "bpe", "held_out": 0.2}
@@ -257,7 +259,9 @@ def test_max_tokens_takes_the_beginnings_of_both_parts(tmp_path: Path) -> None:
         read_dataset(DataConfig(**given, max_tokens=4))
 
 
-def test_vocab_is_for_bpe(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vocab_is_for_learned_tokenizers_only(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = "--vocab is for tokenizers that learn, such as bpe; "
     for chosen in ({"tokenizer": "byte"}, {}):
         with pytest.raises(UsageError, match=told) as caught:
@@ -269,7 +273,7 @@ def test_vocab_is_for_bpe(text_file: Path, capsys: pytest.CaptureFixture[str]) -
     assert not Path("runs").exists()
 
 
-def test_the_size_that_was_asked_for_is_written_out(text_file: Path, subword_run: zoo.Run) -> None:
+def test_the_requested_vocabulary_size_is_saved(text_file: Path, subword_run: zoo.Run) -> None:
     assert subword_run.config.data.vocab == 300
     assert subword_run.tokenizer.vocab_size == 300
     sizes = {**SMALL, "hidden": 4}
@@ -291,7 +295,9 @@ def test_a_run_keeps_its_tokenizer(subword_run: zoo.Run) -> None:
     assert ratio == pytest.approx(read_dataset(again.config.data).held_out_chars_per_token)
 
 
-def test_a_run_and_its_files_say_the_same(subword_run: zoo.Run, subword_files: list[Path]) -> None:
+def test_a_run_and_its_files_generate_the_same_text(
+    subword_run: zoo.Run, subword_files: list[Path]
+) -> None:
     given = {"length": 80, "temperature": 1.0, "seed": 5}
     sources = [subword_run.path, *subword_files]
     (text,) = {zoo.generate(source, "der Gruß", **given) for source in sources}
@@ -304,7 +310,7 @@ def test_a_run_and_its_files_say_the_same(subword_run: zoo.Run, subword_files: l
     assert {zoo.open_source(source).tokenizer for source in sources} == {subword_run.tokenizer}
 
 
-def test_a_run_and_its_files_score_the_same(
+def test_a_run_and_its_files_have_the_same_scores(
     subword_run: zoo.Run, subword_files: list[Path]
 ) -> None:
     text = subword_run.config.data.corpus
@@ -318,7 +324,7 @@ def test_a_run_and_its_files_score_the_same(
             assert found.bits_per_char == pytest.approx(wanted.bits_per_char, rel=1e-6)
 
 
-def test_the_tokens_that_were_written_are_counted(
+def test_generated_tokens_are_counted(
     subword_run: zoo.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The text alone does not tell: it need not be encoded in as many."""

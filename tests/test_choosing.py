@@ -51,7 +51,7 @@ def test_ten_minutes_on_a_million_characters() -> None:
     assert config.training.report_every == round(733_333 / 256)
 
 
-def test_a_short_text_has_fewer_units_and_drops_more() -> None:
+def test_a_short_text_gets_fewer_units_and_more_dropout() -> None:
     """64 · 8^⅓ = 128 units; 3e13 / (24 · 128 · 193) = 50.6 million tokens: 6325 times the text."""
     config = choose(8_000, 800, minutes=10)
     assert config.model.hidden == 128
@@ -59,14 +59,14 @@ def test_a_short_text_has_fewer_units_and_drops_more() -> None:
     assert config.training.steps == 32
 
 
-def test_a_text_of_a_few_lines_has_smaller_windows() -> None:
+def test_a_text_of_a_few_lines_gets_smaller_windows() -> None:
     """At least four windows: 300 / (4 · 32) = 2 rows, of 300 / (4 · 2) = 37 steps at most."""
     config = choose(300, 0, minutes=1)
     assert (config.training.batch_size, config.training.steps) == (2, 32)
     assert config.training.patience is None  # nothing is held out
 
 
-def test_epochs_do_not_ask_the_machine() -> None:
+def test_with_epochs_given_the_machines_speed_does_not_matter() -> None:
     config = choose(1_000_000, 0, epochs=4, cell="gru")
     assert config.model.hidden == 256
     # one doubling beyond twice would be 0.16; but the cell has 3 · 256 · (65 + 256 + 2) parameters
@@ -76,7 +76,7 @@ def test_epochs_do_not_ask_the_machine() -> None:
     assert config.training.steps == 32
 
 
-def test_few_updates_are_larger() -> None:
+def test_few_updates_get_a_higher_learning_rate() -> None:
     """153,600 tokens in windows of 256 are 600 updates: √(5000 / 600) = 2.9 times the cell's own
     4e-3; and never more than four times."""
     few = choose(153_600, 0, epochs=1, cell="gru").training
@@ -86,7 +86,7 @@ def test_few_updates_are_larger() -> None:
     assert given.training.learning_rate == 0.5
 
 
-def test_a_text_that_is_read_often_waits_long_for_a_better_line() -> None:
+def test_patience_grows_with_the_number_of_epochs() -> None:
     """A line for each of 50 epochs, and two fifths of those."""
     assert choose(10_000, 1_000, epochs=50).training.patience == 20
 
@@ -98,7 +98,7 @@ def test_a_wide_vocabulary_gets_an_embedding() -> None:
     assert choose(100_000, 0, ByteTokenizer(), hidden=100, epochs=1).model.embedding is None
 
 
-def test_what_is_given_stays() -> None:
+def test_given_settings_are_kept() -> None:
     given = {"hidden": 33, "dropout": 0.0, "batch_size": 7, "steps": 9, "learning_rate": 0.5,
              "report_every": 3, "patience": 2, "embedding": 11, "precision": "fp32"}  # fmt: skip
     config = choose(1_000_000, 1000, minutes=10, **given)
@@ -107,13 +107,13 @@ def test_what_is_given_stays() -> None:
         assert getattr(section, name) == value
 
 
-def test_with_a_recipe_nothing_is_chosen() -> None:
+def test_with_a_recipe_no_defaults_are_chosen() -> None:
     recipe = "d2l-scratch"
     expected = RunConfig.build({}, load_recipe(recipe, zoo.load_registry()))
     assert choose(10_000, 0, recipe=recipe) == expected
 
 
-def test_the_choice_is_written_down(text_file: Path) -> None:
+def test_chosen_settings_are_saved(text_file: Path) -> None:
     run = zoo.train(str(text_file), epochs=1, out="r")
     assert zoo.load("r").config == run.config
     assert '"hidden": 256' in Path("r/config.json").read_text()

@@ -121,7 +121,7 @@ CASES: list[Case] = [
     CASES,
     ids=[f"{case[0]}-{index}" for index, case in enumerate(CASES)],
 )
-def test_cells_are_those_of_torchrecurrent_given_equal_weights(
+def test_cells_equal_torchrecurrents_given_equal_weights(
     name: str,
     options: dict[str, Any],
     other_name: str,
@@ -168,7 +168,7 @@ def check(cell: zoo.Cell, start: Any, wanted: list[np.ndarray], ends: list[np.nd
 
 
 @pytest.mark.parametrize("dt", [1.0, 0.4])
-def test_lem_is_equation_3(dt: float) -> None:
+def test_lem_follows_equation_3(dt: float) -> None:
     cell = build("lem", dt=dt)
     start = random_state(cell)
     w = arrays(cell)
@@ -229,7 +229,7 @@ def test_a_step_of_cornn_by_hand() -> None:
         assert end.z.item() == pytest.approx(z_wanted, abs=1e-6)
 
 
-def test_an_undriven_cornn_swings_as_its_class_says() -> None:
+def test_an_undriven_cornn_oscillates_as_documented() -> None:
     """Eigenvalues (1 ± i)/2 to the fourth power are -1/4: after four steps a quarter of the start,
     on the other side."""
     cell = zoo.get_cell("cornn").build(1, 1)
@@ -256,7 +256,7 @@ def test_implicit_damping_solves_the_implicit_equation() -> None:
         state = after
 
 
-def test_a_peephole_lstm_without_a_squash_lets_its_memory_out() -> None:
+def test_a_peephole_lstm_with_identity_squash_outputs_its_memory() -> None:
     cell = build("peephole-lstm", squash="identity")
     start = random_state(cell)
     w = arrays(cell)
@@ -296,7 +296,7 @@ def test_a_clockwork_rnn_module_by_module(modules: int, sizes: list[int]) -> Non
     check(cell, start, wanted, [y, t])
 
 
-def test_all_modules_of_a_clockwork_rnn_run_at_the_first_step_and_then_in_turn() -> None:
+def test_all_modules_of_a_clockwork_rnn_run_at_step_0_and_then_by_their_period() -> None:
     cell = build("clockwork-rnn", modules=3)  # units 0-2, 3-4 and 5-6: every, 2nd and 4th step
     with torch.no_grad():
         y, end = cell(inputs())
@@ -309,7 +309,7 @@ def test_all_modules_of_a_clockwork_rnn_run_at_the_first_step_and_then_in_turn()
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.3])
-def test_an_echo_state_network_is_its_equations(leak: float) -> None:
+def test_an_echo_state_network_follows_its_equations(leak: float) -> None:
     cell = build("echo-state", leak=leak, sparsity=0.5)
     start = random_state(cell)
     w = arrays(cell)
@@ -323,7 +323,7 @@ def test_an_echo_state_network_is_its_equations(leak: float) -> None:
 
 @pytest.mark.parametrize("hidden", [1, 2, 3, 50, 200])
 @pytest.mark.parametrize(("radius", "sparsity"), [(0.9, 0.9), (1.3, 0.0), (0.5, 0.99)])
-def test_a_reservoir_has_the_spectral_radius_and_sparsity_that_were_asked_for(
+def test_a_reservoir_has_the_spectral_radius_and_sparsity_of_its_options(
     hidden: int, radius: float, sparsity: float
 ) -> None:
     spec = zoo.get_cell("echo-state")
@@ -355,7 +355,7 @@ def test_gradients_pass_through_a_reservoir() -> None:
     assert torch.autograd.gradcheck(run, given, eps=1e-6, atol=1e-7)
 
 
-def test_an_echo_state_network_forgets_how_it_began() -> None:
+def test_an_echo_state_network_forgets_its_initial_state() -> None:
     """The echo state property: with one input, two states become one."""
     torch.manual_seed(5)
     cell = zoo.get_cell("echo-state").build(I, 50).double()
@@ -366,7 +366,7 @@ def test_an_echo_state_network_forgets_how_it_began() -> None:
     torch.testing.assert_close(one, other, **CLOSE)
 
 
-def test_independent_units_have_bounded_weights() -> None:
+def test_indrnns_recurrent_weights_are_bounded() -> None:
     """A weight that training has driven beyond the bound remembers as one at the bound."""
     cell = build("indrnn")
     beyond = build("indrnn")
@@ -389,7 +389,7 @@ def test_the_memory_of_janet_reaches_its_bound() -> None:
     assert end.c.item() == pytest.approx((1 + math.exp(6)) / (1 + math.exp(4.5)), abs=1e-9)
 
 
-def test_janet_begins_with_memories_of_many_lengths() -> None:
+def test_janets_initial_memories_have_many_lengths() -> None:
     """1 / (1 - σ(b_f)) = 1 + e^b steps, from 2 to T_max, and evenly."""
     torch.manual_seed(6)
     cell = zoo.get_cell("janet").build(3, 4000, longest=50.0)

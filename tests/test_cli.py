@@ -38,7 +38,7 @@ def test_quick_commands_import_no_torch(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
     assert f"Usage: zoo {verb}" in capsys.readouterr().out
 
@@ -120,7 +120,7 @@ def test_standard_input_is_a_corpus() -> None:
     assert zoo.load("r").config.data.corpus == "-"
 
 
-def test_settings_go_before_the_recipe_and_the_recipe_before_defaults(text_file: Path) -> None:
+def test_settings_override_the_recipe_and_the_recipe_overrides_defaults(text_file: Path) -> None:
     assert run(["train", str(text_file), "--recipe", "d2l-scratch", "--hidden", "8", "--minutes",
                 "0.01", "--batch-size", "4", "--option", "std=0.1", "--out", "r"]) == 0  # fmt: skip
     config = zoo.load("r").config
@@ -202,7 +202,7 @@ def test_errors_are_one_or_two_lines(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_cuda_that_does_not_run(
+def test_unavailable_cuda_is_an_error(
     fox_file: Path, fox_run: zoo.Run, text_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if torch.cuda.is_available():
@@ -231,7 +231,7 @@ def test_a_run_folder_that_cannot_be_written(
     assert len(lines(err)) == 1
 
 
-def test_a_run_is_kept_unless_it_is_to_be_overwritten(
+def test_an_existing_run_is_kept_without_overwrite(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", str(text_file), *SMALL, "--out", "r"]
@@ -263,14 +263,14 @@ def test_overwrite_never_replaces_what_is_not_a_run(
     assert Path("thesis/chapter.txt").read_text() == "years of work"
 
 
-def test_overwriting_the_folder_one_is_in(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwriting_the_current_folder(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
     monkeypatch.chdir("r")
     assert run(["train", str(text_file), *SMALL, "--seed", "5", "--out", ".", "--overwrite"]) == 0
     assert zoo.load(Path("../r").resolve()).config.training.seed == 5
 
 
-def test_without_a_verb_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Usage: zoo")
@@ -287,7 +287,7 @@ def test_check_prints_a_line_for_each_law(capsys: pytest.CaptureFixture[str]) ->
     assert run(["check", "no-such*"]) == 2
 
 
-def test_metrics_that_are_damaged(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_metrics_are_an_error(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
     Path("r/metrics.jsonl").write_text("{not json}\n")
     capsys.readouterr()
@@ -298,7 +298,7 @@ def test_metrics_that_are_damaged(text_file: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     "damage", ["truncated", "empty", "missing", "foreign", "renamed", "double", "text"]
 )
-def test_weights_that_are_damaged_or_foreign(
+def test_damaged_or_foreign_weights_are_an_error(
     damage: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
@@ -336,7 +336,7 @@ def test_weights_that_are_damaged_or_foreign(
         ("tokenizer.json", '{"kind": "char", "characters": "aa"}'),
     ],
 )
-def test_json_that_is_damaged(
+def test_damaged_json_is_an_error(
     file: str, content: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", str(text_file), *SMALL, "--out", "r"]) == 0
@@ -383,7 +383,7 @@ def test_debug_shows_the_traceback() -> None:
         run(["generate", "nowhere", "--debug"])
 
 
-def test_a_reader_that_goes_away_is_no_error(fox_file: Path) -> None:
+def test_a_closed_output_pipe_is_no_error(fox_file: Path) -> None:
     command = f"'{sys.executable}' -m zoo generate '{fox_file}' --length 50000 | head -c 20"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert len(found.stdout) == 20
@@ -410,7 +410,7 @@ CLOSED_WORDS = [
 
 
 @pytest.mark.parametrize(("setting", "word", "message"), CLOSED_WORDS)
-def test_a_word_that_is_none_of_the_choices(
+def test_an_invalid_choice_is_an_error(
     setting: str, word: str, message: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From Python and from the command line alike, before anything is trained."""

@@ -19,7 +19,9 @@ from zoo.models.torch_engine import ModelStepper
 @pytest.mark.slow
 @pytest.mark.every_cell
 @pytest.mark.timeout(900)
-def test_from_training_to_equal_texts(name: str, trained: Callable[..., zoo.Run]) -> None:
+def test_a_trained_model_generates_the_same_text_after_export(
+    name: str, trained: Callable[..., zoo.Run]
+) -> None:
     """Trained, exported as all three graphs, each proved, and 2,000 tokens, greedily and drawn, the
     same as PyTorch's: `verify` raises for more than rounding ties, unless the model amplifies
     rounding. onnx's own evaluator, which shares no code with ONNX Runtime, reads the step."""

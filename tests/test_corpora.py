@@ -23,7 +23,7 @@ def test_python_docs_is_the_language_reference() -> None:
 
 
 @pytest.mark.usefixtures("time_machine")
-def test_time_machine_is_as_the_textbook_prepares_it() -> None:
+def test_time_machine_is_preprocessed_as_in_the_textbook() -> None:
     """Section 9.2 of Dive into Deep Learning prints 28 entries and these frequencies, and 170,580
     characters."""
     data = read_dataset(DataConfig(corpus="time-machine", held_out=0.0))
@@ -39,7 +39,7 @@ def test_time_machine_is_as_the_textbook_prepares_it() -> None:
     assert len(cut.train) == 10_000
 
 
-def test_time_machine_without_a_network_says_where_to_put_it(
+def test_time_machine_without_a_network_is_an_error_that_names_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
@@ -63,7 +63,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_corpus("-").text == "grüße"
 
 
-def test_a_registered_name_goes_before_a_file_of_that_name(tmp_path: Path) -> None:
+def test_a_registered_name_takes_precedence_over_a_file(tmp_path: Path) -> None:
     Path("python-docs").write_text("mine")
     assert load_corpus("python-docs").text != "mine"
     assert load_corpus("./python-docs").text == "mine"
@@ -93,13 +93,13 @@ def test_bytes_have_fewer_characters_than_tokens(tmp_path: Path) -> None:
         (b"abc\0def", "is not text: it holds zero bytes"),
     ],
 )
-def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_text_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad"
     path.write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         load_corpus(str(path))
 
 
-def test_a_name_that_is_nothing_lists_the_near_ones() -> None:
+def test_an_unknown_name_is_an_error_with_suggestions() -> None:
     with pytest.raises(zoo.ZooError, match="did you mean 'time-machine'"):
         load_corpus("time-machin")

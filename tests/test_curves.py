@@ -27,7 +27,7 @@ def dots(line: str) -> set[tuple[int, int]]:
     }
 
 
-def test_points_land_where_they_belong() -> None:
+def test_points_are_drawn_at_their_coordinates() -> None:
     """Four characters are 8 columns of dots, two lines 8 rows. Over x from 0 to 7 and y from 1 to
     2 ** 7 on a logarithmic axis, x = 7, y = 2 ** (7 - row) is the last column in that row."""
     points = [(float(x), 2.0 ** (7 - x)) for x in range(8)]
@@ -47,7 +47,7 @@ def test_points_are_joined_and_the_later_curve_is_on_top() -> None:
     assert ends == {"level": 0, "falling": 0}
 
 
-def test_curves_that_never_change_are_a_level_line() -> None:
+def test_a_constant_curve_is_a_level_line() -> None:
     (line,), _ = draw([Curve("a", "", [(0.0, 5.0), (3.0, 5.0)])], columns=2, rows=1)
     assert dots(line.plain) == {(0, 0), (0, 1), (0, 2), (0, 3)}
 
@@ -68,7 +68,7 @@ def falling() -> PerplexityCurves:
     return curves
 
 
-def test_the_picture_fits_the_terminal() -> None:
+def test_the_plot_fits_the_terminal() -> None:
     for width in (50, 80, 133):
         lines = rendered(falling(), width, color_system=None).splitlines()
         assert len(lines) == 8
@@ -84,7 +84,7 @@ def test_the_picture_fits_the_terminal() -> None:
         assert first == round((2 * len(inside[0]) - 1) / 4)
 
 
-def test_names_that_end_in_one_line_are_written_in_two() -> None:
+def test_labels_on_the_same_line_are_written_on_two() -> None:
     curves = PerplexityCurves()
     curves.add(1, 9.0, 9.0)
     curves.add(2, 3.0, 3.01)
@@ -93,7 +93,7 @@ def test_names_that_end_in_one_line_are_written_in_two() -> None:
     assert lines[6].endswith("train ppl 3")
 
 
-def test_nothing_is_drawn_without_room_or_before_there_is_a_curve() -> None:
+def test_nothing_is_drawn_without_space_or_data() -> None:
     assert rendered(falling(), 40) == ""
     assert rendered(falling(), 80, height=10) == ""
     curves = PerplexityCurves()
@@ -104,7 +104,7 @@ def test_nothing_is_drawn_without_room_or_before_there_is_a_curve() -> None:
     assert "val ppl" not in rendered(curves, 80)
 
 
-def test_colours_unless_they_are_not_wanted() -> None:
+def test_colours_can_be_disabled() -> None:
     assert "\x1b[34m" in rendered(falling(), 80, color_system="standard")
     assert "\x1b[3" not in rendered(falling(), 80, color_system="standard", no_color=True)
 
@@ -121,7 +121,7 @@ def events(text_file: object) -> Iterator[object]:
     )
 
 
-def test_a_terminal_shows_bar_and_curves_and_keeps_neither(
+def test_a_terminal_shows_bar_and_curves_and_clears_them(
     events: Iterator[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -137,7 +137,7 @@ def test_a_terminal_shows_bar_and_curves_and_keeps_neither(
     assert "│" not in after
 
 
-def test_elsewhere_there_are_plain_lines(
+def test_without_a_terminal_the_output_is_plain_lines(
     events: Iterator[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(events)
@@ -147,7 +147,7 @@ def test_elsewhere_there_are_plain_lines(
     assert "the run is in r" in err
 
 
-def test_a_run_that_goes_on_shows_its_past(fox_run: zoo.Run) -> None:
+def test_a_resumed_run_shows_its_earlier_metrics(fox_run: zoo.Run) -> None:
     from zoo.training.events import Started
 
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, _environ={})
@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_shows_its_past(fox_run: zoo.Run) -> None:
         ({"keep": "last"}, None, "(the last)"),
     ],
 )
-def test_the_end_says_which_weights_were_kept_and_why(
+def test_the_last_line_says_which_weights_were_kept_and_why(
     settings: dict[str, object],
     column: str | None,
     reason: str,
@@ -188,7 +188,7 @@ def test_the_end_says_which_weights_were_kept_and_why(
     assert told == f"kept the weights of epoch {kept['epoch']}, step {kept['step']} {reason}"
 
 
-def test_early_stopping_is_told(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_early_stopping_is_reported(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(
         zoo.train_events(
             str(text_file), cell="rnn", hidden=8, epochs=50, batch_size=4, steps=8, out="r",

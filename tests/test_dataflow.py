@@ -91,7 +91,7 @@ def leaky() -> zoo.CellSpec:
     return zoo.CellSpec(name="leaky", factory=f"{__name__}:Leaky", card=card)
 
 
-def test_arithmetic_among_parameters_is_no_box(leaky: zoo.CellSpec) -> None:
+def test_arithmetic_on_parameters_alone_has_no_box(leaky: zoo.CellSpec) -> None:
     assert edges(dataflow(leaky)) == {
         ("x_{t}", "linear W"),
         ("linear W", "÷ 2"),
@@ -121,7 +121,7 @@ def test_parts_of_one_product_constants_and_operations_in_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm-scratch", "lem", "mamba", "sru"])
-def test_no_box_covers_another_and_lines_go_right(name: str) -> None:
+def test_boxes_do_not_overlap_and_lines_go_right(name: str) -> None:
     layers, lines = arrange(dataflow(zoo.get_cell(name)))
     place = place_layers(layers, lines)
     for layer in layers:
@@ -131,7 +131,7 @@ def test_no_box_covers_another_and_lines_go_right(name: str) -> None:
         assert [place[b][0] - place[a][0] for a, b in pairwise(line)] == [1] * (len(line) - 1)
 
 
-def test_every_causal_cell_has_one() -> None:
+def test_every_causal_cell_has_a_diagram() -> None:
     for spec in zoo.list_cells():
         if spec.causal:
             boxes = dataflow(spec)
@@ -144,7 +144,7 @@ def test_every_causal_cell_has_one() -> None:
             assert all(box in used for box in boxes if box.kind not in ("in", "out"))
 
 
-def test_the_terminal_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diagrams_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("gru.svg", "gru.png"):
         assert zoo_run(["show", "gru", "--picture", str(tmp_path / name)]) == 0
     assert ElementTree.parse(tmp_path / "gru.svg").getroot().tag.endswith("svg")

@@ -115,7 +115,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
 
-def test_gla_is_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gla_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     case = build("gla", torch.float32)
     call = record(case, gla, monkeypatch)
     root = call.q.shape[-1] ** 0.5  # theirs divides q by it
@@ -127,7 +127,7 @@ def test_gla_is_flas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["deltanet", "deltanet-unconvolved"])
-def test_the_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
     call = record(case, delta_rule, monkeypatch)
     beta = case.cell.project(case.x).beta.transpose(0, 1)
@@ -139,7 +139,7 @@ def test_the_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["gated-deltanet", "gated-deltanet-unconvolved"])
-def test_the_gated_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gated_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
     call = record(case, delta_rule, monkeypatch)
     z = map_leaves(lambda leaf: leaf.transpose(0, 1), case.cell.project(case.x))
@@ -158,7 +158,7 @@ def test_the_gated_delta_rule_is_flas(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["rwkv7", "rwkv7-4-heads"])
-def test_rwkv7_is_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rwkv7_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """fla gives its rule -κ̂ and κ̂ ⊙ a (fla/ops/rwkv7)."""
     case = build(name, torch.float32)
     cell, before = case.cell, torch.cat((case.start.x.unsqueeze(0), case.x[:-1]))
@@ -289,7 +289,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_layer_is_its_equations(case: str) -> None:
+def test_a_layer_follows_its_equations(case: str) -> None:
     """float64 on both sides: rounding over T steps, far below 1e-9. rwkv7 adds 1e-12 to the square
     of a norm, where the paper adds nothing: up to 1e-11 of the norms met here."""
     cell, x, start = build(case)
@@ -313,7 +313,7 @@ def test_a_layer_is_its_equations(case: str) -> None:
 
 @pytest.mark.parametrize("hidden", [1, 3, 8, 100, 130])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_state_of_the_size_of_the_docstring_gives_outputs_of_the_hidden_size(
+def test_states_have_the_documented_sizes_and_outputs_the_hidden_size(
     name: str, hidden: int
 ) -> None:
     """Heads, keys and values as the classes' docstrings count them: N = min(4, ⌊H / 8⌋), or one;
@@ -334,7 +334,7 @@ def test_a_state_of_the_size_of_the_docstring_gives_outputs_of_the_hidden_size(
     assert y.shape == (2, hidden)
 
 
-def test_rwkv7s_decays_are_the_papers() -> None:
+def test_rwkv7s_decays_are_within_the_papers_bounds() -> None:
     """Within (exp(-e^{-1/2}), 1), about (0.545, 1), whatever the weights (section 4)."""
     cell, x, start = build("rwkv7")
     assert isinstance(cell, rwkv7.RWKV7)
@@ -345,7 +345,7 @@ def test_rwkv7s_decays_are_the_papers() -> None:
             torch.testing.assert_close(w, torch.full_like(w, wanted), rtol=0, atol=1e-6)
 
 
-def test_the_matrix_is_kept_in_float32_under_autocast() -> None:
+def test_the_matrix_state_stays_float32_under_autocast() -> None:
     for case in CASES:
         cell, x, start = build(case, torch.float32)
         with torch.autocast("cpu", torch.bfloat16):

@@ -16,7 +16,7 @@ from zoo.testing import LAWS, check_cell
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_matrix_of_laws_is_complete() -> None:
+def test_the_table_of_laws_is_complete() -> None:
     """Its figures are those of the day it was made; its rows and columns are all there are."""
     text = (ROOT / "docs" / "reference" / "laws.md").read_text("utf-8")
     tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
@@ -32,7 +32,7 @@ def test_the_matrix_of_laws_is_complete() -> None:
 STATE = (zoo.StateField("h", "the average"),)
 
 
-def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parallel_cell_of_the_how_to_passes_the_laws(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (source,) = [block for block in blocks if "class MovingAverage" in block]
@@ -49,7 +49,7 @@ def test_the_parallel_cell_of_the_how_to_keeps_the_laws(monkeypatch: pytest.Monk
     assert [v for v in check_cell("average", registry=registry) if not v.passed] == []
 
 
-def test_the_scan_of_the_how_to_is_glas() -> None:
+def test_the_scan_of_the_how_to_equals_glas() -> None:
     page = (ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (excerpt,) = [block for block in blocks if "def scan(" in block]

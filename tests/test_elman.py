@@ -46,7 +46,7 @@ def run_steps(cell: zoo.Cell, x_TBI: torch.Tensor, state: object) -> tuple[torch
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_library_cell_is_torch_rnn(batch_size: int, nonlinearity: str) -> None:
+def test_library_cell_equals_torch_rnn(batch_size: int, nonlinearity: str) -> None:
     torch.manual_seed(1)
     cell = zoo.get_cell("rnn").build(7, 11, nonlinearity=nonlinearity).double()
     reference = nn.RNN(7, 11, nonlinearity=nonlinearity).double()
@@ -110,7 +110,7 @@ def test_the_notes_identity() -> None:
     torch.testing.assert_close(state.h, torch.tanh(joined + cell.b_h), rtol=0, atol=1e-14)
 
 
-def test_scratch_begins_as_the_note_does() -> None:
+def test_scratch_is_initialised_as_in_the_lecture_note() -> None:
     torch.manual_seed(5)
     cell = zoo.get_cell("rnn-scratch").build(200, 300)
     assert cell.b_h.abs().max() == 0

@@ -41,7 +41,7 @@ def changed(path: Path, name: str = "changed.onnx", **metadata: str) -> Path:
     return copy
 
 
-def test_the_interface_is_the_designs(fox_file: Path) -> None:
+def test_the_interface_is_the_documented_one(fox_file: Path) -> None:
     model = onnx.load(str(fox_file))
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
@@ -104,7 +104,7 @@ def runs_light(arguments: list[str], without: Collection[str] = ()) -> None:
     assert found.returncode == 0, found.stderr
 
 
-def test_every_flipped_bit_is_noticed(fox_file: Path) -> None:
+def test_every_flipped_bit_is_detected(fox_file: Path) -> None:
     content = fox_file.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -114,7 +114,7 @@ def test_every_flipped_bit_is_noticed(fox_file: Path) -> None:
             read_metadata(fox_file, bytes(damaged))
 
 
-def test_a_file_that_is_cut_off_or_longer_is_noticed(fox_file: Path) -> None:
+def test_a_truncated_or_extended_file_is_detected(fox_file: Path) -> None:
     content = fox_file.read_bytes()
     for damaged in (content[:-1], content[: len(content) // 2], content + b"\0", content * 2, b""):
         with pytest.raises(ArtifactError) as caught:
@@ -122,7 +122,7 @@ def test_a_file_that_is_cut_off_or_longer_is_noticed(fox_file: Path) -> None:
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_files_that_are_not_ours(tmp_path: Path) -> None:
+def test_files_that_the_zoo_did_not_export_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         zoo.open_source(tmp_path / "absent.onnx")
     text = tmp_path / "text.onnx"
@@ -171,7 +171,7 @@ def test_metadata_is_checked_against_bounds(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_cuda_that_does_not_run_says_why(fox_file: Path, fox_run: zoo.Run) -> None:
+def test_unavailable_cuda_is_an_error_with_the_reason(fox_file: Path, fox_run: zoo.Run) -> None:
     if torch.cuda.is_available():
         pytest.skip("CUDA runs here")
     with pytest.raises(ProviderError, match=r"CUDA does not run in ONNX Runtime here: .+"):
@@ -180,7 +180,7 @@ def test_cuda_that_does_not_run_says_why(fox_file: Path, fox_run: zoo.Run) -> No
         zoo.open_source(fox_run.path, "cuda")
 
 
-def test_initial_rows_that_are_not_constant_travel_in_the_file() -> None:
+def test_initial_rows_that_are_not_constant_are_stored_in_the_file() -> None:
     row = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
     entry = StateEntry.from_row("layer0.h", row)
     again = StateEntry.model_validate_json(entry.model_dump_json())
@@ -191,7 +191,7 @@ def test_initial_rows_that_are_not_constant_travel_in_the_file() -> None:
     assert constant.initial_rows(1).dtype == np.int64
 
 
-def test_names_sort_alike_on_both_sides(fox_file: Path) -> None:
+def test_state_names_of_inputs_and_outputs_sort_in_the_same_order(fox_file: Path) -> None:
     info = zoo.open_source(fox_file).info
     entries = tuple(
         StateEntry(name=f"layer{i}.h", shape=(1,), dtype="float32", initial=0.0) for i in range(120)
@@ -241,7 +241,7 @@ def test_the_proof_finds_each_fault(fox_run: zoo.Run, fault: str, message: str) 
         prove_step(ModelStepper(fox_run.model), Wrong(fox_run.model, fault))
 
 
-def test_a_file_that_fails_its_proof_is_not_published(
+def test_a_file_that_fails_its_proof_is_not_written(
     fox_run: zoo.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from zoo_onnx.exporter import OnnxExporter
@@ -261,7 +261,7 @@ def test_a_file_that_fails_its_proof_is_not_published(
 
 
 @pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 3)])
-def test_a_file_says_how_its_own_weights_were_judged(
+def test_a_file_has_the_metrics_of_its_own_weights(
     trained: Callable[..., zoo.Run], keep: str, epoch: int
 ) -> None:
     run = trained(epochs=3, keep=keep)
@@ -275,7 +275,7 @@ def test_a_file_says_how_its_own_weights_were_judged(
     assert facts.held_out_perplexity == lines[epoch - 1]["held_out_perplexity"]
 
 
-def test_export_does_not_touch_the_model(fox_run: zoo.Run) -> None:
+def test_export_does_not_change_the_model(fox_run: zoo.Run) -> None:
     before = {name: tensor.clone() for name, tensor in fox_run.model.state_dict().items()}
     training = fox_run.model.training
     zoo.export(fox_run, out="elsewhere")
@@ -294,20 +294,20 @@ def test_the_spec_names_the_graphs_that_are_built() -> None:
     assert spec.precisions == tuple(PRECISIONS)
 
 
-def test_graphs_that_nobody_writes(fox_run: zoo.Run) -> None:
+def test_an_unknown_graph_is_an_error_with_suggestions(fox_run: zoo.Run) -> None:
     with pytest.raises(
         UnknownNameError, match="graph 'stp' is not in the zoo; did you mean 'step'"
     ):
         zoo.export(fox_run, graph="stp")
 
 
-def test_verify_takes_a_run_as_training_left_it(text_file: Path) -> None:
+def test_verify_accepts_a_run_in_training_mode(text_file: Path) -> None:
     run = zoo.train(str(text_file), cell="gru", hidden=8, epochs=1, layers=2, dropout=0.4, out="r")
     result = zoo.verify(zoo.export(run).path, run, length=50, seeds=1)
     assert result.proof.batch_sizes == (1, 5)
 
 
-def test_a_proof_of_values_without_bound_is_still_a_proof() -> None:
+def test_a_proof_of_infinite_values_is_finite() -> None:
     """A network that overflows has no finite difference, and JSON has no infinity."""
     found = relative_difference(np.array([1.0]), np.array([np.inf]))
     assert Proof(steps=1, batch_sizes=(1,), difference=0.0, drift=found).drift > 1e300

@@ -35,7 +35,9 @@ def registry() -> zoo.registry.Registry:
     return zoo.load_registry(Rivals())
 
 
-def test_a_graph_that_two_exporters_write(fox_run: zoo.Run, registry: object) -> None:
+def test_a_graph_that_two_exporters_write_needs_a_choice(
+    fox_run: zoo.Run, registry: object
+) -> None:
     """Both are named, nothing is written, and naming one settles it."""
     out = Path("out")
     told = "exporters onnx and rival-onnx both write the graph 'step' in fp32; .*--exporter NAME"
@@ -54,7 +56,7 @@ def test_a_graph_that_two_exporters_write(fox_run: zoo.Run, registry: object) ->
     assert set(find_exporters(("step",), "int8", registry)) == {"step"}
 
 
-def test_words_of_a_plugins_exporter(registry: zoo.registry.Registry) -> None:
+def test_graphs_and_precisions_of_a_plugins_exporter(registry: zoo.registry.Registry) -> None:
     for graph, precision, told in (
         ("step", "ternary", "no exporter writes the graph 'step' in ternary; .* fp16, fp32, int8"),
         ("lookup", "fp32", "no exporter writes the graph 'lookup' in fp32; .* int4, ternary"),
@@ -69,7 +71,7 @@ def test_words_of_a_plugins_exporter(registry: zoo.registry.Registry) -> None:
         find_exporters(None, "int4", registry, "tabels")
 
 
-def test_the_command_line_chooses(
+def test_the_command_line_options_choose_exporter_and_runtime(
     fox_run: zoo.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = zoo.load_registry(Rivals())

@@ -21,7 +21,7 @@ def test_an_lstm_by_hand() -> None:
     assert cost.operations == 2 * 4 * 7 * (5 + 7) + (4 + 4 + 4 + 5 + 4) * 7
 
 
-def test_formulas_hold_at_other_sizes() -> None:
+def test_formulas_are_exact_at_other_sizes() -> None:
     assert cost_formulas(zoo.get_cell("gru")) == {
         "parameters": "3·input·hidden + 3·hidden² + 6·hidden",
         "trained": "3·input·hidden + 3·hidden² + 6·hidden",
@@ -45,12 +45,12 @@ def test_polynomials(function: object, text: str) -> None:
     assert polynomial([function(*sizes) for sizes in SIZES]) == text
 
 
-def test_the_terminal_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zoo_show_prints_the_costs(capsys: pytest.CaptureFixture[str]) -> None:
     assert zoo_run(["show", "lstm"]) == 0
     said = capsys.readouterr().out
     assert "4·input·hidden + 4·hidden² + 8·hidden   526,336" in said
     assert "bytes of state per stream" in said
 
 
-def test_every_card_says_what_the_cell_is_checked_against() -> None:
+def test_every_card_names_the_reference_that_the_cell_is_tested_against() -> None:
     assert [spec.name for spec in zoo.list_cells() if not spec.card.checked_against] == []

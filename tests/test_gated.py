@@ -49,7 +49,7 @@ def scratch_weights(kind: str, layer: nn.RNNBase) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_library_cells_are_torch_nn(kind: str, batch_size: int) -> None:
+def test_library_cells_equal_torch_nn(kind: str, batch_size: int) -> None:
     torch.manual_seed(1)
     cell, layer = zoo.get_cell(kind).build(7, 11).double(), LAYERS[kind](7, 11).double()
     cell.rnn.load_state_dict(layer.state_dict())
@@ -83,7 +83,7 @@ def test_scratch_and_library_agree_given_equal_weights(kind: str, batch_size: in
 
 
 @pytest.mark.parametrize(("reset", "linear_before_reset"), [("before", 0), ("after", 1)])
-def test_both_grus_are_onnxs_own(reset: str, linear_before_reset: int) -> None:
+def test_both_grus_equal_onnxs_operator(reset: str, linear_before_reset: int) -> None:
     """ONNX defines both: its attribute says whether the reset comes after the product."""
     torch.manual_seed(3)
     T, B, I, H = 20, 3, 4, 6  # noqa: E741

@@ -13,12 +13,12 @@ import zoo
 from zoo.config import Sampling
 from zoo.errors import RunError, UsageError, VerificationError, ZooError
 from zoo.exporting.parity import Difference, compare_texts, free_gap
-from zoo.inference.decoding import Position, Stops
+from zoo.inference.position import Position, Stops
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry import RuntimeSpec
 
 
-def test_greedy_generation_is_the_textbooks_prediction(fox_run: zoo.Run) -> None:
+def test_greedy_generation_equals_the_textbooks_prediction(fox_run: zoo.Run) -> None:
     """Warm-up on the prompt, then the most likely character again and again, through the model's
     sequence path rather than its step."""
     ids = fox_run.tokenizer.encode("the quick")
@@ -41,7 +41,7 @@ def test_greedy_generation_is_the_textbooks_prediction(fox_run: zoo.Run) -> None
         {"temperature": 1.3, "top_p": 0.8, "seed": 5},
     ],
 )
-def test_pytorch_and_onnx_runtime_give_one_text(
+def test_pytorch_and_onnx_runtime_generate_the_same_text(
     fox_run: zoo.Run, fox_file: Path, settings: dict[str, float]
 ) -> None:
     text = zoo.generate(fox_run.path, "the dog", length=1000, **settings)
@@ -49,22 +49,22 @@ def test_pytorch_and_onnx_runtime_give_one_text(
     assert len(text) == 1007
 
 
-def test_seeds_differ(fox_file: Path) -> None:
+def test_different_seeds_give_different_texts(fox_file: Path) -> None:
     texts = {zoo.generate(fox_file, length=60, temperature=1.0, seed=seed) for seed in range(5)}
     assert len(texts) == 5
 
 
-def test_streaming_gives_the_same_text_piece_by_piece(fox_file: Path) -> None:
+def test_streaming_gives_the_same_text(fox_file: Path) -> None:
     pieces = list(zoo.stream(fox_file, "the", 30, temperature=0.9))
     assert len(pieces) == 30
     assert "the" + "".join(pieces) == zoo.generate(fox_file, "the", length=30, temperature=0.9)
 
 
-def test_without_a_prompt_it_is_the_one_of_the_samples(fox_file: Path) -> None:
+def test_the_default_prompt_is_that_of_the_samples(fox_file: Path) -> None:
     assert zoo.generate(fox_file, length=3).startswith("the ")
 
 
-def test_unknown_characters_cost_one_warning(fox_run: zoo.Run, fox_file: Path) -> None:
+def test_unknown_characters_give_one_warning(fox_run: zoo.Run, fox_file: Path) -> None:
     for source in (fox_run.path, fox_file):
         with pytest.warns(zoo.ZooWarning, match="never saw, read as <unk>: 'ДЖ'") as caught:
             text = zoo.generate(source, "ДЖД the", length=5)
@@ -75,14 +75,14 @@ def test_unknown_characters_cost_one_warning(fox_run: zoo.Run, fox_file: Path) -
 @pytest.mark.parametrize(
     ("prompt", "length", "message"), [("", 5, "prompt is empty"), ("a", -1, "at least 0")]
 )
-def test_prompts_and_lengths_that_cannot_be(
+def test_invalid_prompts_and_lengths_are_errors(
     fox_file: Path, prompt: str, length: int, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         zoo.generate(fox_file, prompt, length=length)
 
 
-def test_a_state_goes_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> None:
+def test_a_state_converts_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> None:
     """A state of one runtime goes on in the other."""
     torch_side, file_side = ModelStepper(fox_run.model), zoo.open_source(fox_file).engine
     state = torch_side.init_state(3)
@@ -97,7 +97,7 @@ def test_a_state_goes_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> No
     np.testing.assert_array_equal(back[0].h.numpy(), after[0])
 
 
-def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
+def test_a_model_that_overflows_is_an_error(fox_run: zoo.Run) -> None:
     broken = zoo.load(fox_run.path)
     with torch.no_grad():
         broken.model.head.bias[0] = torch.inf
@@ -111,7 +111,7 @@ def test_a_model_that_overflows_says_so(fox_run: zoo.Run) -> None:
     assert not list(Path().glob("files/*"))
 
 
-def test_a_string_to_stop_at_may_stand_alone(fox_run: zoo.Run) -> None:
+def test_stop_accepts_a_single_string(fox_run: zoo.Run) -> None:
     tokenizer = fox_run.tokenizer
     written = tokenizer.encode("the dog").tolist()
     assert [Stops("dog", tokenizer).hit(written[:end]) for end in (5, 6, 7)] == [False, False, True]
@@ -120,7 +120,7 @@ def test_a_string_to_stop_at_may_stand_alone(fox_run: zoo.Run) -> None:
         Stops([1.5], tokenizer)
 
 
-def test_sources_that_are_nothing() -> None:
+def test_invalid_sources_are_errors() -> None:
     with pytest.raises(RunError, match="nowhere does not exist"):
         zoo.generate("nowhere")
     Path("notes.txt").write_text("hello")
@@ -144,7 +144,7 @@ def test_two_runtimes_for_one_path_are_an_error_that_names_both(fox_run: zoo.Run
 
 
 @pytest.mark.parametrize("word", ["CUDA", "gpu", "cpu:0"])
-def test_an_unknown_provider_never_means_the_cpu(fox_run: zoo.Run, word: str) -> None:
+def test_an_unknown_provider_is_an_error(fox_run: zoo.Run, word: str) -> None:
     with pytest.raises(UsageError, match=f"provider '{word}' is not known"):
         zoo.generate(fox_run.path, "the", length=1, provider=word)
 
@@ -165,7 +165,7 @@ class Skewed(ModelStepper):
         return logits, state
 
 
-def test_comparing_texts_tells_a_fault_from_a_tie(fox_run: zoo.Run) -> None:
+def test_comparing_texts_distinguishes_a_fault_from_a_tie(fox_run: zoo.Run) -> None:
     exact = ModelStepper(fox_run.model)
     prompt = fox_run.tokenizer.encode("the")
     same = compare_texts(exact, ModelStepper(fox_run.model), prompt, 200, Sampling(temperature=1.0))
@@ -178,7 +178,7 @@ def test_comparing_texts_tells_a_fault_from_a_tie(fox_run: zoo.Run) -> None:
     assert Difference(token=3, margin=2e-6).is_tie
 
 
-def test_amplification_is_the_gap_between_precisions(fox_run: zoo.Run) -> None:
+def test_amplification_is_the_difference_between_precisions(fox_run: zoo.Run) -> None:
     """A tanh network with small recurrent weights forgets rounding; with large ones it cannot."""
     gaps = []
     for gain in (0.5, 8.0):

@@ -35,8 +35,10 @@ CELLS = [spec.name for spec in zoo.list_cells() if spec.causal]
 def _cuda() -> None:
     if not torch.cuda.is_available():
         pytest.skip("PyTorch finds no CUDA device")
-    (runtime,) = [spec.load_factory()() for spec in zoo.load_registry().runtimes.values()]
-    (report,) = [r for r in runtime.probe() if r.provider.startswith("CUDA")] or [None]
+    registry = zoo.load_registry()
+    runtimes = [spec.load_factory()(registry) for spec in registry.runtimes.values()]
+    probed = [report for runtime in runtimes for report in runtime.probe()]
+    report = next((found for found in probed if found.provider.startswith("CUDA")), None)
     if report is None or not report.runs:
         pytest.skip(f"CUDA does not run in ONNX Runtime: {report.reason if report else 'no build'}")
 
@@ -68,7 +70,7 @@ def open_on(path: Path, provider: str, graphs: bool = True) -> DeviceEngine:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_steps_on_cuda_are_pytorchs(name: str, tmp_path: Path) -> None:
+def test_steps_on_cuda_equal_pytorchs(name: str, tmp_path: Path) -> None:
     model, path = export(tmp_path, name, layers=2)
     proof = prove_step(ModelStepper(model), open_on(path, "cuda"))
     assert proof.difference < 1e-5
@@ -93,7 +95,7 @@ def test_ten_thousand_tokens_on_cuda_and_on_the_cpu(
     assert len(found) <= 2
 
 
-def test_graphs_make_no_difference(tmp_path: Path) -> None:
+def test_cuda_graphs_change_no_result(tmp_path: Path) -> None:
     _, path = export(tmp_path, "lstm")
     engines = [open_on(path, "cuda", graphs) for graphs in (True, False)]
     rng = np.random.default_rng(0)
@@ -108,7 +110,7 @@ def test_graphs_make_no_difference(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_streams_do_not_touch_each_other(tmp_path: Path) -> None:
+def test_sessions_are_independent(tmp_path: Path) -> None:
     """Two sessions on one device take turns, with other batches between them."""
     _, path = export(tmp_path, "gru")
     source = zoo.open_source(path, "cuda")
@@ -128,7 +130,7 @@ def test_streams_do_not_touch_each_other(tmp_path: Path) -> None:
     assert texts == alone
 
 
-def test_settings_that_need_the_host(tmp_path: Path) -> None:
+def test_sampling_settings_that_run_on_the_host(tmp_path: Path) -> None:
     _, path = export(tmp_path, "lstm")
     settings = {"length": 300, "temperature": 0.8, "top_k": 7, "top_p": 0.9, "seed": 3}
     texts = [zoo.generate(zoo.open_source(path, p), "the ", **settings) for p in ("cuda", "cpu")]
@@ -179,7 +181,7 @@ def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("name", ["rnn-scratch", "lstm-scratch", "gru"])
-def test_a_training_recorded_as_graphs_is_the_same(
+def test_training_with_cuda_graphs_is_the_same(
     name: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Equal losses line by line; the speeds are printed, not judged."""

@@ -122,7 +122,7 @@ def test_sequence_in_the_reference_evaluator(
         np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
 
 
-def test_the_interfaces_are_the_designs(exported: Callable[..., Path]) -> None:
+def test_the_interfaces_are_the_documented_ones(exported: Callable[..., Path]) -> None:
     folder = exported("lstm", layers=1)
 
     def interface(name: str) -> tuple[list[str], list[str]]:
@@ -169,7 +169,7 @@ def test_only_the_recurrence_is_in_the_loop(exported: Callable[..., Path]) -> No
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_integers_take_every_product(name: str, exported: Callable[..., Path]) -> None:
+def test_int8_replaces_every_product_with_weights(name: str, exported: Callable[..., Path]) -> None:
     for graph in ("step", "generate", "sequence"):
         model = onnx.load(str(exported(name) / f"{graph}.int8.onnx"))
         assert "MatMulInteger" in onnx.printer.to_text(model)
@@ -180,9 +180,7 @@ def test_integers_take_every_product(name: str, exported: Callable[..., Path]) -
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_rows_of_integer_files_do_not_touch_each_other(
-    name: str, exported: Callable[..., Path]
-) -> None:
+def test_batch_rows_of_int8_files_are_independent(name: str, exported: Callable[..., Path]) -> None:
     """A row gives the same tokens alone and beside 31 others."""
     engine = zoo.open_source(exported(name) / "generate.int8.onnx").engine
     rng = np.random.default_rng(0)
@@ -197,7 +195,7 @@ def test_rows_of_integer_files_do_not_touch_each_other(
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_the_same_seed_gives_the_same_text_everywhere(
+def test_the_same_seed_gives_the_same_text_in_every_runtime_and_graph(
     sampling: Sampling, trained: Train, exported: Callable[..., Path]
 ) -> None:
     run, folder = trained("gru", layers=2, epochs=2), exported("gru")
@@ -209,7 +207,7 @@ def test_the_same_seed_gives_the_same_text_everywhere(
     assert len(texts) == 1
 
 
-def test_a_session_over_chunks_is_at_its_last_token(
+def test_a_session_is_at_its_last_token_across_chunks(
     trained: Train, exported: Callable[..., Path]
 ) -> None:
     """The generate graph runs ahead; what was not taken has not happened."""
@@ -256,7 +254,9 @@ def test_stops(trained: Train, exported: Callable[..., Path]) -> None:
     assert zoo_run(["generate", str(file), "--prompt", "the ", "--stop", ""]) == 2
 
 
-def test_a_batch_of_prompts_is_each_alone(trained: Train, exported: Callable[..., Path]) -> None:
+def test_a_batch_of_prompts_gives_the_texts_of_single_prompts(
+    trained: Train, exported: Callable[..., Path]
+) -> None:
     prompts = ["the ", "a", "the quick brown fox jumps", "dog", "the "]
     for source in (
         trained("lstm", layers=2, epochs=2).path,
@@ -276,7 +276,7 @@ def test_a_batch_of_prompts_is_each_alone(trained: Train, exported: Callable[...
         zoo.generate_batch(source, ["the", ""])
 
 
-def test_scores_agree_and_count_what_they_should(
+def test_scores_agree_with_a_computation_in_pytorch(
     trained: Train, exported: Callable[..., Path], text_file: Path
 ) -> None:
     run, folder = trained("lstm", layers=2, epochs=2), exported("lstm")
@@ -304,7 +304,9 @@ def test_scores_agree_and_count_what_they_should(
             zoo.score(run.path, str(text_file), last=last)
 
 
-def test_a_model_that_knows_nothing_scores_the_vocabulary(trained: Train, text_file: Path) -> None:
+def test_a_uniform_model_has_the_vocabulary_size_as_perplexity(
+    trained: Train, text_file: Path
+) -> None:
     run = zoo.load(trained("gru", epochs=1).path)
     with torch.no_grad():
         run.model.head.weight.zero_()
@@ -314,7 +316,7 @@ def test_a_model_that_knows_nothing_scores_the_vocabulary(trained: Train, text_f
 
 
 @pytest.mark.slow
-def test_scores_of_models_that_see_both_sides(
+def test_scores_of_bidirectional_models(
     trained: Train, exported: Callable[..., Path], text_file: Path
 ) -> None:
     run = trained("bidirectional", layers=2, epochs=2)
@@ -331,7 +333,7 @@ def test_scores_of_models_that_see_both_sides(
 
 
 @pytest.mark.slow
-def test_a_folder_reads_long_prompts_by_its_sequence_graph(
+def test_a_folder_reads_long_prompts_with_its_sequence_graph(
     exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With and without the sequence graph the text is the same; with it no step is spent on the
@@ -362,7 +364,7 @@ def test_a_folder_reads_long_prompts_by_its_sequence_graph(
     assert len(steps) == len(prompt)
 
 
-def test_opening_writes_nothing(trained: Train, tmp_path: Path) -> None:
+def test_opening_a_file_writes_no_files(trained: Train, tmp_path: Path) -> None:
     """Not for a file of more than 2 MiB either, with any choice of threads."""
     run = trained("gru", hidden=512, epochs=1)
     file = zoo.export(run, graph="generate", out=tmp_path).path
@@ -395,13 +397,13 @@ def test_measured_threads_are_the_fastest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, "two", 1.5])
-def test_threads_that_are_no_number(threads: object, tmp_path: Path) -> None:
+def test_an_invalid_number_of_threads_is_an_error(threads: object, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").touch()
     with pytest.raises(UsageError, match="threads must be a number of 1 or more"):
         zoo.open_source(tmp_path, threads=threads)  # type: ignore[arg-type]
 
 
-def test_a_run_folder_takes_no_threads(trained: Train) -> None:
+def test_threads_are_not_an_option_of_run_folders(trained: Train) -> None:
     with pytest.raises(UsageError, match="set_num_threads"):
         zoo.open_source(trained("gru", layers=2, epochs=2).path, threads=1)
 
@@ -466,7 +468,7 @@ def test_half_precision(trained: Train, tmp_path: Path) -> None:
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.FLOAT16}
 
 
-def test_engines_are_what_they_say(exported: Callable[..., Path]) -> None:
+def test_engines_implement_the_protocols_of_their_graph(exported: Callable[..., Path]) -> None:
     kinds = {
         graph: zoo.open_source(exported("lstm") / f"{graph}.onnx").engine
         for graph in ("step", "generate", "sequence")
@@ -536,7 +538,7 @@ def test_the_proof_of_sequences_finds_each_fault(
         prove_sequence(reference, wrong)
 
 
-def test_the_loop_that_stays_on_a_device(exported: Callable[..., Path]) -> None:
+def test_the_device_loop_equals_the_step_loop(exported: Callable[..., Path]) -> None:
     """The buffers and bindings of CUDA, on the CPU: it writes what the step loop writes."""
     path = exported("lstm") / "step.onnx"
     source = zoo.open_source(path)
@@ -614,7 +616,9 @@ def give_gain(run: zoo.Run, gain: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -> None:
+def test_a_sequence_may_differ_by_as_much_as_rounding_is_amplified(
+    trained: Train, tmp_path: Path
+) -> None:
     """Its own runs part by 1e-5 to 1e-3: long sequences may part by as much, and no more."""
     run = zoo.load(trained("rnn").path)
     gap = 0.0
@@ -628,7 +632,7 @@ def test_a_model_between_stable_and_amplifying(trained: Train, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_texts_longer_than_the_gap_was_measured_over(
+def test_amplification_is_measured_over_the_compared_length(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the proof's tokens this model looks stable. Over as many as are compared it is not,

@@ -61,7 +61,7 @@ SCRATCH = [spec.name for spec in zoo.list_cells("*-scratch")]
 
 
 @parametrize_with_laws(*SCRATCH, options={"std": 0.5})
-def test_scratch_cells_with_lively_weights(check: Callable[[], object]) -> None:
+def test_scratch_cells_with_larger_weights(check: Callable[[], object]) -> None:
     """Their own first weights are so small that a fault in the recurrence could hide."""
     check()
 
@@ -362,7 +362,7 @@ def broken_laws(registry: zoo.registry.Registry) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("cell", [Right, LearnsItsBeginning, TwoLeaves])
-def test_a_right_cell_keeps_every_law(cell: type[Right]) -> None:
+def test_a_correct_cell_passes_every_law(cell: type[Right]) -> None:
     assert broken_laws(registered(cell)) == {}
 
 
@@ -372,7 +372,7 @@ class TrainsAsAnother(Right):
         return y * 1.1, state
 
 
-def test_what_is_trained_as_one_thing_and_runs_as_another_is_not_exported(text_file: Path) -> None:
+def test_a_cell_whose_forward_differs_from_its_step_is_not_exported(text_file: Path) -> None:
     """The files would be right by their own proof, which goes step by step."""
     registry = registered(TrainsAsAnother)
     run = zoo.train(str(text_file), cell="wrong", hidden=8, epochs=1, registry=registry, out="r")
@@ -384,7 +384,7 @@ def test_what_is_trained_as_one_thing_and_runs_as_another_is_not_exported(text_f
 
 
 @pytest.mark.parametrize("cell", FAULTS, ids=lambda cell: cell.__name__)
-def test_the_law_catches_the_fault(cell: type[Right]) -> None:
+def test_the_law_detects_the_fault(cell: type[Right]) -> None:
     law, also = FAULTS[cell]
     broken = broken_laws(registered(cell))
     assert law in broken
@@ -393,7 +393,7 @@ def test_the_law_catches_the_fault(cell: type[Right]) -> None:
         assert set(broken) == {law, *also}
 
 
-def test_every_law_has_its_fault() -> None:
+def test_every_law_has_a_faulty_cell() -> None:
     assert {law for law, _ in FAULTS.values()} == {law.__name__ for law in LAWS}
     assert all(law.__doc__ for law in LAWS)
 
@@ -404,7 +404,7 @@ def test_an_exception_is_declared_with_its_reason() -> None:
     assert (exempt.law, exempt.exempt) == ("a_long_run_stays_finite", "it grows by design")
 
 
-def test_a_law_says_what_it_found() -> None:
+def test_a_law_reports_the_difference() -> None:
     registry = registered(OtherForward)
     with pytest.raises(LawBroken, match=r"repeated step: differs by \d"):
         forward_is_repeated_step(Subject(registry.cells["wrong"], registry=registry))

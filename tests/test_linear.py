@@ -30,7 +30,7 @@ def draw(steps: int, kind: torch.dtype, shape: tuple[int, ...] = (3, 4)) -> list
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 16, 35, 120])
-def test_the_scan_is_the_loop(steps: int, kind: torch.dtype) -> None:
+def test_the_scan_equals_the_loop(steps: int, kind: torch.dtype) -> None:
     a, b, start = draw(steps, kind)
     torch.testing.assert_close(
         linear_scan(a, b, start), step_by_step(a, b, start), rtol=1e-12, atol=1e-12
@@ -83,7 +83,7 @@ def test_a_scan_keeps_the_dtype_of_the_state() -> None:
 @pytest.mark.parametrize("delta", [False, True], ids=["plain", "delta"])
 @pytest.mark.parametrize("decay", [None, 1, 4], ids=["kept", "by-head", "by-key"])
 @pytest.mark.parametrize("steps", [1, 5, 16, 33, 70])
-def test_the_chunked_form_is_the_recurrence(steps: int, decay: int | None, delta: bool) -> None:
+def test_the_chunked_form_equals_the_recurrence(steps: int, decay: int | None, delta: bool) -> None:
     torch.manual_seed(steps)
     like = {"dtype": torch.float64}
     q, k, a, b = (torch.randn(steps, 2, 3, 4, **like) / 2 for _ in range(4))
@@ -123,7 +123,7 @@ def test_strong_decays_do_not_overflow() -> None:
     assert torch.isfinite(log_w.grad).all()
 
 
-def test_a_convolution_is_torch_nns() -> None:
+def test_a_convolution_equals_torch_nns() -> None:
     torch.manual_seed(0)
     layer = torch.nn.Conv1d(5, 5, 4, groups=5, padding=3)
     x, weight = torch.randn(11, 2, 5), layer.weight.squeeze(1).T

@@ -71,7 +71,7 @@ def glu_of_gelu(y: Array, w: dict[str, Array]) -> Array:
 
 
 @pytest.mark.parametrize("states", [None, 6])
-def test_lru_is_its_equations(states: int | None) -> None:
+def test_lru_follows_its_equations(states: int | None) -> None:
     cell = build("lru", states=states)
     w = weights(cell)
     x, (start, h) = draw(40, 2, 5), draw_state(cell)
@@ -84,7 +84,7 @@ def test_lru_is_its_equations(states: int | None) -> None:
     check(cell, x, start, np.stack(wanted), h)
 
 
-def test_lru_begins_on_the_ring_and_keeps_the_states_size() -> None:
+def test_lru_is_initialised_on_the_ring_with_unit_state_variance() -> None:
     """|λ|² is uniform between the squares of the radii (Lemma 3.2), the phase up to its bound; and
     with inputs of unit variance a state has unit variance, whatever its λ, which is what γ is for:
     Σ_k |λ|^2k γ² = 1."""
@@ -104,7 +104,7 @@ def test_lru_begins_on_the_ring_and_keeps_the_states_size() -> None:
 
 
 @pytest.mark.parametrize("init", ["lin", "inv"])
-def test_s4d_is_the_convolution_with_its_kernel(init: str) -> None:
+def test_s4d_equals_the_convolution_with_its_kernel(init: str) -> None:
     """From the zero state, over all N modes (those that the cell leaves out are the conjugates),
     and longer than the pieces in which the cell convolves."""
     cell = build("s4d", modes=4, init=init)
@@ -127,7 +127,7 @@ def test_s4d_is_the_convolution_with_its_kernel(init: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 64, 131])
-def test_s4d_is_its_equations_from_any_state(steps: int) -> None:
+def test_s4d_follows_its_equations_from_any_state(steps: int) -> None:
     cell = build("s4d")
     w = weights(cell)
     x, (start, h) = draw(steps, 2, 5), draw_state(cell)
@@ -142,7 +142,7 @@ def test_s4d_is_its_equations_from_any_state(steps: int) -> None:
     check(cell, x, start, np.stack(wanted), h)
 
 
-def test_s4d_begins_with_the_published_modes() -> None:
+def test_s4d_is_initialised_with_the_published_modes() -> None:
     """S4D-Lin: πn. S4D-Inv of N = 8: (8/π)(8/(2n+1) - 1)."""
     for init, frequencies in {
         "lin": [0, 3.14159265, 6.28318531, 9.42477796],
@@ -154,7 +154,7 @@ def test_s4d_begins_with_the_published_modes() -> None:
         np.testing.assert_allclose(poles, np.stack((wanted, wanted)), atol=3e-6)
 
 
-def test_s5_is_its_equations() -> None:
+def test_s5_follows_its_equations() -> None:
     cell = build("s5", pairs=3)
     w = weights(cell)
     x, (start, h) = draw(40, 2, 5), draw_state(cell)
@@ -179,7 +179,7 @@ def hippo_n(size: int) -> Array:
     return A
 
 
-def test_s5_begins_as_real_hippo_systems() -> None:
+def test_s5_is_initialised_as_real_hippo_systems() -> None:
     """Out of the modes come back real matrices A, B and C, A that of HiPPO-N in each block; and the
     cell computes what that real system does, sampled with matrix exponentials."""
     from zoo_linear.s5 import hippo_normal
@@ -246,7 +246,7 @@ def griffin(cell: zoo.Cell, input_size: int, width: int) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(("blocks", "width"), [(None, 4), (1, 4), (2, 3)])
-def test_rg_lru_is_recurrentgemmas_block(blocks: int | None, width: int) -> None:
+def test_rg_lru_equals_recurrentgemmas_block(blocks: int | None, width: int) -> None:
     """A sequence from its first step, gradients too, and one from the middle of another: positions
     after 0, with a state carried over."""
     cell = build("rg-lru", blocks=blocks, width=width)
@@ -285,7 +285,7 @@ def block_state(block: torch.nn.Module, x: torch.Tensor, positions: torch.Tensor
     return state
 
 
-def test_rg_lrus_first_step_is_not_weakened() -> None:
+def test_rg_lrus_first_step_is_not_scaled() -> None:
     """One step with the gates half open: a = σ(Λ)^(8/2), h_1 = u/2, and the second step adds
     √(1 - a²) u/2."""
     cell = zoo.get_cell("rg-lru").build(1, 1).double()
@@ -314,7 +314,7 @@ def test_rg_lrus_first_step_is_not_weakened() -> None:
         ("rg-lru", {"blocks": 3}),
     ],
 )
-def test_impossible_options_are_refused(name: str, options: dict[str, float]) -> None:
+def test_invalid_options_are_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(zoo.UsageError, match=name):
         zoo.get_cell(name).build(5, 8, **options)
 
@@ -331,7 +331,7 @@ def test_long_sequences_in_float32(name: str) -> None:
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
-def test_the_zero_order_hold_of_slow_modes_keeps_its_digits() -> None:
+def test_the_zero_order_hold_is_accurate_for_slow_modes() -> None:
     """Within a millionth of float64 where ΔΛ is 0.0005 and more; exp(ΔΛ) - 1 as it stands would
     lose 6e-5."""
     from zoo_linear.diagonal import zero_order_hold

@@ -105,7 +105,7 @@ def load_min(name: str) -> tuple[nn.Module, zoo.Cell]:
 
 
 @pytest.mark.parametrize("name", ["mingru", "minlstm"])
-def test_the_positive_form_is_that_of_mingru_pytorch(name: str) -> None:
+def test_the_positive_form_equals_mingru_pytorchs(name: str) -> None:
     layer, cell = load_min(name)
     x = torch.randn(T, B, H, dtype=torch.float64)
     whole = layer(x.transpose(0, 1)).transpose(0, 1)  # by logarithms
@@ -122,7 +122,7 @@ def test_the_positive_form_is_that_of_mingru_pytorch(name: str) -> None:
         torch.testing.assert_close(end.h, h.squeeze(1), rtol=0, atol=EXACT)
 
 
-def test_mingru_is_its_equations() -> None:
+def test_mingru_follows_its_equations() -> None:
     cell = build("mingru")
     (x, state), w = draw(cell), weights(cell)
     h, wanted = state.h.numpy(), []
@@ -133,7 +133,7 @@ def test_mingru_is_its_equations() -> None:
     agree(cell, x, state, np.stack(wanted), h)
 
 
-def test_minlstm_is_its_equations() -> None:
+def test_minlstm_follows_its_equations() -> None:
     cell = build("minlstm")
     (x, state), w = draw(cell), weights(cell)
     h, wanted = state.h.numpy(), []
@@ -144,7 +144,7 @@ def test_minlstm_is_its_equations() -> None:
     agree(cell, x, state, np.stack(wanted), h)
 
 
-def test_minlstm_survives_two_closed_gates() -> None:
+def test_minlstm_is_finite_with_two_closed_gates() -> None:
     """f and i are zero in float32, and equal: f' = i' = 1/2."""
     cell = zoo.get_cell("minlstm").build(1, 1)
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_minlstm_survives_two_closed_gates() -> None:
 
 @pytest.mark.parametrize("window", [2, 4])
 @pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
-def test_qrnn_is_a_convolution_and_pooling(pooling: str, window: int) -> None:
+def test_qrnn_equals_a_convolution_and_pooling(pooling: str, window: int) -> None:
     cell = build("qrnn", window=window, pooling=pooling)
     x, state = draw(cell)
     gates = 1 + len(pooling)
@@ -185,7 +185,7 @@ def test_qrnn_is_a_convolution_and_pooling(pooling: str, window: int) -> None:
 
 @pytest.mark.parametrize("inputs", [INPUTS, H])
 @pytest.mark.parametrize("peephole", [False, True])
-def test_sru_is_its_equations(peephole: bool, inputs: int) -> None:
+def test_sru_follows_its_equations(peephole: bool, inputs: int) -> None:
     cell = build("sru", inputs, peephole=peephole, highway_bias=-1.5)
     (x, state), w = draw(cell), weights(cell)
     assert ("W_x" in w) == (inputs != H)
@@ -214,7 +214,9 @@ def authors_sru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("inputs", [INPUTS, H])
 @pytest.mark.parametrize("peephole", [False, True])
 @pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
-def test_sru_is_that_of_its_authors(peephole: bool, inputs: int, authors_sru: ModuleType) -> None:
+def test_sru_equals_its_authors_package(
+    peephole: bool, inputs: int, authors_sru: ModuleType
+) -> None:
     """Given our weights: its matrices are interleaved by unit, and its α is within the fourth."""
     cell = build("sru", inputs, peephole=peephole, highway_bias=-1.5)
     (x, state), w = draw(cell), dict(cell.named_parameters())
@@ -234,7 +236,7 @@ def test_sru_is_that_of_its_authors(peephole: bool, inputs: int, authors_sru: Mo
     agree(cell, x, state, y.detach().numpy(), c.detach().numpy())
 
 
-def test_sru_begins_with_the_variance_of_its_input() -> None:
+def test_sru_initially_preserves_the_variance_of_its_input() -> None:
     """What α and the first weights of the form with peepholes are for (section 3.2)."""
     torch.manual_seed(0)
     cell = zoo.get_cell("sru").build(256, 256, peephole=True, highway_bias=-1.0)
@@ -263,7 +265,7 @@ def hgrn2_out(w: dict[str, Array], y: Array) -> Array:
 
 
 @pytest.mark.parametrize(("heads", "β"), [(4, 0.0), (3, 0.4)])
-def test_hgrn2_is_its_equations(heads: int, β: float) -> None:
+def test_hgrn2_follows_its_equations(heads: int, β: float) -> None:
     cell = build("hgrn2", heads=heads, lower_bound=β)
     (x, state), w = draw(cell), weights(cell)
     S, found = state.S.numpy(), []
@@ -273,7 +275,7 @@ def test_hgrn2_is_its_equations(heads: int, β: float) -> None:
     agree(cell, x, state, hgrn2_out(w, np.stack(found)), S)
 
 
-def test_hgrn2_is_gated_linear_attention_of_fla() -> None:
+def test_hgrn2_equals_flas_gated_linear_attention() -> None:
     naive = fla("ops/gla/naive.py").naive_recurrent_gla
     cell = build("hgrn2")
     (x, state), w = draw(cell), weights(cell)
@@ -319,7 +321,7 @@ def retnet_out(w: dict[str, Array], y: Array, gate: Array) -> Array:
 
 
 @pytest.mark.parametrize(("heads", "hidden"), [(4, H), (2, H), (1, 3), (3, 11)])
-def test_retnet_is_its_equations(heads: int, hidden: int) -> None:
+def test_retnet_follows_its_equations(heads: int, hidden: int) -> None:
     """The parallel form of the paper (equation 5), with what the given state still gives: complex
     numbers instead of rotations, powers of γ instead of a recurrence."""
     cell = build("retnet", hidden=hidden, heads=heads)
@@ -341,7 +343,7 @@ def test_retnet_is_its_equations(heads: int, hidden: int) -> None:
     agree(cell, x, state, retnet_out(w, y, gate), end, state.n.numpy() + T)
 
 
-def test_retnet_is_the_retention_of_fla() -> None:
+def test_retnet_equals_flas_retention() -> None:
     naive = fla("ops/retention/naive.py").naive_retention
     cell = build("retnet")
     x, w = draw(cell)[0], weights(cell)
@@ -354,7 +356,7 @@ def test_retnet_is_the_retention_of_fla() -> None:
         torch.testing.assert_close(found, wanted, rtol=0, atol=SINGLE)
 
 
-def test_retnet_knows_late_positions_as_well_as_early_ones() -> None:
+def test_retnet_is_accurate_at_late_positions() -> None:
     """Only the distances between positions count: where a sequence begins changes nothing, not even
     in float32 after ten million steps."""
     torch.manual_seed(2)

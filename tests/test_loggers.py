@@ -42,7 +42,7 @@ def until_a_report(events: Iterator[Any]) -> None:
     events.close()
 
 
-def test_event_files_have_the_figures_of_the_run(text_file: Path) -> None:
+def test_event_files_have_the_metrics_of_the_run(text_file: Path) -> None:
     assert run(["train", str(text_file), *SMALL, "--epochs", "3", "--prompt", "the q",
                 "--log", "tensorboard", "--out", "r"]) == 0  # fmt: skip
     training, held_out = "r/tensorboard/training", "r/tensorboard/held-out"
@@ -64,13 +64,13 @@ def test_event_files_have_the_figures_of_the_run(text_file: Path) -> None:
     assert text.strip() in Path("r/samples.txt").read_text()
 
 
-def test_without_a_held_out_part_there_is_no_curve_of_it(text_file: Path) -> None:
+def test_without_validation_text_there_is_no_validation_curve(text_file: Path) -> None:
     assert run(["train", str(text_file), *SMALL, "--epochs", "1", "--held-out", "0",
                 "--log", "tensorboard", "--out", "r"]) == 0  # fmt: skip
     assert [path.name for path in Path("r/tensorboard").iterdir()] == ["training"]
 
 
-def test_a_run_that_goes_on_has_each_step_once(text_file: Path) -> None:
+def test_a_resumed_run_has_each_step_once(text_file: Path) -> None:
     """The second report comes after the last save, so it is hidden, and written again."""
     settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 4}
     until_a_report(zoo.train_events(str(text_file), out="r", log=["tensorboard"], **settings))
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_has_each_step_once(text_file: Path) -> None:
     assert len(metrics("r", "step")) == 4
 
 
-def test_a_run_that_had_none_gets_its_past_when_it_goes_on(text_file: Path) -> None:
+def test_a_logger_added_on_resuming_gets_the_earlier_metrics(text_file: Path) -> None:
     settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
     until_a_report(zoo.train_events(str(text_file), out="r", **settings))
     assert run(["train", "--resume", "--log", "tensorboard", "--out", "r"]) == 0
@@ -91,7 +91,7 @@ def test_a_run_that_had_none_gets_its_past_when_it_goes_on(text_file: Path) -> N
     assert len(metrics("r", "step")) == 3
 
 
-def test_a_run_that_fails_at_once_leaves_nothing(
+def test_a_run_that_fails_at_the_first_step_leaves_no_files(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(zoo.LanguageModel, "step", lambda *given: 1 / 0)
@@ -101,7 +101,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(
     assert not Path("r").exists()
 
 
-def test_a_missing_package_is_named_before_anything_is_trained(
+def test_a_missing_package_is_reported_before_training(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
@@ -125,7 +125,7 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return MlflowClient(uri)
 
 
-def test_mlflow_has_the_settings_and_figures_of_the_run(text_file: Path, tracked: Any) -> None:
+def test_mlflow_has_the_settings_and_metrics_of_the_run(text_file: Path, tracked: Any) -> None:
     """Of a training that was stopped and resumed: one run, each step once."""
     settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
     until_a_report(zoo.train_events(str(text_file), out="r", log=["mlflow"], **settings))
@@ -143,7 +143,7 @@ def test_mlflow_has_the_settings_and_figures_of_the_run(text_file: Path, tracked
     assert len(metrics("r", "step")) == 3
 
 
-def test_mlflow_is_told_of_a_training_that_fails(
+def test_mlflow_gets_the_status_of_a_failed_training(
     text_file: Path, tracked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo.LanguageModel, "step", lambda *given: 1 / 0)
@@ -152,7 +152,7 @@ def test_mlflow_is_told_of_a_training_that_fails(
     assert [found.info.status for found in tracked.search_runs([experiment])] == ["FAILED"]
 
 
-def test_mlflow_that_is_missing_is_named(
+def test_missing_mlflow_is_reported(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
@@ -184,7 +184,7 @@ def stops_early(events: Iterator[Event]) -> Iterator[Event]:
 
 
 @pytest.mark.parametrize("logger", [leaves_out, changes, adds, stops_early])
-def test_a_logger_that_does_not_pass_events_on_is_named(
+def test_a_logger_that_does_not_forward_events_is_an_error(
     logger: Any, text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = zoo.load_registry()
@@ -194,7 +194,7 @@ def test_a_logger_that_does_not_pass_events_on_is_named(
         zoo.train(str(text_file), hidden=8, epochs=2, max_tokens=2000, log=["tensorboard"])
 
 
-def test_an_unknown_logger_is_refused_before_anything_is_trained(
+def test_an_unknown_logger_is_refused_before_training(
     text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", str(text_file), *SMALL, "--log", "tensorbord", "--out", "r"]) == 2

@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
-def test_kept_memory_is_used_again_without_new_pages() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     def faults(*arguments: str) -> int:
         command = [sys.executable, "-c", PROGRAM, *arguments]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

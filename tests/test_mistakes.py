@@ -140,7 +140,7 @@ def require_told(message: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", MISTAKES)
-def test_zoo_check_tells_the_mistake_once(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zoo_check_reports_the_mistake_once(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["check", cell])
     out, err = capsys.readouterr()
     assert code != 0
@@ -149,7 +149,7 @@ def test_zoo_check_tells_the_mistake_once(cell: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("cell", MISTAKES)
-def test_zoo_train_tells_the_same(
+def test_zoo_train_reports_the_same(
     cell: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", str(text_file), "--cell", cell, *SMALL]) == 1
@@ -166,7 +166,7 @@ def test_the_plugin_is_named(text_file: Path, capsys: pytest.CaptureFixture[str]
     )
 
 
-def test_a_run_whose_cell_was_changed_is_told_when_it_is_loaded(
+def test_loading_a_run_reports_a_mistake_in_its_changed_cell(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", str(text_file), "--cell", "heads", *SMALL]) == 0
@@ -180,7 +180,7 @@ def test_a_run_whose_cell_was_changed_is_told_when_it_is_loaded(
         assert require in capsys.readouterr().err
 
 
-def test_the_check_moves_no_random_numbers_and_no_mode() -> None:
+def test_the_check_keeps_random_state_and_training_mode() -> None:
     registry = zoo.load_registry()
     model = LanguageModel(ModelConfig(cell="tr-nas", hidden=8), 5, registry).train()
     before = torch.get_rng_state()
@@ -189,7 +189,7 @@ def test_the_check_moves_no_random_numbers_and_no_mode() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_every_registered_cell_returns_what_it_should() -> None:
+def test_every_registered_cell_passes_the_check() -> None:
     registry = zoo.load_registry()
     names = [name for name in registry.cells if name not in MISTAKES]
     for name in names:
@@ -197,7 +197,7 @@ def test_every_registered_cell_returns_what_it_should() -> None:
         assert verdict.passed, verdict.finding
 
 
-def test_a_test_of_laws_tells_the_mistake_and_skips_the_rest() -> None:
+def test_a_test_of_laws_reports_the_mistake_and_skips_the_rest() -> None:
     mark = parametrize_with_laws("swapped", laws=LAWS[:2], registry=zoo.load_registry()).mark
     first, second = (case.values[0] for case in mark.args[1])
     with pytest.raises(AssertionError, match="the next state first and the output second"):
@@ -251,7 +251,7 @@ def test_exceptions_of_a_corpus_and_an_exporter_name_the_plugin(
     assert capsys.readouterr().err == f"{plugin} RuntimeError: no pen, at {hooks}:{line}\n"
 
 
-def test_an_exception_of_the_core_under_a_plugin_is_the_cores() -> None:
+def test_an_exception_of_the_core_called_by_a_plugin_is_the_cores() -> None:
     registry = zoo.load_registry()
     from mistakes import cells
 
@@ -270,7 +270,7 @@ def registry() -> Registry:
     return zoo.load_registry()
 
 
-def test_the_laws_and_check_take_sizes_that_the_cell_takes(
+def test_the_laws_and_check_use_sizes_that_the_cell_supports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     laws = [law for law in LAWS if law.__name__ != "the_exported_graphs_are_the_model"]
@@ -285,7 +285,7 @@ def test_the_laws_and_check_take_sizes_that_the_cell_takes(
 
 
 @pytest.mark.parametrize("command", ["train", "sweep"])
-def test_training_refuses_a_size_that_the_cell_does_not_take(
+def test_training_refuses_a_size_that_the_cell_does_not_support(
     command: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = ["--cell", "heads"] if command == "train" else ["--cells", "gru,heads"]
@@ -297,7 +297,7 @@ def test_training_refuses_a_size_that_the_cell_does_not_take(
     assert not Path("r").exists()
 
 
-def test_a_wrapper_hands_on_what_the_wrapped_cell_takes(registry: Registry) -> None:
+def test_a_wrapper_supports_the_sizes_of_the_wrapped_cell(registry: Registry) -> None:
     spec = registry.cells["bidirectional"]
     sizes = spec.sizes_taken({"cell": "heads", "heads": 6}, registry)
     assert [size for size in range(1, 20) if size in sizes] == [6, 12, 18]
@@ -306,9 +306,7 @@ def test_a_wrapper_hands_on_what_the_wrapped_cell_takes(registry: Registry) -> N
     assert [n for n in range(1, 9) if n in spec.sizes_taken({}, registry)] == list(range(1, 9))
 
 
-def test_sizes_that_are_chosen_are_sizes_that_the_cell_takes(
-    registry: Registry, text_file: Path
-) -> None:
+def test_chosen_sizes_are_sizes_that_the_cell_supports(registry: Registry, text_file: Path) -> None:
     """With 48 heads the usual 256 becomes 240. A model of 10 tokens has 10 H + H² weights in the
     cell and 10 H + 10 in the head."""
     settings: dict[str, Any] = {"epochs": 1, "options": {"heads": 48}, "max_tokens": 600}
@@ -325,12 +323,12 @@ def test_sizes_that_are_chosen_are_sizes_that_the_cell_takes(
         assert largest_hidden(parameters, config, spec, 10, registry) == best
 
 
-def test_zoo_show_says_which_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zoo_show_prints_the_supported_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "heads"]) == 0
     assert "takes hidden sizes 4, 8, 12, … with its default options\n" in capsys.readouterr().out
 
 
-def test_a_size_that_breaks_a_cell_that_takes_all_hints_at_the_word(
+def test_a_failure_at_one_size_hints_at_hidden_sizes(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
@@ -347,7 +345,7 @@ def test_contract_errors_are_errors_of_the_zoo() -> None:
         zoo.get_cell("raises-when-built").build(3, 8)
 
 
-def test_the_verdict_is_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "swapped", "--json"]) == 1
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["law"], row["passed"]) == ("methods_return_what_they_should", False)

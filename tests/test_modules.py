@@ -83,7 +83,7 @@ def test_a_sensor_stream_against_pytorch_and_the_reference_evaluator() -> None:
     assert stepper.state_to_arrays(found_state)["count"].tolist() == [60] * streams
 
 
-def test_a_state_that_is_learned() -> None:
+def test_a_learned_initial_state() -> None:
     module, inputs, state = make()
     learned = state._replace(h=nn.Parameter(state.h))
     assert export_step(module, inputs, learned, "learned.onnx").proof.difference < 1e-5
@@ -117,7 +117,7 @@ class HidesState(nn.Module):
         return x + state * self.steps, state + x
 
 
-def test_what_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+def test_modules_that_cannot_be_exported_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
     module, inputs, state = make()
     with pytest.raises(VerificationError, match=r"hides.onnx was not written: output differs by"):
         export_step(HidesState(), torch.randn(3, 2), torch.zeros(3, 2), "hides.onnx")
@@ -151,7 +151,7 @@ def test_what_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_files_are_not_taken_for_each_other(fox_file: Path) -> None:
+def test_module_and_language_model_files_are_distinguished(fox_file: Path) -> None:
     module, inputs, state = make()
     export_step(module, inputs, state, "filter.onnx", **NAMES)
     with pytest.raises(ArtifactError, match=r"open it with zoo_ort\.open_module"):

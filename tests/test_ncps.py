@@ -41,7 +41,7 @@ def compare(cell: zoo.Cell, theirs: Any, start: Tensor) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("mode", ["default", "no_gate", "pure"])
-def test_cfc_is_the_packages(mode: str, layers: int) -> None:
+def test_cfc_equals_the_packages(mode: str, layers: int) -> None:
     from ncps.torch import CfCCell
 
     torch.manual_seed(0)
@@ -55,7 +55,7 @@ def test_cfc_is_the_packages(mode: str, layers: int) -> None:
 
 
 @pytest.mark.parametrize("unfolds", [1, 6])
-def test_ltc_is_the_packages(unfolds: int) -> None:
+def test_ltc_equals_the_packages(unfolds: int) -> None:
     from ncps.torch import LTCCell
     from ncps.wirings import FullyConnected
 
@@ -72,7 +72,7 @@ def test_ltc_is_the_packages(unfolds: int) -> None:
     compare(cell, theirs, torch.randn(3, 8).double())
 
 
-def test_ltc_follows_its_differential_equation() -> None:
+def test_ltc_converges_to_its_differential_equation() -> None:
     """The fused solver comes nearer to the equation of the paper, solved by small explicit steps
     over the time of 1, as its own steps get smaller: it is of first order."""
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
@@ -104,7 +104,7 @@ def test_ltc_follows_its_differential_equation() -> None:
     assert errors[50] / errors[100] == pytest.approx(2, rel=0.1)
 
 
-def test_the_plugin_supplies_nothing_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_plugin_provides_no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {spec.name for spec in zoo_ncps.zoo_cells()} == {"cfc", "ltc"}
     real = importlib.util.find_spec
     monkeypatch.setattr(zoo_ncps, "find_spec", lambda name: None if name == "ncps" else real(name))

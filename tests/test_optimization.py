@@ -61,7 +61,7 @@ def test_muon_takes_the_recurrent_matrices_and_adamw_the_rest() -> None:
         torch.testing.assert_close(parameter, named[name])
 
 
-def test_a_saved_muon_goes_on_to_the_bit() -> None:
+def test_a_saved_muon_continues_bit_for_bit() -> None:
     first = model()
     optimizer = muon_of(first)
     for step in range(2):
@@ -81,7 +81,7 @@ def test_a_saved_muon_goes_on_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("cell", ["gru-scratch", "lru"])
-def test_a_training_with_muon_is_resumed_to_the_bit(cell: str, text_file: Path) -> None:
+def test_training_with_muon_is_resumed_bit_for_bit(cell: str, text_file: Path) -> None:
     settings = {"cell": cell, "hidden": 8, "epochs": 3, "max_tokens": 2000, "optimizer": "muon",
                 "batch_size": 4, "steps": 8, "schedule": "constant"}  # fmt: skip
     whole = zoo.train(str(text_file), out="whole", **settings)
@@ -96,6 +96,6 @@ def test_a_training_with_muon_is_resumed_to_the_bit(cell: str, text_file: Path) 
 
 
 @pytest.mark.parametrize(("setting", "near"), [("optimizer", "adamw"), ("schedule", "cosine")])
-def test_an_unknown_word_is_refused_with_near_ones(setting: str, near: str) -> None:
+def test_unknown_names_are_refused_with_suggestions(setting: str, near: str) -> None:
     with pytest.raises(UnknownNameError, match=f"did you mean '{near}'"):
         Optimization.find(TrainConfig(**{setting: near + "s"}), REGISTRY)

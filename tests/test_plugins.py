@@ -93,7 +93,7 @@ def test_each_manager_is_fresh() -> None:
         ),
     ],
 )
-def test_a_plugin_that_fails_costs_one_warning(
+def test_a_plugin_that_fails_gives_one_warning(
     install: Callable[[str, str], None], source: str, cause: str
 ) -> None:
     install("stranger", source)
@@ -136,7 +136,7 @@ def test_plugins_can_be_disabled(
     assert "gru" in cells
 
 
-def test_an_outside_cell_trains_exports_and_generates(text_file: Path) -> None:
+def test_a_third_party_cell_trains_exports_and_generates(text_file: Path) -> None:
     registry = zoo.load_registry(Supplies("my-cell"))
     run = zoo.train(
         str(text_file), cell="my-cell", hidden=8, epochs=1, out="r", registry=registry, prompt="the"
@@ -167,7 +167,7 @@ class Texts:
         ]
 
 
-def test_an_outside_corpus_is_trained_on() -> None:
+def test_training_on_a_third_party_corpus() -> None:
     registry = zoo.load_registry(Texts())
     sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8, "registry": registry}
     run = zoo.train("rose", out="r", **sizes)
@@ -188,7 +188,7 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both() -> None:
     assert registry.corpora["python-docs"].name == "python-docs"
 
 
-def test_an_unknown_cell_lists_the_near_ones() -> None:
+def test_an_unknown_cell_is_an_error_with_suggestions() -> None:
     with pytest.raises(UnknownNameError, match="cell 'rnn-scrach' is not in the zoo; did you mean"):
         zoo.get_cell("rnn-scrach")
     with pytest.raises(UnknownNameError, match="`zoo cells` lists what there is"):
@@ -219,12 +219,12 @@ def test_options_are_read_from_the_factory() -> None:
         ("rnn", {"zzz": "1"}, "has no option 'zzz'; it has: nonlinearity"),
     ],
 )
-def test_options_out_of_bounds(cell: str, options: dict[str, str], message: str) -> None:
+def test_options_out_of_bounds_are_errors(cell: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         zoo.get_cell(cell).build(3, 4, **options)
 
 
-def test_get_gives_the_default_for_a_name_that_is_not_there() -> None:
+def test_get_returns_the_default_for_an_unknown_name() -> None:
     cells = zoo.load_registry().cells
     assert cells.get("lstmm") is None
     assert cells.get("lstm") is cells["lstm"]
@@ -252,7 +252,7 @@ def test_an_option_without_annotation_has_the_type_of_its_default() -> None:
         spec.parse_options({"leak": "much"})
 
 
-def test_an_option_without_a_default_is_refused_by_name() -> None:
+def test_an_option_without_a_default_is_refused() -> None:
     spec = CellSpec("demanding", f"{__name__}:Demanding", CARD)
     with pytest.raises(FactoryError, match=r"option 'leak' of .*Demanding has no default"):
         spec.options()

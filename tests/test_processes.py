@@ -50,7 +50,7 @@ def run(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "bidirectional"])
-def test_two_processes_train_as_one(cell: str, text_file: Path) -> None:
+def test_two_processes_train_the_same_weights_as_one(cell: str, text_file: Path) -> None:
     """The same batches, rows divided: the same weights and figures but for the order of sums. The
     bidirectional cell's masked tokens are not equally many in both halves of a batch."""
     arguments = [str(text_file), *SIZES, "--cell", cell, "--seed", "3"]
@@ -71,7 +71,7 @@ def test_two_processes_train_as_one(cell: str, text_file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_job_and_the_run_goes_on(text_file: Path) -> None:
+def test_after_a_killed_process_the_run_can_be_resumed(text_file: Path) -> None:
     sizes = ["--hidden", "12", "--steps", "10", "--batch-size", "6", "--minutes", "0.5"]
     process = subprocess.Popen(
         torchrun(2, str(text_file), *sizes, "--out", "run"),
@@ -103,7 +103,7 @@ def _is_rank(process: str) -> bool:
 
 
 @pytest.mark.slow
-def test_rows_that_cannot_be_divided(text_file: Path) -> None:
+def test_a_batch_size_that_cannot_be_divided_is_an_error(text_file: Path) -> None:
     result = run(2, str(text_file), *SIZES, "--batch-size", "5", "--out", "run")
     assert result.returncode != 0
     assert "5 rows cannot be divided among 2 processes; give a --batch-size that can" in (

@@ -56,7 +56,7 @@ def assert_same(step: Step, printed: str, form: Callable[[str], str]) -> None:
         assert wanted == found, step.shown
 
 
-def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
+def test_the_session_prints_the_output_in_the_readme(tmp_path: Path) -> None:
     steps = [step for step in steps_of(README) if not step.shown.startswith("make ")]
     assert len(steps) == 5
     for step in steps:
@@ -65,7 +65,7 @@ def test_the_session_prints_what_the_readme_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_tutorial_prints_what_it_says(tmp_path: Path, time_machine: Path) -> None:
+def test_the_tutorial_prints_its_output(tmp_path: Path, time_machine: Path) -> None:
     page = (ROOT / "docs" / "tutorial" / "from-d2l-to-onnxruntime.md").read_text("utf-8")
     steps = list(steps_of(page))
     assert len(steps) > 15
@@ -73,7 +73,7 @@ def test_the_tutorial_prints_what_it_says(tmp_path: Path, time_machine: Path) ->
         assert_same(step, run_step(step, tmp_path), of_another_model)
 
 
-def test_the_plugin_works_as_it_stands(monkeypatch: pytest.MonkeyPatch, text_file: Path) -> None:
+def test_the_plugin_in_the_readme_works(monkeypatch: pytest.MonkeyPatch, text_file: Path) -> None:
     (source,) = [block for block in blocks("python") if block.startswith("# my_cells.py")]
     Path("my_cells.py").write_text(source)
     monkeypatch.syspath_prepend(str(Path.cwd()))
@@ -103,7 +103,7 @@ def test_the_table_of_cells_is_complete() -> None:
     assert f"its {sum(name.startswith('tr-') for name in cells)} cells" in section
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_a_target() -> None:
     root = Path(__file__).parent.parent
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (root / target).exists(), target

@@ -37,7 +37,7 @@ def recipe_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], zoo.
     return train
 
 
-def test_recipes_are_the_notes_experiments() -> None:
+def test_recipes_are_the_lecture_notes_experiments() -> None:
     assert set(list_recipes(zoo.load_registry())) == set(BOUNDS)
     for name, hidden, batches in (
         ("d2l-scratch", 512, "sequential"),
@@ -69,7 +69,7 @@ def test_a_recipe_can_be_a_file() -> None:
 @pytest.mark.slow
 @pytest.mark.rotates("name", BOUNDS)
 @pytest.mark.parametrize("name", recipes(BOUNDS))
-def test_a_recipe_reaches_the_notes_perplexity(
+def test_a_recipe_reaches_the_lecture_notes_perplexity(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
 ) -> None:
     lines = recipe_run(name).metrics()
@@ -81,7 +81,7 @@ def test_a_recipe_reaches_the_notes_perplexity(
 @pytest.mark.slow
 @pytest.mark.rotates("name", BOUNDS)
 @pytest.mark.parametrize("name", recipes(NOTE))
-def test_a_recipes_texts_are_the_same_from_onnx_runtime(
+def test_a_recipes_model_generates_the_same_texts_in_onnx_runtime(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
 ) -> None:
     """2,000 characters greedily and with five seeds at temperature 0.8; `verify` raises for more
@@ -96,7 +96,7 @@ def test_a_recipes_texts_are_the_same_from_onnx_runtime(
 @pytest.mark.slow
 @pytest.mark.rotates("name", BOUNDS)
 @pytest.mark.parametrize("name", recipes(["d2l-scratch"]))
-def test_the_scratch_model_knows_the_book(
+def test_the_scratch_model_memorises_the_book(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
 ) -> None:
     lines = recipe_run(name).metrics()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARES = 3
 
 
-def test_three_commits_in_a_row_run_every_cell(
+def test_three_consecutive_shares_run_every_cell(
     collected: list[tuple[pytest.Item, int | None]],
 ) -> None:
     """A test that rotates is in one share of three, with all others of its cell; the shares are

@@ -54,7 +54,7 @@ def lines(path: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_resumed_run_is_the_undisturbed_one(case: str, text_file: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(case: str, text_file: Path) -> None:
     """Stopped again and again after any number of events, in fresh processes' state."""
     settings = {**SIZES, **CASES[case], "max_tokens": 3000}
     zoo.train(str(text_file), out="whole", **settings)
@@ -143,7 +143,7 @@ def unfinished() -> list[str]:
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment(text_file: Path) -> None:
+def test_a_run_killed_at_any_moment_can_be_resumed(text_file: Path) -> None:
     train_undisturbed(text_file)
     torn = kill_again_and_again(text_file, 4, lambda kill: 0.03 * kill if kill % 2 else None)
     assert torn >= 1
@@ -151,7 +151,7 @@ def test_kills_at_any_moment(text_file: Path) -> None:
     assert lines("whole") == lines("killed")
 
 
-def test_ctrl_c_once_saves_and_says_how_to_go_on(text_file: Path) -> None:
+def test_ctrl_c_saves_and_prints_how_to_resume(text_file: Path) -> None:
     sizes = ["--hidden", "16", "--steps", "10", "--batch-size", "4", "--epochs", "400"]
     command = [sys.executable, "-m", "zoo", "train", str(text_file), *sizes, "--out", "r"]
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -169,7 +169,9 @@ def test_ctrl_c_once_saves_and_says_how_to_go_on(text_file: Path) -> None:
         command = [sys.executable, "-m", "zoo", "train", "--resume", "--out", "r"]
 
 
-def test_what_resume_refuses(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_refuses_invalid_requests(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert zoo_run(["train", "--resume"]) == 2
     assert "give it as --out" in capsys.readouterr().err
     assert zoo_run(["train", "--resume", "--out", "nowhere"]) == 1
@@ -199,7 +201,7 @@ def test_what_resume_refuses(text_file: Path, capsys: pytest.CaptureFixture[str]
         list(resume_events("r"))
 
 
-def test_resuming_shortens_the_runs_own_files_alone(text_file: Path) -> None:
+def test_resuming_truncates_only_files_of_the_run(text_file: Path) -> None:
     """A folder from a stranger may name other files; and a file that a power cut made shorter than
     it was is not filled up."""
     events = zoo.train_events(str(text_file), out="r", **{**SIZES, "epochs": 3})
@@ -214,7 +216,7 @@ def test_resuming_shortens_the_runs_own_files_alone(text_file: Path) -> None:
     assert zoo.load("r").metrics()[0]["step"] == 2 * SIZES["report_every"]
 
 
-def test_a_full_disk_leaves_the_save_before(
+def test_a_full_disk_keeps_the_previous_save(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A write that fails in the middle: nothing of it stays, and the error names the file."""
@@ -244,7 +246,7 @@ def test_a_full_disk_leaves_the_save_before(
     assert same(weights("whole"), weights("r"))
 
 
-def test_a_second_interrupt_is_at_once(request: pytest.FixtureRequest) -> None:
+def test_a_second_interrupt_stops_at_once(request: pytest.FixtureRequest) -> None:
     # a shell's background job hands on that interrupts are ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
@@ -261,7 +263,7 @@ def test_a_second_interrupt_is_at_once(request: pytest.FixtureRequest) -> None:
 @pytest.mark.rotates("third", range(3))
 @pytest.mark.parametrize("third", range(3))
 @pytest.mark.timeout(900)
-def test_a_hundred_kills(third: int, text_file: Path) -> None:
+def test_a_run_killed_a_hundred_times_can_be_resumed(third: int, text_file: Path) -> None:
     """Half of them at random moments, half in the middle of a save: at least three in ten leave a
     part of a file behind."""
     random.seed(third)
@@ -301,14 +303,14 @@ def train_on_tiny_disk(text: Path, size: str, folder: str, out: str, prepare: st
     return f"{process.returncode}: {process.stderr}"
 
 
-def test_a_disk_that_really_fills(text_file: Path) -> None:
+def test_a_disk_that_fills_up(text_file: Path) -> None:
     """The weights fit, the optimizer's state that comes with the next save does not."""
     said = train_on_tiny_disk(text_file, "160k", "disk", "disk/run", "")
     assert said.startswith("1: ")
     assert "disk/run/training.safetensors cannot be written: No space left on device" in said
 
 
-def test_a_read_only_place(text_file: Path) -> None:
+def test_a_read_only_file_system_is_an_error(text_file: Path) -> None:
     prepare = "mount -o remount,ro disk"
     said = train_on_tiny_disk(text_file, "1m", "disk", "disk/run", prepare)
     assert said.startswith("1: ")
@@ -322,7 +324,7 @@ def test_a_full_temporary_folder_does_not_matter(text_file: Path) -> None:
     assert zoo.load("run").metrics()
 
 
-def test_runs_and_their_curves(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_listed_and_plotted(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in ("rnn", "gru"):
         zoo.train(str(text_file), out=f"runs/{cell}", cell=cell, **SIZES)
     Path("runs/notes.txt").write_text("no run")
@@ -345,7 +347,7 @@ def test_runs_and_their_curves(text_file: Path, capsys: pytest.CaptureFixture[st
     assert zoo_run(["compare", "nowhere"]) == 1
 
 
-def test_a_comparison_is_of_bits_per_character(text_file: Path) -> None:
+def test_runs_are_compared_by_bits_per_character(text_file: Path) -> None:
     """Of training where nothing is held out, with tokens of several characters too."""
     sizes = {"tokenizer": "bpe", "vocab": 270, "hidden": 8, "epochs": 2, "held_out": 0}
     run = zoo.train(str(text_file), cell="rnn", out="r", batch_size=4, steps=8, **sizes)
@@ -360,6 +362,6 @@ def test_a_comparison_is_of_bits_per_character(text_file: Path) -> None:
     assert bits == [line["held_out_bits_per_char"] for line in held_out.metrics()]
 
 
-def test_the_command_that_resumes_is_one_for_a_shell() -> None:
+def test_the_printed_resume_command_is_quoted_for_a_shell() -> None:
     words = shlex.split(resume_command(Path("my runs/it's")))
     assert words == ["zoo", "train", "--resume", "--out", "my runs/it's"]

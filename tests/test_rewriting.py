@@ -62,7 +62,7 @@ def test_gemm_becomes_a_product_and_a_sum() -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
-def test_what_depends_on_the_token_alone_is_looked_up() -> None:
+def test_values_that_depend_on_the_token_alone_are_looked_up() -> None:
     module, model = traced()
     wanted, _ = evaluate(model)
     plain_products(model.graph)
@@ -84,7 +84,7 @@ def test_what_depends_on_the_token_alone_is_looked_up() -> None:
             assert tuple(table.numpy().ravel().round(4)) in tables
 
 
-def test_a_table_that_would_be_large_is_not_made() -> None:
+def test_a_large_table_is_not_built() -> None:
     """A narrow embedding of many tokens stays one."""
 
     class Narrow(nn.Module):
@@ -151,7 +151,7 @@ def test_half_precision_by_hand() -> None:
     assert 1e-7 < gap < 5e-3
 
 
-def test_bounds_follow_the_operations() -> None:
+def test_bounds_are_propagated_through_operations() -> None:
     text = """
     <ir_version: 10, opset_import: ["" : 20]>
     g (float[b,4] h, float[b,4] c, float[b,4] x)

@@ -27,7 +27,9 @@ def test_greedy_takes_the_first_of_the_most_likely() -> None:
     ("uniform", "token"),
     [(0.0, 0), (0.29, 0), (0.31, 1), (0.39, 1), (0.41, 2), (0.79, 2), (0.81, 3)],
 )
-def test_a_draw_is_where_the_cumulative_probability_passes(uniform: float, token: int) -> None:
+def test_a_draw_is_the_first_token_above_it_in_cumulative_probability(
+    uniform: float, token: int
+) -> None:
     assert draw(uniform, temperature=1.0) == token
 
 
@@ -68,7 +70,7 @@ def test_frequencies_follow_the_probabilities() -> None:
     st.floats(0.01, 1),
     st.floats(0.05, 20),
 )
-def test_only_kept_tokens_are_chosen(
+def test_only_kept_tokens_are_drawn(
     logits: list[float], uniform: float, top_k: int, top_p: float, temperature: float
 ) -> None:
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
@@ -77,7 +79,7 @@ def test_only_kept_tokens_are_chosen(
     assert kept_weights(row, sampling)[0, token] > 0
 
 
-def test_rows_do_not_touch_each_other() -> None:
+def test_batch_rows_are_independent() -> None:
     rng = np.random.default_rng(1)
     logits, uniform = rng.normal(size=(9, 30)).astype(np.float32), rng.random(9, np.float32)
     sampling = Sampling(temperature=0.7, top_k=12, top_p=0.8)
@@ -85,7 +87,7 @@ def test_rows_do_not_touch_each_other() -> None:
     assert choose(logits, uniform, sampling).tolist() == alone
 
 
-def test_draws_do_not_depend_on_how_many_are_drawn_at_once() -> None:
+def test_draws_do_not_depend_on_the_chunk_size() -> None:
     one, other = np.random.default_rng(3), np.random.default_rng(3)
     at_once = one.random((50, 3), dtype=np.float32)
     step_by_step = [other.random(3, dtype=np.float32) for _ in range(50)]

@@ -54,12 +54,14 @@ def take_all_the_way(cell: str, environment: dict[str, str], text: Path) -> None
 
 
 @pytest.mark.slow
-def test_an_outside_package_goes_all_the_way(text_file: Path, tmp_path: Path) -> None:
+def test_a_third_party_package_trains_exports_and_generates(
+    text_file: Path, tmp_path: Path
+) -> None:
     take_all_the_way("leaky", install(THIRD_PARTY, tmp_path / "site"), text_file)
 
 
 @pytest.mark.slow
-def test_what_zoo_new_writes_works_as_it_stands(
+def test_the_package_that_zoo_new_writes_works_unchanged(
     text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert zoo_run(["new", "my-first-cell"]) == 0
@@ -93,7 +95,9 @@ def test_what_zoo_new_writes_works_as_it_stands(
         ("lambda", "'lambda' means something in Python already"),
     ],
 )
-def test_names_that_cannot_be(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_names_are_refused(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("taken").mkdir()
     assert zoo_run(["new", name]) in (1, 2)
     assert message in capsys.readouterr().err

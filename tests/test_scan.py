@@ -70,7 +70,7 @@ def registry_of(cell: type[Cell]) -> zoo.registry.Registry:
 
 
 @pytest.mark.parametrize("cell", [Halved, Scaled])
-def test_a_cell_made_of_a_cell_keeps_the_laws(cell: type[Cell]) -> None:
+def test_a_cell_made_of_a_cell_passes_the_laws(cell: type[Cell]) -> None:
     """The law about exported graphs compares the sequence graph with PyTorch's own steps."""
     registry = registry_of(cell)
     verdicts = list(check_cell("made-of-cells", registry=registry))
@@ -78,7 +78,7 @@ def test_a_cell_made_of_a_cell_keeps_the_laws(cell: type[Cell]) -> None:
 
 
 @pytest.mark.parametrize("cell", [Halved, Scaled])
-def test_tracing_leaves_the_model_as_it_was(cell: type[Cell]) -> None:
+def test_tracing_does_not_change_the_model(cell: type[Cell]) -> None:
     registry = registry_of(cell)
     config = ModelConfig(cell="made-of-cells", hidden=8, layers=2)
     tokenizer = CharTokenizer(characters="abcdefghij")

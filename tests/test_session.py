@@ -23,7 +23,7 @@ def source(request: pytest.FixtureRequest, trained: object) -> zoo.inference.Sou
 HOT = {"temperature": 0.9, "top_k": 12}
 
 
-def test_feeding_and_sampling_is_generating(source: zoo.inference.Source) -> None:
+def test_feed_and_sample_equal_generate(source: zoo.inference.Source) -> None:
     session = zoo.Session(source, seed=4)
     session.feed("the quick ")
     assert session.sample(200, **HOT) == zoo.generate(
@@ -31,7 +31,7 @@ def test_feeding_and_sampling_is_generating(source: zoo.inference.Source) -> Non
     ).removeprefix("the quick ")
 
 
-def test_interleaved_sessions_give_what_each_gives_alone(source: zoo.inference.Source) -> None:
+def test_interleaved_sessions_are_independent(source: zoo.inference.Source) -> None:
     alone = []
     for seed, prompt in ((1, "the dog "), (2, "fox "), (3, "lazy")):
         session = zoo.Session(source, seed=seed)
@@ -53,7 +53,7 @@ def test_interleaved_sessions_give_what_each_gives_alone(source: zoo.inference.S
     assert texts == alone
 
 
-def test_a_snapshot_goes_back_and_a_fork_goes_its_own_way(source: zoo.inference.Source) -> None:
+def test_a_snapshot_restores_and_a_fork_is_independent(source: zoo.inference.Source) -> None:
     session = zoo.Session(source, seed=5)
     session.feed("the ")
     session.sample(17, **HOT)
@@ -75,7 +75,7 @@ def test_a_snapshot_moves_between_runtimes(trained: object) -> None:
     assert other.sample(100, **HOT) == one.sample(100, **HOT)
 
 
-def test_the_state_belongs_to_the_last_piece_taken(source: zoo.inference.Source) -> None:
+def test_the_state_is_that_of_the_last_text_consumed(source: zoo.inference.Source) -> None:
     one, other = zoo.Session(source, seed=7), zoo.Session(source, seed=7)
     one.feed("the")
     other.feed("the")
@@ -89,7 +89,7 @@ def text_as_array(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def test_what_a_session_refuses(source: zoo.inference.Source, trained: object) -> None:
+def test_a_session_refuses_invalid_calls(source: zoo.inference.Source, trained: object) -> None:
     session = zoo.Session(source)
     with pytest.raises(UsageError, match="feed some text before sampling"):
         session.sample(3)
@@ -143,7 +143,7 @@ def test_rows_of_a_state_are_selected_and_reset(trained: object) -> None:
             torch.testing.assert_close(after[0, row], reference, rtol=0, atol=1e-6)
 
 
-def test_a_state_goes_to_safetensors_and_back(trained: object, tmp_path: Path) -> None:
+def test_a_state_converts_to_safetensors_and_back(trained: object, tmp_path: Path) -> None:
     model = trained("lstm", layers=2).model.eval()
     with torch.no_grad():
         _, state = model(torch.arange(12).view(3, 4))

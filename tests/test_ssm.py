@@ -179,7 +179,7 @@ def silu(value: float) -> float:
     return value / (1 + math.exp(-value))
 
 
-def test_long_sequences_keep_few_states() -> None:
+def test_long_sequences_store_few_states() -> None:
     """What is kept for the gradient of a long sequence is less than all its states, and the
     gradient is that of the loop over steps."""
     torch.manual_seed(2)
@@ -202,7 +202,7 @@ def test_long_sequences_keep_few_states() -> None:
 
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2"])
-def test_first_values_are_the_authors(name: str) -> None:
+def test_initial_values_are_the_authors(name: str) -> None:
     """Δ within [0.001, 0.1], spread evenly over its logarithm; A as S4D-Real's, or within 1..16."""
     torch.manual_seed(3)
     cell: Any = zoo.get_cell(name).build(5, 512, **({} if name == "mamba" else {"head_size": 1}))
@@ -224,7 +224,7 @@ def test_first_values_are_the_authors(name: str) -> None:
     ("hidden", "head_size", "heads", "width"),
     [(8, 64, 1, 16), (256, 64, 8, 64), (100, 64, 4, 50), (3, 4, 2, 3), (5, 3, 4, 3)],
 )
-def test_heads_share_the_width_out(hidden: int, head_size: int, heads: int, width: int) -> None:
+def test_heads_divide_the_width(hidden: int, head_size: int, heads: int, width: int) -> None:
     cell: Any = zoo.get_cell("mamba2").build(2, hidden, head_size=head_size)
     assert (cell.heads, cell.head_size) == (heads, width)
     y, state = cell(torch.randn(3, 2, 2))

@@ -13,7 +13,7 @@ from zoo.nn.state import named_leaves
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_a_stack_is_torch_nns_stack(kind: str) -> None:
+def test_stacked_layers_equal_torch_nns(kind: str) -> None:
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(cell=kind, hidden=9, layers=3), 12)
     reference = {"gru": nn.GRU, "lstm": nn.LSTM}[kind](12, 9, num_layers=3)
@@ -44,7 +44,7 @@ def test_residual_connections_add_the_input_where_sizes_are_equal() -> None:
     assert (plain.stack(x)[0] - wanted).abs().max() > 1e-3
 
 
-def test_dropout_acts_in_training_only_and_in_three_places() -> None:
+def test_dropout_acts_in_training_only_at_three_positions() -> None:
     torch.manual_seed(2)
     model = LanguageModel(ModelConfig(cell="rnn", hidden=6, layers=2, dropout=0.5, embedding=4), 10)
     tokens = torch.randint(0, 10, (7, 2))
@@ -59,7 +59,7 @@ def test_dropout_acts_in_training_only_and_in_three_places() -> None:
     assert (model.dropout.p, model.stack.dropout.p) == (0.5, 0.5)
 
 
-def test_of_a_one_hot_vector_nothing_is_dropped() -> None:
+def test_one_hot_inputs_have_no_dropout() -> None:
     model = LanguageModel(ModelConfig(cell="rnn", hidden=6, dropout=0.9), 10).train()
     seen = []
     model.stack.cells[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -36,14 +36,14 @@ def test_leaves_are_named_by_layer_and_field() -> None:
     ]
 
 
-def test_unflatten_undoes_flatten_and_keeps_the_types() -> None:
+def test_unflatten_inverts_flatten_and_keeps_the_types() -> None:
     again = unflatten(STATE, flatten(STATE))
     assert isinstance(again[0], Inner)
     assert isinstance(again[1].backward, Inner)
     assert all(a is b for a, b in zip(flatten(STATE), flatten(again), strict=True))
 
 
-def test_unflatten_refuses_leaves_left_over() -> None:
+def test_unflatten_refuses_extra_leaves() -> None:
     with pytest.raises(ValueError, match="more leaves"):
         unflatten(STATE, [*flatten(STATE), leaf(7)])
 
@@ -62,7 +62,7 @@ def test_detach_cuts_the_graph_and_keeps_the_values() -> None:
     assert state[0].h.requires_grad
 
 
-def test_unbind_goes_over_the_first_axis_of_every_leaf() -> None:
+def test_unbind_iterates_over_the_first_axis_of_every_leaf() -> None:
     sequence = Inner(torch.arange(6).view(3, 2), torch.arange(6, 12).view(3, 2))
     steps = list(unbind(sequence))
     assert [step.h.tolist() for step in steps] == [[0, 1], [2, 3], [4, 5]]

@@ -128,7 +128,7 @@ def test_a_sweep_from_the_command_line(text_file: Path, capsys: pytest.CaptureFi
     assert all(torch.equal(swept[name], leaf) for name, leaf in alone.model.state_dict().items())
 
 
-def test_the_same_command_trains_nothing_again_and_another_cell_is_added(text_file: Path) -> None:
+def test_repeating_a_command_trains_only_new_cells(text_file: Path) -> None:
     def events(cells: str, seeds: int = 1) -> list[object]:
         return list(sweep_events(str(text_file), cells=cells, seeds=seeds, out="s", hidden=8,
                                  **SETTINGS))  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_same_command_trains_nothing_again_and_another_cell_is_added(text_fi
     assert read_rows(Path("s/sweep.csv"))[1] == first[-1]
 
 
-def test_a_run_that_was_stopped_is_gone_on_with(text_file: Path) -> None:
+def test_an_interrupted_run_is_resumed(text_file: Path) -> None:
     settings = {**SETTINGS, "epochs": 3, "hidden": 8, "cells": "gru", "seeds": 1, "out": "s"}
     events = sweep_events(str(text_file), **settings)
     next(event for event in events if isinstance(event, Report))
@@ -186,7 +186,7 @@ def test_ctrl_c_stops_it_cleanly(text_file: Path) -> None:
     assert json.loads(Path("s/gru-seed0/progress.json").read_text())["step"] > 0
 
 
-def test_a_failing_run_has_its_error_and_does_not_stop_the_others(
+def test_a_failing_run_is_recorded_and_does_not_stop_the_others(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("zoo.sweeps.runner.load_registry", with_picky)
@@ -229,7 +229,7 @@ def test_a_budget_of_parameters(text_file: Path) -> None:
         assert zoo.load(Path("s", row.run)).config.model.hidden == best
 
 
-def test_options_are_those_of_the_cells_in_the_sweep(text_file: Path) -> None:
+def test_options_apply_to_the_cells_in_the_sweep(text_file: Path) -> None:
     settings = {**SETTINGS, "options": {"std": 0.05}}
     (row,) = zoo.sweep(str(text_file), cells="gru-scratch", seeds=1, hidden=8, out="s", **settings)
     assert row.error == ""
@@ -247,7 +247,7 @@ def test_dropout_is_chosen_for_the_size_of_the_sweep(text_file: Path) -> None:
     assert run.config.model.dropout == round(0.5 * 1000 / tokens, 2)
 
 
-def test_what_is_left_open_is_chosen_once_for_all_runs(
+def test_unspecified_settings_are_chosen_once_for_all_runs(
     text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = iter((2, 3))
@@ -289,7 +289,7 @@ def test_the_largest_hidden_size() -> None:
 
 
 @pytest.mark.parametrize("cell", ["slstm", "gru", "mlstm"])
-def test_heads_that_divide_the_hidden_size_do_not_hide_a_larger_one(cell: str) -> None:
+def test_the_largest_size_is_found_though_parameters_are_not_monotonic(cell: str) -> None:
     """sLSTM has one head at a prime size, with four times the recurrent weights of four heads."""
     registry = zoo.load_registry()
     config, spec = ModelConfig(cell=cell), registry.cells[cell]
@@ -307,7 +307,7 @@ TUNED: dict[str, Any] = {**SETTINGS, "cells": "rnn", "hidden": 8, "out": "s", "t
 
 
 @pytest.mark.parametrize("usual", [0.02, 0.64])
-def test_a_rate_is_looked_for_and_serves_all_seeds(text_file: Path, usual: float) -> None:
+def test_a_tuned_rate_is_used_for_all_seeds(text_file: Path, usual: float) -> None:
     """From one too small it goes up, from one too large down; neither neighbour is better."""
     rows = zoo.sweep(str(text_file), seeds=2, learning_rate=usual, **TUNED)
     bits = {}
@@ -354,7 +354,7 @@ def test_a_rate_at_which_training_fails_is_lowered(
     assert "have tune_rate=True, this command has no tune_rate given" in capsys.readouterr().err
 
 
-def test_the_rates_that_another_sweep_found(text_file: Path) -> None:
+def test_rates_can_be_taken_from_another_sweep(text_file: Path) -> None:
     """Whatever that sweep's usual rates were: the factors count. Who is not there keeps its own."""
     Path("other").mkdir()
     found = Row(cell="rnn", seed=0, causal=True, learning_rate=8.0, rate_factor=0.25, run="a")
@@ -375,7 +375,7 @@ def test_the_rates_that_another_sweep_found(text_file: Path) -> None:
         zoo.sweep(str(text_file), **{**settings, "rates_of": Path("other/sweep.csv")})
 
 
-def test_a_sweep_that_tells_no_rates(text_file: Path) -> None:
+def test_a_folder_without_rates_is_an_error(text_file: Path) -> None:
     settings = {**SETTINGS, "cells": "rnn", "hidden": 8, "out": "s"}
     with pytest.raises(RunError, match="nowhere tells no learning rates; give the folder"):
         zoo.sweep(str(text_file), rates_of="nowhere", **settings)
@@ -384,13 +384,13 @@ def test_a_sweep_that_tells_no_rates(text_file: Path) -> None:
     assert not Path("s").exists()
 
 
-def test_a_rate_is_looked_for_on_a_held_out_text(text_file: Path) -> None:
+def test_rates_are_tuned_on_the_validation_text(text_file: Path) -> None:
     with pytest.raises(zoo.UsageError, match="compared on a held-out text"):
         zoo.sweep(str(text_file), held_out=0, **TUNED)
     assert not Path("s").exists()
 
 
-def test_another_text_under_the_same_name(text_file: Path) -> None:
+def test_a_changed_text_of_the_same_name_is_an_error(text_file: Path) -> None:
     settings = {**SETTINGS, "cells": "rnn", "seeds": 1, "hidden": 8, "out": "s"}
     zoo.sweep(str(text_file), **settings)
     text_file.write_text(text_file.read_text().replace("fox", "cat"))
@@ -424,7 +424,7 @@ def test_cells_are_chosen_by_names_and_patterns() -> None:
         choose_cells("gru,lst", registry)
 
 
-def test_cells_that_see_the_future_are_told_apart(text_file: Path) -> None:
+def test_non_causal_cells_are_marked(text_file: Path) -> None:
     rows = zoo.sweep(str(text_file), cells="bidirectional,rnn", seeds=1, hidden=8, out="s",
                      **SETTINGS)  # fmt: skip
     assert [row.causal for row in rows] == [False, True]
@@ -461,7 +461,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), REFUSED)
-def test_what_cannot_be_meant_is_said_before_anything_is_trained(
+def test_invalid_arguments_are_refused_before_training(
     arguments: list[str],
     code: int,
     message: str,
@@ -487,7 +487,7 @@ def test_what_cannot_be_meant_is_said_before_anything_is_trained(
     assert sorted(swept.rglob("*")) == before
 
 
-def test_standard_input_is_no_text_for_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sweep", "-", "--cells", "rnn"]) == 2
     assert "a sweep reads its text for every run" in capsys.readouterr().err
 
@@ -497,7 +497,7 @@ def test_standard_input_is_no_text_for_many_runs(capsys: pytest.CaptureFixture[s
     [("sweep.json", "[1"), ("sweep.json", "7"), ("sweep.csv", "cell,seed\nrnn,many\n"),
      ("sweep.csv", "cell,seed\nrnn\n")],
 )  # fmt: skip
-def test_a_sweep_that_is_damaged(
+def test_a_damaged_sweep_is_an_error(
     file: str, content: str, swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(swept / "s", tmp_path / "s")
@@ -509,7 +509,7 @@ def test_a_sweep_that_is_damaged(
     assert len(err.splitlines()) == 1
 
 
-def test_what_was_trained_is_measured_once(text_file: Path) -> None:
+def test_trained_runs_are_measured_once(text_file: Path) -> None:
     """Of each causal cell its first run; a second sweep keeps the figures that are there."""
     settings = {"hidden": 16, "epochs": 1, "batch_size": 8, "steps": 16, "out": "s"}
     rows = zoo.sweep(str(text_file), cells="rnn,bidirectional", seeds=2, measure=True, **settings)
@@ -552,7 +552,7 @@ def test_a_run_that_cannot_be_measured_keeps_its_row(text_file: Path) -> None:
     assert float(written["held_out_bits_per_char"]) == row.held_out_bits_per_char
 
 
-def test_a_run_that_diverged_stands_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_run_is_plotted_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the best causal cell's bits; those of masked tokens are lower, and set no edge."""
     drawn: list[tuple[str, float]] = []
 

@@ -59,7 +59,7 @@ def figures(folder: str) -> list[dict[str, Any]]:
     return [{name: line[name] for name in line if name not in timed} for line in lines]
 
 
-def test_all_of_it_is_listed(
+def test_all_its_parts_are_listed(
     installed: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(["plugins"])
@@ -104,7 +104,7 @@ def test_from_training_to_text(
     assert set(pieces.findall(text)) <= known
 
 
-def test_a_stopped_training_ends_as_if_it_had_not_been(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     installed: Callable[[], None], text_file: Path
 ) -> None:
     train_small(text_file, "whole")
@@ -120,7 +120,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     assert len(Path("parts/figures.csv").read_text().splitlines()) == 3
 
 
-def test_a_file_says_which_package_it_needs(
+def test_a_file_names_the_package_that_it_needs(
     installed: Callable[[], None], text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_small(text_file, "r")
@@ -141,7 +141,7 @@ def test_a_file_says_which_package_it_needs(
     assert not Path("other").exists()
 
 
-def test_lion_is_the_papers(installed: Callable[[], None]) -> None:
+def test_lion_equals_the_papers(installed: Callable[[], None]) -> None:
     """Two steps worked by hand, at rate 0.1 and decay 0.5, from 2 with gradients 1 and -10: the
     averages are 0 and 0.01, so the signs are those of 0.1 and of 0.009 - 1."""
     from words.optimizer import lion

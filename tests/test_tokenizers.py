@@ -34,7 +34,7 @@ def test_letters_reads_a_corpus_as_letters_and_spaces() -> None:
     assert tokenizer.unknown("Tzo?!") == "z?!"
 
 
-def test_byte_shows_a_character_when_its_last_byte_has_come() -> None:
+def test_byte_streams_a_character_with_its_last_byte() -> None:
     tokenizer = ByteTokenizer()
     ids = tokenizer.encode("aé€").tolist()
     assert ids == [0x61, 0xC3, 0xA9, 0xE2, 0x82, 0xAC]
@@ -43,7 +43,7 @@ def test_byte_shows_a_character_when_its_last_byte_has_come() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_all_but_letters_give_any_text_back(text: str) -> None:
+def test_all_tokenizers_but_letters_are_lossless(text: str) -> None:
     for kind in (CharTokenizer, ByteTokenizer, BPETokenizer):
         tokenizer = kind.from_text(text)
         ids = tokenizer.encode(text)
@@ -54,7 +54,7 @@ def test_all_but_letters_give_any_text_back(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [CharTokenizer, LettersTokenizer, ByteTokenizer, BPETokenizer])
-def test_tokenizers_survive_json(kind: type[CharTokenizer]) -> None:
+def test_tokenizers_convert_to_json_and_back(kind: type[CharTokenizer]) -> None:
     tokenizer = kind.from_text("some text")
     assert read_tokenizer(tokenizer.model_dump_json(), REGISTRY) == tokenizer
     assert type(read_tokenizer(tokenizer.model_dump_json(), REGISTRY)) is kind

@@ -83,7 +83,7 @@ def drive(entry: Entry, theirs: nn.Module, x_TBI: Tensor, state: Any) -> tuple[T
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", BY_NAME)
-def test_twenty_steps_are_torchrecurrents(name: str, dtype: torch.dtype) -> None:
+def test_twenty_steps_equal_torchrecurrents(name: str, dtype: torch.dtype) -> None:
     entry, cell = BY_NAME[name], build(name, dtype)
     # in float64 these fail if any tensor of theirs stayed behind in float32
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_twenty_steps_are_torchrecurrents(name: str, dtype: torch.dtype) -> None
         torch.testing.assert_close(ours, other, rtol=0, atol=TOLERANCE[dtype])
 
 
-def test_every_cell_of_torchrecurrent_is_in_the_table() -> None:
+def test_every_cell_of_torchrecurrent_has_an_entry() -> None:
     """A new version's cells are noticed here."""
     theirs = {name for name in torchrecurrent.__all__ if name.endswith("Cell")}
     assert set(ENTRIES) == theirs
@@ -135,7 +135,7 @@ def test_options_reach_the_cell(name: str, options: dict[str, float], attribute:
 
 
 @pytest.mark.parametrize("delay", [1, 4])
-def test_the_delay_is_that_of_torchrecurrents_layer(delay: int) -> None:
+def test_the_delay_equals_that_of_torchrecurrents_layer(delay: int) -> None:
     cell = build("tr-taugru", torch.float64, delay=delay)
     layer = torchrecurrent.tauGRU(INPUT, HIDDEN, delay=delay).double()
     layer.cells[0].load_state_dict(cell.cell.state_dict())
@@ -146,7 +146,7 @@ def test_the_delay_is_that_of_torchrecurrents_layer(delay: int) -> None:
     assert state.past.shape == (BATCH, delay, HIDDEN)
 
 
-def test_an_intersection_rnn_of_equal_sizes_has_no_map_in_front() -> None:
+def test_an_intersection_rnn_of_equal_sizes_has_no_input_map() -> None:
     cell = zoo.get_cell("tr-intersection-rnn").build(HIDDEN, HIDDEN)
     assert all(name.startswith("cell.") for name, _ in cell.named_parameters())
 
@@ -163,7 +163,7 @@ def test_fastgrnn_has_the_papers_gate() -> None:
     assert float(h.item()) == pytest.approx(0.5596015 * 0.4621172, abs=1e-6)
 
 
-def test_lem_reads_the_memory_before() -> None:
+def test_lem_reads_the_previous_memory() -> None:
     """What the card says of it: y_1 does not depend on z_1."""
     cell = build("tr-lem", torch.float64)
     x = inputs(torch.float64)[0]
@@ -174,7 +174,7 @@ def test_lem_reads_the_memory_before() -> None:
     assert torch.equal(y, cell.step(x, zero)[0])
 
 
-def test_an_input_kept_as_state_is_a_tensor_of_its_own() -> None:
+def test_an_input_kept_as_state_is_a_copy() -> None:
     for name in ("tr-tgru", "tr-tlstm"):
         cell, x = build(name, torch.float64), inputs(torch.float64)[0]
         _, state = cell.step(x, cell.init_state(BATCH))
@@ -182,7 +182,7 @@ def test_an_input_kept_as_state_is_a_tensor_of_its_own() -> None:
         assert state.x.data_ptr() != x.data_ptr()
 
 
-def test_states_are_of_the_cells_dtype_and_device() -> None:
+def test_states_have_the_cells_dtype_and_device() -> None:
     for name in BY_NAME:
         cell = zoo.get_cell(name).build(2, 3).to(torch.bfloat16)
         for _, tensor in [*cell.named_parameters(), *cell.named_buffers()]:
@@ -202,7 +202,7 @@ class OneStep(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["tr-mgu", "tr-taugru"])
-def test_a_traced_step_cuts_no_parameter(name: str) -> None:
+def test_a_traced_step_splits_no_parameter(name: str) -> None:
     """A part of a parameter is a slice, which exporters compute beforehand: of the two cells, the
     only split left would be of what depends on the input, and neither has one."""
     step = OneStep(build(name, torch.float32)).eval()
@@ -217,7 +217,7 @@ def test_a_traced_step_cuts_no_parameter(name: str) -> None:
         torch.testing.assert_close(traced, ours, rtol=0, atol=1e-6)
 
 
-def test_without_torchrecurrent_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrecurrent_there_are_no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(zoo_torchrecurrent.zoo_cells())) == len(ENTRIES)
     monkeypatch.setattr(zoo_torchrecurrent, "find_spec", lambda name: None)
     assert list(zoo_torchrecurrent.zoo_cells()) == []

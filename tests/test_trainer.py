@@ -105,7 +105,7 @@ def test_evaluation_is_the_mean_cross_entropy_of_the_rows(text_file: Path) -> No
     )
 
 
-def test_held_out_figures_do_not_change_the_training(text_file: Path) -> None:
+def test_evaluation_does_not_change_the_training(text_file: Path) -> None:
     """Reports, samples and evaluation on the way leave the weights as they are."""
     ends = []
     for settings in ({"report_every": 1, "sample_every": 1}, {"report_every": 10**6}):
@@ -115,7 +115,7 @@ def test_held_out_figures_do_not_change_the_training(text_file: Path) -> None:
     assert torch.equal(*ends)
 
 
-def test_events_come_in_order_and_carry_the_figures(text_file: Path) -> None:
+def test_events_are_ordered_and_carry_the_metrics(text_file: Path) -> None:
     model, data, config = small(text_file, epochs=3, report_every=70, sample_every=2)
     events = [e for e in training(model, data, config, "the ") if not hasattr(e, "seconds_left")]
     reports = [e.metrics for e in events if isinstance(e, Report)]
@@ -160,7 +160,7 @@ def test_a_run_folder_has_everything(fox_run: zoo.Run) -> None:
     assert "epoch 6\nthe " in (fox_run.path / "samples.txt").read_text()
 
 
-def test_a_run_is_read_back_as_it_was(fox_run: zoo.Run) -> None:
+def test_a_run_is_loaded_as_it_was_saved(fox_run: zoo.Run) -> None:
     again = zoo.load(fox_run.path)
     assert again.config == fox_run.config
     assert again.tokenizer == fox_run.tokenizer
@@ -177,7 +177,7 @@ def test_the_same_seed_trains_the_same_weights(trained: Callable[..., zoo.Run]) 
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_stopping_early_keeps_what_was_learned(text_file: Path) -> None:
+def test_interrupting_keeps_the_trained_weights(text_file: Path) -> None:
     events = zoo.train_events(str(text_file), epochs=100, hidden=8, steps=16, batch_size=4, out="r")
     for event in events:
         if isinstance(event, Report):
@@ -189,7 +189,7 @@ def test_stopping_early_keeps_what_was_learned(text_file: Path) -> None:
 
 
 @pytest.mark.parametrize("batches", ["sequential", "random"])
-def test_events_go_on_where_they_were(text_file: Path, batches: str) -> None:
+def test_events_continue_after_an_interruption(text_file: Path, batches: str) -> None:
     """Stopped within an epoch and asked again, a trainer reads the rest of its windows."""
 
     def weights(steps: int) -> dict[str, torch.Tensor]:
@@ -248,7 +248,7 @@ def test_the_learning_rate_reaches_zero_with_the_last_window(
     assert min(rates[:-1]) > 0
 
 
-def test_decay_leaves_vectors_alone(text_file: Path) -> None:
+def test_weight_decay_does_not_apply_to_vectors(text_file: Path) -> None:
     """With the gradient of a loss that does not depend on them, AdamW only decays matrices."""
     model, _, config = small(text_file, learning_rate=0.1, weight_decay=0.5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -291,7 +291,7 @@ def test_the_last_weights_are_kept_when_asked_for(text_file: Path) -> None:
     assert last.epoch == 20
 
 
-def test_of_two_budgets_the_first_to_end_counts(text_file: Path) -> None:
+def test_the_smaller_of_two_budgets_ends_the_training(text_file: Path) -> None:
     for budget in ({"epochs": 1, "minutes": 60}, {"epochs": 10**6, "minutes": 0.01}):
         model, data, config = small(text_file, **budget)
         end = list(training(model, data, config, "the"))[-1]
@@ -299,7 +299,7 @@ def test_of_two_budgets_the_first_to_end_counts(text_file: Path) -> None:
         assert end.metrics.learning_rate < 0.3 * config.learning_rate
 
 
-def test_evaluation_of_a_long_text_reads_the_beginning_of_each_row(text_file: Path) -> None:
+def test_evaluation_of_a_long_text_reads_the_start_of_each_row(text_file: Path) -> None:
     model, data, _ = small(text_file, held_out=0.5)
     tokens = torch.from_numpy(data.held_out)
     rows, length = 15, (len(tokens) - 1) // 15
@@ -325,7 +325,7 @@ def test_bfloat16_learns_what_float32_learns(text_file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
-def test_a_compiled_model_learns_the_same(text_file: Path) -> None:
+def test_a_compiled_model_trains_the_same(text_file: Path) -> None:
     ends = []
     for compiled in (False, True):
         model, data, config = small(text_file, cell="rnn-scratch", compile=compiled, epochs=1)
@@ -334,7 +334,7 @@ def test_a_compiled_model_learns_the_same(text_file: Path) -> None:
     torch.testing.assert_close(*ends, rtol=0, atol=1e-4)
 
 
-def test_a_graph_is_recorded_on_a_gpu_only(text_file: Path) -> None:
+def test_cuda_graphs_need_a_gpu(text_file: Path) -> None:
     with pytest.raises(UsageError, match="needs a GPU; leave it out on a CPU"):
         zoo.train(str(text_file), cuda_graph=True, device="cpu", out="run")
     assert not Path("run").exists()

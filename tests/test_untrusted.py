@@ -208,7 +208,7 @@ OPERATOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("If with one branch", IF, lambda m: m.graph.node[0].attribute.pop(),
      "has an operator If with other subgraphs than it takes"),
     ("If with a branch of two outputs", IF,
-     lambda m: attribute(m, "then_branch").g.output.append(value("yes")), "which nothing computes"),
+     lambda m: attribute(m, "then_branch").g.output.append(value("yes")), "that nothing computes"),
     ("If with a branch of no outputs", IF,
      lambda m: attribute(m, "then_branch").g.ClearField("output"),
      "has an operator If whose graph has other inputs or outputs"),
@@ -288,7 +288,7 @@ def test_each_fault_is_refused(_name: str, good: onnx.ModelProto, fault: Fault, 
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "f8", "i8", "i4", "u1", "i1", "?"])
-def test_each_type_in_each_form(dtype: str) -> None:
+def test_each_element_type_in_each_encoding(dtype: str) -> None:
     """Values may stand in raw_data, or in the field of their type, packed or not."""
     array = np.ones((3, 2), dtype)
     good = model(node("Neg"), c=array)
@@ -301,7 +301,7 @@ def test_each_type_in_each_form(dtype: str) -> None:
         inspect(PATH, good.SerializeToString())
 
 
-def test_a_part_of_a_number_is_no_number() -> None:
+def test_an_incomplete_number_is_refused() -> None:
     bad = copy.deepcopy(PLAIN)
     first(bad).raw_data += b"\0"
     with pytest.raises(ArtifactError, match="is not an ONNX file, or is truncated"):
@@ -321,13 +321,13 @@ def test_a_part_of_a_number_is_no_number() -> None:
         (b"\x32" + b"\x80" * 10 + b"\x01", "is not an ONNX file, or is truncated"),
     ],
 )
-def test_bytes_that_protobuf_would_read_otherwise(added: bytes, words: str) -> None:
+def test_ambiguous_protobuf_encodings_are_refused(added: bytes, words: str) -> None:
     content = PLAIN.SerializeToString()
     with pytest.raises(ArtifactError, match=words):
         inspect(PATH, content + added)
 
 
-def test_a_number_whose_upper_bits_protobuf_drops() -> None:
+def test_numbers_beyond_64_bits_are_refused() -> None:
     """To protobuf, a data_location of 2**32 + 1 is EXTERNAL."""
     tensor = first(PLAIN).SerializeToString() + b"\x70" + encode_varint(2**32 + 1)
     assert TensorProto.FromString(tensor).data_location == TensorProto.EXTERNAL
@@ -350,13 +350,13 @@ def test_a_file_in_two_formats_at_once() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"this is no model", b"PK\3\4" + bytes(40)])
-def test_what_is_no_model(content: bytes) -> None:
+def test_bytes_that_are_not_a_model_are_refused(content: bytes) -> None:
     with pytest.raises(ArtifactError) as caught:
         inspect(PATH, content)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_files_cut_off_anywhere(fox_file: Path) -> None:
+def test_truncated_files_are_refused(fox_file: Path) -> None:
     content = read_file(fox_file)
     inspect(fox_file, content)
     (graph,) = (field for field in fields(memoryview(content)) if field.number == 7)
@@ -365,7 +365,7 @@ def test_files_cut_off_anywhere(fox_file: Path) -> None:
             inspect(fox_file, content[:end])
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"none\.onnx cannot be read: No such file"):
         read_file(tmp_path / "none.onnx")
     with pytest.raises(ArtifactError, match="is not a regular file"):
@@ -381,7 +381,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         read_file(tmp_path / "long.onnx")
 
 
-def test_a_file_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = PLAIN.SerializeToString()
     monkeypatch.setattr("zoo_ort.inspection.MAX_FILE_BYTES", len(content))
     inspect(PATH, content)
@@ -424,7 +424,7 @@ def test_inspection_is_quick() -> None:
         assert time.process_time() - start < seconds
 
 
-def test_allowed_operators_are_deterministic_and_of_tensors() -> None:
+def test_allowed_operators_are_deterministic_and_take_tensors() -> None:
     """As onnx itself declares them."""
     determinism = onnx.defs.OpSchema.NodeDeterminism.Deterministic
     for name in ALLOWED_OPERATORS - BODIES.keys():  # those are what their graphs are
@@ -457,7 +457,7 @@ class Plenty(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_what_pytorch_writes_for_a_strange_cell_is_allowed() -> None:
+def test_operators_that_pytorch_writes_are_allowed() -> None:
     batch, example = torch.export.Dim("batch"), torch.randn(3, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -498,7 +498,7 @@ def test_a_thousand_mutated_files_are_refused(fox_file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_mutated_files_with_a_digest_that_fits(fox_file: Path) -> None:
+def test_a_thousand_mutated_files_with_a_valid_digest(fox_file: Path) -> None:
     """Each is refused, or stops with one line, or runs; none ends the process."""
     found = open_mutated(fox_file, 0, "sealed")
     assert found.keys() <= {"refused:", "stopped:", "ran", "unchanged"}

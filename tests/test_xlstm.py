@@ -51,7 +51,7 @@ def native_xlstm(monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop(name, None)
 
 
-def test_mlstm_is_the_layer_of_transformers(native_xlstm: Any) -> None:
+def test_mlstm_equals_the_layer_of_transformers(native_xlstm: Any) -> None:
     """The whole layer, from a state that is not zero, by steps and at once. Theirs divides q by √d
     where the paper divides k, so that its bias of k and its state are √d times ours; it also caps
     its gates, far out here."""
@@ -99,7 +99,7 @@ def test_mlstm_is_the_layer_of_transformers(native_xlstm: Any) -> None:
         torch.testing.assert_close(end.m, m.squeeze(-1), **EXACT)
 
 
-def test_the_state_of_mlstm_is_that_of_the_authors_package() -> None:
+def test_the_state_of_mlstm_equals_that_of_the_authors_package() -> None:
     """Sizes that the heads do not divide; theirs scales k by √d, its bias too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,7 +125,7 @@ def test_the_state_of_mlstm_is_that_of_the_authors_package() -> None:
     torch.testing.assert_close(end.m, theirs[2][..., 0, 0], **EXACT)
 
 
-def test_mlstm_is_attention_with_decay() -> None:
+def test_mlstm_equals_attention_with_decay() -> None:
     """Equations 19 to 21 without a stabiliser, as a sum over the past, where nothing overflows:
     h̃_t = Σ_s w_ts v_s / max(|Σ_s w_ts|, 1) with w_ts = i_s q_tᵀk_s Π_{s<r≤t} f_r."""
     cell: Any = build("mlstm", 5, 8, heads=2)
@@ -145,7 +145,7 @@ def test_mlstm_is_attention_with_decay() -> None:
 
 
 @pytest.mark.parametrize("size", [-200.0, 200.0])
-def test_mlstm_gates_may_be_far_out(size: float) -> None:
+def test_mlstm_is_finite_with_large_gates(size: float) -> None:
     """exp(200) is beyond float32; outputs and gradients are finite all the same."""
     cell: Any = zoo.get_cell("mlstm").build(5, 8)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_mlstm_gates_may_be_far_out(size: float) -> None:
         assert all(bool(torch.isfinite(value).all()) for value in values)
 
 
-def test_slstm_is_the_authors_package() -> None:
+def test_slstm_equals_the_authors_package() -> None:
     """From the initial state and on, and from a state that is not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -185,7 +185,7 @@ def test_slstm_is_the_authors_package() -> None:
     torch.testing.assert_close(torch.stack(state), end, **EXACT)
 
 
-def test_slstm_gates_may_be_far_out() -> None:
+def test_slstm_is_finite_with_large_gates() -> None:
     cell: Any = zoo.get_cell("slstm").build(5, 8)
     x = torch.randn(40, 2, 5)
     for size in (-200.0, 200.0):

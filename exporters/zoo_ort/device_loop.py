@@ -79,7 +79,7 @@ class Loop:
     its halves."""
 
     bindings: tuple[ort.IOBinding, ort.IOBinding]
-    sides: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]
+    buffers: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]
     shared: dict[str, ort.OrtValue]
     options: tuple[ort.RunOptions, ort.RunOptions]
 
@@ -131,9 +131,9 @@ class DeviceEngine(StepEngine):
             side = 0
             for name, leaf in zip(self._inputs, state, strict=True):
                 loop.buffers[0][name].update_inplace(np.ascontiguousarray(leaf))
-        begun = loop.buffers[side]
-        begun[TOKEN].update_inplace(np.ascontiguousarray(last))
-        begun[POSITION].update_inplace(np.zeros(1, np.int64))
+        source = loop.buffers[side]
+        source[TOKEN].update_inplace(np.ascontiguousarray(last))
+        source[POSITION].update_inplace(np.zeros(1, np.int64))
         draws = np.zeros((CHUNK, batch_size), np.float32)
         draws[:steps] = uniform
         loop.shared[UNIFORM].update_inplace(draws)
@@ -163,7 +163,7 @@ class DeviceEngine(StepEngine):
             }
             return {name: on_device(array) for name, array in arrays.items()}
 
-        sides = (side(), side())
+        buffers = (allocate(), allocate())
         shared = {
             UNIFORM: on_device(np.zeros((CHUNK, batch_size), np.float32)),
             TEMPERATURE: on_device(np.array(0, np.float32)),

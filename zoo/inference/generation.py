@@ -11,8 +11,8 @@ import numpy as np
 from zoo.config import DEFAULT_LENGTH, Sampling
 from zoo.data.tokenizers import Ids, encode_prompt
 from zoo.errors import UsageError
-from zoo.inference.decoding import Position, Stops
 from zoo.inference.engine import Engine, join_rows, select_rows
+from zoo.inference.position import Position, Stops
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
 

@@ -1,7 +1,8 @@
 """Choosing the next token from logits: pure functions on arrays.
 
 Everything is computed in float64 from float32 logits, so that two runtimes with equal logits choose
-equal tokens; the same operations in the same order can then stand inside an exported graph.
+equal tokens. Exporters write the same operations into graphs, in the same order: for ONNX
+`zoo_onnx.sampler`, and `zoo_ort.device_loop` on CUDA.
 """
 
 from __future__ import annotations

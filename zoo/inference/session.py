@@ -15,9 +15,9 @@ from safetensors.numpy import load, save
 from zoo.config import DEFAULT_LENGTH, Sampling
 from zoo.data.tokenizers import encode_prompt
 from zoo.errors import UsageError, ZooError
-from zoo.inference.decoding import Position, Stops
 from zoo.inference.engine import Arrays, is_finite
 from zoo.inference.generation import check_length
+from zoo.inference.position import Position, Stops
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
 

@@ -1,4 +1,8 @@
-"""A run folder: what training writes, and all that is needed to use it."""
+"""A run folder: what training writes, and all that is needed to use it.
+
+`config.json`, `metrics.jsonl` and `progress.json` are read, without torch, by `zoo.runs.metadata`;
+the checkpoint `training.safetensors` is written by `zoo.training.checkpointing`.
+"""
 
 from __future__ import annotations
 

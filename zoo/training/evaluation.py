@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from zoo.config import Sampling
 from zoo.data.batches import Window
 from zoo.data.dataset import Dataset
-from zoo.inference.decoding import Position
 from zoo.inference.infilling import fill_ids
+from zoo.inference.position import Position
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.training.distributed import ALONE, Processes

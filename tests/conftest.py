@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--share",
         metavar="K/N",
         default="1/1",
-        help="of the slow tests that are many alike, run the K-th of N parts (say 2/3)",
+        help="of the slow tests that run for many cells, run the K-th of N parts (say 2/3)",
     )
 
 
@@ -35,8 +35,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def position(item: pytest.Item) -> int | None:
-    """Where a slow test stands among those that rotate with it: tests of one cell, or of one value
-    of the parameter that `rotates` names, have one position. None for a test that always runs."""
+    """The index of a slow test for --share: tests of one cell, or of one value of the parameter
+    that `rotates` names, have the same index. None for a test that always runs."""
     if not item.get_closest_marker("slow"):
         return None
     assert isinstance(item, pytest.Function)
@@ -49,8 +49,8 @@ def position(item: pytest.Item) -> int | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Gives a test that is marked `every_cell` the causal cells as `name`; those that are not the
-    first of their plugin are slow."""
+    """Parametrises tests marked `every_cell` with the causal cells, as `name`; all but the first
+    cell of each plugin are slow."""
     if not metafunc.definition.get_closest_marker("every_cell"):
         return
     cells = zoo.load_registry().cells
@@ -65,13 +65,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps the share that was asked for, and begins with what is given the most time, so that no
+    """Selects the requested share, and runs the tests with the longest timeouts first, so that no
     process waits for another's last test."""
     config.stash[EVERY_ITEM] = list(items)
     part, parts = map(int, config.getoption("share").split("/"))
     others = [
-        item for item in items if (place := position(item)) is not None
-        and place % parts != part - 1
+        item for item in items if (index := position(item)) is not None
+        and index % parts != part - 1
     ]  # fmt: skip
     if others:
         config.hook.pytest_deselected(items=others)
@@ -86,14 +86,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def collected(request: pytest.FixtureRequest) -> list[tuple[pytest.Item, int | None]]:
-    """Every test that was collected, those that were deselected among them, and its `position`."""
+    """All collected tests, including deselected ones, with their `position`."""
     return [(item, position(item)) for item in request.config.stash[EVERY_ITEM]]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_registry_of_operators() -> Iterator[None]:
-    """torch.onnx collects its translations of operators anew at each export, which is a third of
-    the time that an export of a small model takes. They are the same each time."""
+def _cached_operator_registry() -> Iterator[None]:
+    """Caches torch.onnx's operator registry, which it builds at each export: a third of the time of
+    exporting a small model."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     collect = vars(ONNXRegistry)["from_torchlib"]
@@ -103,16 +103,16 @@ def _one_registry_of_operators() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread_each() -> None:
-    """Test processes that run side by side must not fight for the cores."""
+def _one_thread_per_process() -> None:
+    """Test processes that run in parallel must not compete for the cores."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
-        os.environ["OMP_NUM_THREADS"] = "1"  # and so for the processes that they start
+        os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that they start
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests write below their own folder, wherever they were started."""
+def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run and write in their own temporary folder."""
     if cache := os.environ.get("ZOO_CACHE"):
         monkeypatch.setenv("ZOO_CACHE", str(Path(cache).absolute()))
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def text_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., zoo.Run]:
-    """Trains a small model once for each cell and options, and hands the run out again."""
+    """Trains a small model once for each cell and options, and returns the same run again."""
     runs: dict[object, zoo.Run] = {}
     folder = tmp_path_factory.mktemp("trained")
     text = folder / "fox.txt"
@@ -136,7 +136,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., zoo.Run]:
     def train(cell: str = "rnn", **settings: object) -> zoo.Run:
         key = (cell, repr(sorted(settings.items())))
         if key not in runs:
-            # so few updates would get four times as much: a sharper model, which magnifies more
+            # with so few updates the default is four times as high: a sharper model, which
+            # amplifies rounding
             rate = zoo.get_cell(cell).learning_rate
             given = {"hidden": 24, "epochs": 6, "batch_size": 8, "steps": 16, "learning_rate": rate}
             given |= settings
@@ -160,7 +161,7 @@ def fox_file(fox_run: zoo.Run) -> Path:
 
 @pytest.fixture
 def time_machine() -> Path:
-    """The file of the Time Machine; the test is skipped where it is not in the corpus cache."""
+    """The file of the Time Machine; skips the test if it is not in the corpus cache."""
     path = cache_folder() / "timemachine.txt"
     if not path.is_file() or sha256(path.read_bytes()).hexdigest() != TIME_MACHINE_SHA256:
         pytest.skip("the Time Machine is not in the corpus cache; `zoo train time-machine` gets it")

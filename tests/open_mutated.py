@@ -1,11 +1,10 @@
-"""Opens mutated copies of an exported file, one after the other, and generates with those that
-open.
+"""Opens mutated copies of an exported file, and generates with those that open.
 
     python open_mutated.py FILE SEED COUNT {as-is,sealed}
 
-Prints a line for each: its number, what was done to it, and what came of that. `sealed` computes
-the digest anew, so that it vouches for the damage. A copy that crashes ONNX Runtime, or takes
-longer than SECONDS, ends this process.
+Prints a line for each: its number, the mutation, and the outcome. `sealed` recomputes the digest,
+so that it is valid for the mutated file. A copy that crashes ONNX Runtime, or takes longer than
+SECONDS, ends this process.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def outcome(path: Path) -> str:
 
 
 def mutations(content: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """Seven in eight strike what is no weight: there a mutation is just another number."""
+    """Seven in eight are outside the weights, where a mutation is just another number."""
     rng = np.random.default_rng(seed)
     everywhere, structure = np.arange(len(content)), structural_positions(content)
     for _ in range(count):
@@ -94,7 +93,7 @@ def structural_positions(content: bytes) -> np.ndarray:
 
 
 def flip(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """A few bits."""
+    """Flips a few bits."""
     mutated = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         mutated[position()] ^= 1 << rng.integers(8)
@@ -102,46 +101,46 @@ def flip(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
 
 
 def cut(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """The file ends early."""
+    """Truncates the file."""
     return content[: position()]
 
 
 def overwrite(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """A run of zeros or ones."""
+    """Overwrites a run of bytes with zeros or ones."""
     start, length = position(), run_length(rng)
     fill = (b"\0", b"\xff")[rng.integers(2)]
     return content[:start] + fill * min(length, len(content) - start) + content[start + length :]
 
 
 def splice(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """A chunk over what stands somewhere else."""
+    """Overwrites bytes with a chunk from elsewhere."""
     source, target = position(), position()
     chunk = content[source : source + run_length(rng)]
     return content[:target] + chunk + content[target + len(chunk) :]
 
 
 def double(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """A chunk once more, somewhere else."""
+    """Inserts a copy of a chunk elsewhere."""
     source, target = position(), position()
     return content[:target] + content[source : source + run_length(rng)] + content[target:]
 
 
-def graft(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
-    """A field of some message in the graph is dropped, doubled, or given another's content, and
-    all lengths around it are mended: the file parses."""
+def mutate_field(content: bytes, rng: np.random.Generator, position: Choose) -> bytes:
+    """Drops or doubles a field of a message in the graph, or gives it another's content, and
+    corrects the lengths of the messages around it, so that the file parses."""
     (graph,) = (field for field in fields(memoryview(content)) if field.number == GRAPH)
     return (
         content[: graph.start]
-        + delimited(GRAPH, grafted(graph.content, rng))
+        + delimited(GRAPH, mutate_message(graph.content, rng))
         + content[graph.end :]
     )
 
 
-def grafted(message: memoryview, rng: np.random.Generator) -> bytes:
+def mutate_message(message: memoryview, rng: np.random.Generator) -> bytes:
     parts = list(fields(message))
     part = parts[rng.integers(len(parts))]
     if part.wire_type == LENGTH_DELIMITED and is_message(part.content) and rng.random() < 0.8:
-        new = delimited(part.number, grafted(part.content, rng))
+        new = delimited(part.number, mutate_message(part.content, rng))
     elif part.wire_type == VARINT and rng.random() < 0.8:
         key = message[part.start : part.end - len(part.content)]
         new = bytes(key) + NUMBERS[rng.integers(len(NUMBERS))]
@@ -166,7 +165,7 @@ def run_length(rng: np.random.Generator) -> int:
 # 0, 1, 2, 7, 8, 127, 2**31, 2**63 - 1 and -1
 NUMBERS = (b"\0", b"\1", b"\2", b"\7", b"\10", b"\x7f", b"\x80\x80\x80\x80\x08",
            b"\xff" * 8 + b"\x7f", b"\xff" * 9 + b"\x01")  # fmt: skip
-MUTATIONS = (flip, cut, overwrite, splice, double, graft, graft, graft)
+MUTATIONS = (flip, cut, overwrite, splice, double, mutate_field, mutate_field, mutate_field)
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,5 @@
-"""A character model as anyone writes it in plain PyTorch, with no code of the zoo: trained, saved,
-and continued by its own loop. The tests take it over, export it, and compare.
+"""A character model in plain PyTorch, with no code of the zoo: it trains, saves, and generates with
+its own loop. The tests import and export it, and compare the texts.
 
     python plain_lstm.py TEXT WEIGHTS   trains and saves
 """
@@ -28,7 +28,7 @@ class CharModel(nn.Module):
 
 def train(text: str, epochs: int = 30, **arguments: object) -> CharModel:
     torch.manual_seed(0)
-    # as the zoo's tokenizer has it, the first entry is for characters that never came
+    # as in the zoo's tokenizer, the first entry is for unknown characters
     vocabulary = "\ufffd" + "".join(sorted(set(text)))
     model = CharModel(vocabulary, **arguments)
     tokens = torch.tensor([vocabulary.index(character) for character in text])
@@ -54,7 +54,7 @@ def train(text: str, epochs: int = 30, **arguments: object) -> CharModel:
 
 @torch.no_grad()
 def continue_text(model: CharModel, prompt: str, length: int) -> str:
-    """The most likely character, again and again."""
+    """Greedy generation."""
     logits, state = model(torch.tensor([[model.vocabulary.index(c) for c in prompt]]))
     text = ""
     for _ in range(length):

@@ -1,4 +1,4 @@
-"""Console sessions of a documentation page: run, compared with the page, and written into it.
+"""Runs the console sessions of a documentation page, and compares them with the page or updates it.
 
     python tests/sessions.py docs/tutorial/from-d2l-to-onnxruntime.md
 
@@ -24,7 +24,7 @@ BLOCK = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.DOTALL | re.MULT
 
 
 class Step(NamedTuple):
-    """A command of a page, what the page says that it prints, and where that stands."""
+    """A command of a page, its output in the page, and the output's position."""
 
     command: list[str]
     shown: str
@@ -67,7 +67,7 @@ def _is_open(command: str) -> bool:
 
 
 def run_step(step: Step, folder: Path) -> str:
-    """What the command prints, notes and output together; RuntimeError if it fails."""
+    """What the command prints, stderr and stdout together; RuntimeError if it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     found = subprocess.run(
         step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
@@ -79,8 +79,8 @@ def run_step(step: Step, folder: Path) -> str:
 
 
 def shortened(step: Step, printed: str) -> str:
-    """The output, with what the page leaves out left out: as many lines as the page has before and
-    after each `⋮`."""
+    """The output, abridged as in the page: as many lines as the page has before and after each
+    `⋮`."""
     if LEFT_OUT not in (shown := step.output.splitlines()):
         return printed
     lines, mark = printed.splitlines(), shown.index(LEFT_OUT)

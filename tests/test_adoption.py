@@ -1,4 +1,4 @@
-"""Taking over models that were trained in plain PyTorch."""
+"""Importing models that were trained in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def adopt(model: object) -> zoo.LanguageModel:
 def test_an_imported_plain_lstm_generates_the_same_text_after_export(
     text_file: Path, plain: ModuleType
 ) -> None:
-    """Trained and saved by a script in a process of its own; 2,000 characters from the exported
-    file are those of the script's own loop, which runs nn.LSTM."""
+    """A script trains and saves it in a process of its own; 2,000 characters from the exported file
+    equal those of the script's loop over nn.LSTM."""
     subprocess.run([sys.executable, str(SCRIPT), str(text_file), "weights.pt"], check=True)
     weights = torch.load("weights.pt", weights_only=True)
     model = plain.CharModel("\ufffd" + "".join(sorted(set(text_file.read_text()))))

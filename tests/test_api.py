@@ -1,4 +1,4 @@
-"""The public API is one list, and importing it is quick."""
+"""The public API is declared in one list, and importing it is fast."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_every_package_has_a_docstring_and_all(package: str) -> None:
 
 
 def test_there_are_no_import_cycles() -> None:
-    """Imports inside functions and for type checkers count as well."""
+    """Imports inside functions and for type checkers count too."""
     graph = grimp.build_graph("zoo", "zoo_onnx", "zoo_ort", exclude_type_checking_imports=False)
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
-    graphlib.TopologicalSorter(imports).prepare()  # CycleError shows the circle
+    graphlib.TopologicalSorter(imports).prepare()  # CycleError shows the cycle
 
 
 def test_plugins_import_public_packages_only() -> None:

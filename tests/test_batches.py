@@ -1,4 +1,4 @@
-"""Windows, against the textbook's definition worked by hand."""
+"""Windows of tokens, against the textbook's definition, by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sequential_windows_by_hand() -> None:
 
 def test_random_windows_by_hand() -> None:
     windows = list(random_windows(torch.arange(35), 2, 5, FixedOffset(3)))
-    # 31 usable inputs make 6 pieces, from 3, 8, …, 28; the order is reversed
+    # 31 usable inputs make 6 windows, from 3, 8, …, 28; the order is reversed
     assert [window.inputs[0].tolist() for window in windows] == [[28, 23], [18, 13], [8, 3]]
     assert windows[0].targets.T.tolist() == [[29, 30, 31, 32, 33], [24, 25, 26, 27, 28]]
     assert all(window.fresh for window in windows)

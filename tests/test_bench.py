@@ -1,4 +1,4 @@
-"""Measuring speeds: what is counted, in what order it is measured, and what is reported of it."""
+"""Benchmarks: what is counted, the order of measurements, and the report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def exported(fox_run: zoo.Run, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def ready(fox_run: zoo.Run, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with all that is measured of it in its folder."""
+    """A run whose folder has all graphs that are measured."""
     folder = tmp_path_factory.mktemp("ready") / "run"
     shutil.copytree(fox_run.path, folder, ignore=shutil.ignore_patterns("export"))
     shutil.copytree(exported, folder / "export")
@@ -82,7 +82,7 @@ def measured(ready: Path) -> Benchmark:
 def test_the_cost_of_a_token_by_hand(
     cell: str, settings: dict[str, object], products: dict[tuple[int, int], int]
 ) -> None:
-    """A one-hot token's row of the input weights is looked up, and costs nothing."""
+    """The product of a one-hot token with the input weights is a lookup, and costs nothing."""
     config = ModelConfig(cell=cell, hidden=H, **settings)
     assert matrix_products(config, V, zoo.load_registry()) == products
 
@@ -140,10 +140,10 @@ def test_workloads_are_interleaved_and_tokens_counted() -> None:
 
     ways = [takes("a", 10), takes("b", 1000)]
     assert len(list(_measure(ways, Target("cpu", 1), 3, 1e-4))) == 1 + 3
-    assert turns == ["a", "b"] * (1 + 3)  # the first turn is not measured
+    assert turns == ["a", "b"] * (1 + 3)  # the first round is not measured
     for way, tokens in zip(ways, (10, 1000), strict=True):
         assert len(way.rates) == 3
-        assert max(way.rates) <= tokens / 0.01  # sleep sleeps no shorter
+        assert max(way.rates) <= tokens / 0.01  # sleep takes at least that long
         assert median(way.rates) > tokens / 0.05
 
 
@@ -151,7 +151,7 @@ def test_workloads_are_interleaved_and_tokens_counted() -> None:
 def test_existing_exports_of_a_run_are_reused(
     fox_run: zoo.Run, trained: Callable[..., zoo.Run], tmp_path: Path
 ) -> None:
-    """A file of other weights is not the run's."""
+    """A file of other weights is not one of the run."""
     folder = tmp_path / "run"
     shutil.copytree(fox_run.path, folder, ignore=shutil.ignore_patterns("export"))
     zoo.export_all(folder, ("step",))
@@ -241,7 +241,7 @@ def test_a_compilation_that_exceeds_the_timeout_is_ended(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_compiled_step_equals_the_step(trained: Callable[..., zoo.Run]) -> None:
-    """Values within 1e-5, as for exported steps; and it compiles for a torch.nn layer."""
+    """Values agree within 1e-5, as for exported steps; a torch.nn layer compiles too."""
     model = trained("lstm", epochs=1).model
     plain, compiled = ModelStepper(model), CompiledStepper(model)
     state, other = plain.init_state(2), compiled.init_state(2)
@@ -360,7 +360,7 @@ def test_an_interrupt_leaves_no_files(fox_run: zoo.Run, tmp_path: Path, when: st
         [sys.executable, "-m", "zoo", "bench", str(fox_run.path), "--no-compile"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(tmp_path / "t")},
-        # a shell's background job hands on that interrupts are ignored
+        # background jobs of a shell inherit that interrupts are ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None

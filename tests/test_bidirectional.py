@@ -1,4 +1,4 @@
-"""Models that see both sides: what they compute, how they are trained, what they refuse."""
+"""Bidirectional models: what they compute, how they are trained, what they refuse."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_options_are_passed_to_the_wrapped_cell() -> None:
 
 
 def test_options_of_the_wrapped_cell_are_stored_with_types_and_defaults(text_file: Path) -> None:
-    """As they are where the cell is trained by itself."""
+    """As where the cell is trained without the wrapper."""
     sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8}
     given = {"cell": "gru-scratch", "std": "0.5"}
     run = zoo.train(str(text_file), cell="bidirectional", options=given, out="both", **sizes)
@@ -79,10 +79,10 @@ def test_exactly_the_masked_tokens_count_in_the_loss() -> None:
 
 
 def test_the_objective_follows_from_the_spec(trained: object) -> None:
-    seeing, causal = trained("bidirectional", epochs=1).model, trained("gru", epochs=1).model
-    assert isinstance(choose_objective(seeing), MaskedToken)
+    bidirectional, causal = trained("bidirectional", epochs=1).model, trained("gru", epochs=1).model
+    assert isinstance(choose_objective(bidirectional), MaskedToken)
     assert isinstance(choose_objective(causal), NextToken)
-    assert seeing.mask_token == seeing.vocab_size
+    assert bidirectional.mask_token == bidirectional.vocab_size
     with pytest.raises(UsageError, match="has no mask token"):
         _ = causal.mask_token
 
@@ -141,15 +141,15 @@ def test_training_ends_with_the_commands_to_run_next(
 def test_fill_refuses_invalid_arguments(
     trained: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seeing, causal = trained("bidirectional", epochs=1), trained("rnn")
+    bidirectional, causal = trained("bidirectional", epochs=1), trained("rnn")
     assert zoo_run(["fill", str(causal.path), "a_b"]) == 2
     assert "this model is causal and cannot fill masked tokens" in capsys.readouterr().err
-    assert zoo_run(["fill", str(seeing.path), "no mask"]) == 2
+    assert zoo_run(["fill", str(bidirectional.path), "no mask"]) == 2
     assert "the text has no masked token; write '_'" in capsys.readouterr().err
-    assert zoo_run(["fill", str(seeing.path), "a_b", "--mask", "__"]) == 2
+    assert zoo_run(["fill", str(bidirectional.path), "a_b", "--mask", "__"]) == 2
     assert "must be one character" in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="top must be at least 1"):
-        zoo.fill(seeing.path, "a_b", top=0)
+        zoo.fill(bidirectional.path, "a_b", top=0)
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_a_masked_token_depends_on_left_and_right_context(trained: object) -> No
 
     engine = ModelScorer(model)
     base = fill_ids(engine, ids)[10]
-    for place in (3, 20):
+    for position in (3, 20):
         changed = ids.copy()
-        changed[place] = (changed[place] + 3) % model.vocab_size
+        changed[position] = (changed[position] + 3) % model.vocab_size
         assert np.abs(fill_ids(engine, changed)[10] - base).max() > 1e-6

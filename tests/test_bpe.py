@@ -1,4 +1,4 @@
-"""Subwords by byte pair encoding, from the text that they are learned from to exported files."""
+"""Byte pair encoding, from learning the merges to exported files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from zoo.data.dataset import read_dataset
 from zoo.data.tokenizers import MAX_TOKEN_BYTES, SPELLING, BPETokenizer, read_tokenizer
 from zoo.errors import CorpusError, TokenizerError, UsageError
 
-# The words of the paper that brought BPE to language (Sennrich, Haddow and Birch, 2016), as often
-# as there: low 5, lower 2, newest 6, widest 3; all but the first with the space before them.
+# The words of the paper that introduced BPE for text (Sennrich, Haddow and Birch, 2016), with its
+# frequencies: low 5, lower 2, newest 6, widest 3; all but the first with the space before them.
 WORDS = " ".join(["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6)
 
-# Worked out with pencil and paper. The number is how often the pair comes then; of equally frequent
-# pairs the one of the earlier tokens is merged, where "Ġ", the space, comes after the letters.
+# Worked out by hand. The number is the frequency of the pair at that merge. Of equally frequent
+# pairs the one of the earlier tokens is merged; "Ġ", the space, comes after the letters.
 MERGES = {
     "e s": 9,  # and "s t" 9
     "es t": 9,
@@ -71,7 +71,7 @@ def subword_files(subword_run: zoo.Run) -> list[Path]:
 
 
 def test_merges_are_those_of_the_hand_worked_example() -> None:
-    learned = BPETokenizer.from_text(WORDS, 1000)  # a text too small for so many
+    learned = BPETokenizer.from_text(WORDS, 1000)  # a text too small for so many merges
     assert learned.merges == tuple(MERGES)
     assert learned.vocab_size == 256 + 15
     assert BPETokenizer.from_text(WORDS, 260).merges == tuple(MERGES)[:4]
@@ -91,7 +91,7 @@ def test_bytes_have_the_symbols_of_the_library() -> None:
     library.decoder = decoders.ByteLevel()
     for byte in range(128):
         assert library.decode([byte]) == chr(byte)
-    for first in range(0xC2, 0xF0):  # and so every byte that UTF-8 has
+    for first in range(0xC2, 0xF0):  # and so every byte that occurs in UTF-8
         for second in range(0x80, 0xC0):
             ids = [first, second] if first < 0xE0 else [first, 0xA0 - (first == 0xED), second]
             assert library.decode(ids) == bytes(ids).decode()
@@ -134,15 +134,15 @@ ASCII_WORDS = re.compile(
 
 @given(st.text(st.characters(codec="ascii")) | st.text("the dog's 12\n-"))
 def test_tokens_are_those_of_the_documented_rules(tokenizer: BPETokenizer, text: str) -> None:
-    """The rules of the run folder's page, by hand, for the characters that Python's own patterns
-    have classes for."""
+    """The rules documented with the run folder, by hand, for characters that Python's regular
+    expressions have classes for."""
     pairs = [tuple(merge.split(" ")) for merge in tokenizer.merges]
     wanted = []
     for word in ASCII_WORDS.findall(text):
         parts = [SPELLING[byte] for byte in word.encode()]
         while found := [pair for pair in pairwise(parts) if pair in pairs]:
-            place = list(pairwise(parts)).index(min(found, key=pairs.index))
-            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+            index = list(pairwise(parts)).index(min(found, key=pairs.index))
+            parts[index : index + 2] = [parts[index] + parts[index + 1]]
         wanted += parts
     spelled = [*SPELLING, *("".join(pair) for pair in pairs)]
     assert tokenizer.encode(text).tolist() == [spelled.index(part) for part in wanted]
@@ -150,7 +150,7 @@ def test_tokens_are_those_of_the_documented_rules(tokenizer: BPETokenizer, text:
 
 @given(st.lists(st.integers(0, 299)))
 def test_tokens_decode_as_the_library_decodes_them(tokenizer: BPETokenizer, ids: list[int]) -> None:
-    """Whatever the model says, also bytes that are no UTF-8."""
+    """For any tokens, also bytes that are not valid UTF-8."""
     spelled = ["".join(SPELLING[byte] for byte in token) for token in tokenizer.tokens]
     library = Tokenizer(models.BPE({token: number for number, token in enumerate(spelled)}, []))
     library.decoder = decoders.ByteLevel()
@@ -320,14 +320,14 @@ def test_a_run_and_its_files_have_the_same_scores(
     for file in subword_files:
         if file.name != "generate.onnx":
             found = zoo.score(file, text, last=0.2)
-            # float32 sums in another order: parts of 1e-7 a logit
+            # float32 sums in another order: differences of 1e-7 per logit
             assert found.bits_per_char == pytest.approx(wanted.bits_per_char, rel=1e-6)
 
 
 def test_generated_tokens_are_counted(
     subword_run: zoo.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The text alone does not tell: it need not be encoded in as many."""
+    """Encoding the text again need not give as many tokens."""
     arguments = ["generate", str(subword_run.path), "--length", "60", "--temperature", "2"]
     assert zoo_run(arguments) == 0
     printed = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What is chosen for a run that does not say, worked out by hand for a machine of known speed."""
+"""Default settings of a run, worked out by hand for a machine of known speed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIXTY_FIVE = CharTokenizer(characters="".join(map(chr, range(65, 65 + 64))))
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand million operations per second."""
+    """1e11 operations per second."""
     monkeypatch.setattr("zoo.training.defaults._product_rate", lambda device: 1e11)
 
 
@@ -37,17 +37,17 @@ def choose(
 
 
 def test_ten_minutes_on_a_million_characters() -> None:
-    """Half of 6e13 operations can be used; 512 (3e13 / 1.4e13)^¼ = 619 units, and ten times 64
-    at most for such a text. A step of 640 units costs 6 · 4 · 640 · (640 + 65) operations, so 2.8
-    million tokens can be read, the text not quite three times: log2(2.77 / 2) · 0.16 is dropped."""
+    """Half of 6e13 operations are usable: 512 (3e13 / 1.4e13)^¼ = 619 units, at most ten times 64
+    for such a text. A step of 640 units costs 6 · 4 · 640 · (640 + 65) operations, enough for 2.8
+    million tokens or 2.77 epochs: the dropout is log2(2.77 / 2) · 0.16."""
     config = choose(1_000_000, 110_000, minutes=10)
     assert config.model.hidden == 640
     assert config.model.dropout == 0.08
     assert config.model.embedding is None
     assert (config.training.batch_size, config.training.steps) == (16, 16)
-    assert config.training.learning_rate == 8e-3  # that of the cell lstm
-    assert config.training.patience == 5  # 0.4 of four lines would be fewer
-    # 110,000 tokens take a third of their learning, and that is a twentieth of 733,333
+    assert config.training.learning_rate == 8e-3  # the cell lstm's default
+    assert config.training.patience == 5  # the minimum: 0.4 of four reports would be fewer
+    # evaluating 110,000 tokens costs a third of training on them: a twentieth of 733,333
     assert config.training.report_every == round(733_333 / 256)
 
 
@@ -63,22 +63,22 @@ def test_a_text_of_a_few_lines_gets_smaller_windows() -> None:
     """At least four windows: 300 / (4 · 32) = 2 rows, of 300 / (4 · 2) = 37 steps at most."""
     config = choose(300, 0, minutes=1)
     assert (config.training.batch_size, config.training.steps) == (2, 32)
-    assert config.training.patience is None  # nothing is held out
+    assert config.training.patience is None  # there is no validation text
 
 
 def test_with_epochs_given_the_machines_speed_does_not_matter() -> None:
     config = choose(1_000_000, 0, epochs=4, cell="gru")
     assert config.model.hidden == 256
-    # one doubling beyond twice would be 0.16; but the cell has 3 · 256 · (65 + 256 + 2) parameters
-    # and the head 257 · 65: 264,769 for a million tokens
+    # one doubling beyond two epochs would be 0.16; but the cell has 3 · 256 · (65 + 256 + 2)
+    # parameters and the head 257 · 65: 264,769 for a million tokens
     assert config.model.dropout == round(0.16 * 0.264769, 2) == 0.04
     assert config.training.learning_rate == 4e-3
     assert config.training.steps == 32
 
 
 def test_few_updates_get_a_higher_learning_rate() -> None:
-    """153,600 tokens in windows of 256 are 600 updates: √(5000 / 600) = 2.9 times the cell's own
-    4e-3; and never more than four times."""
+    """153,600 tokens in windows of 256 are 600 updates: √(5000 / 600) = 2.9 times the cell's
+    default of 4e-3; at most four times."""
     few = choose(153_600, 0, epochs=1, cell="gru").training
     assert (few.batch_size, few.steps, few.learning_rate) == (16, 16, 0.0116)
     assert choose(25_600, 0, epochs=1, cell="gru").training.learning_rate == 0.016
@@ -87,7 +87,7 @@ def test_few_updates_get_a_higher_learning_rate() -> None:
 
 
 def test_patience_grows_with_the_number_of_epochs() -> None:
-    """A line for each of 50 epochs, and two fifths of those."""
+    """A report for each of 50 epochs, and two fifths of those."""
     assert choose(10_000, 1_000, epochs=50).training.patience == 20
 
 

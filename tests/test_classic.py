@@ -1,7 +1,7 @@
 """The classic cells, against torchrecurrent, against NumPy, and against numbers worked by hand.
 
-All in float64, where both sides round the same few sums and functions differently: over the 40
-steps of these sequences differences stay below 1e-12, a wrong equation's far above.
+All in float64, where the two implementations differ by rounding only: over the 40 steps of these
+sequences by less than 1e-12, where a wrong equation differs by far more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Weights = dict[str, Tensor]
 
 
 def build(name: str, **options: Any) -> zoo.Cell:
-    """A cell whose every trained weight is random, and large enough to bend every function."""
+    """A cell whose trained weights are all random, and large enough for the nonlinear range of
+    every activation function."""
     torch.manual_seed(1)
     cell = zoo.get_cell(name).build(I, H, **options).double()
     with torch.no_grad():
@@ -43,7 +44,7 @@ def inputs() -> Tensor:
 
 
 def random_state(cell: zoo.Cell) -> Any:
-    """No state that the cell would reach by itself; a counter begins at 5, 6, 7."""
+    """A random state, also outside the cell's range; a counter starts at 5, 6, 7."""
     generator = torch.Generator().manual_seed(3)
     state = cell.init_state(B)
     return type(state)(
@@ -57,7 +58,7 @@ def random_state(cell: zoo.Cell) -> Any:
 
 
 def single(cell: Any, **weights: str) -> Weights:
-    """The weights of a cell that has them side by side, under torchrecurrent's names."""
+    """The weights of a cell that has them concatenated, under torchrecurrent's names."""
     names = {"x": "W_x", "h": "W_h", "b": "b"} | weights
     return {
         "weight_ih": getattr(cell, names["x"]).T,
@@ -132,13 +133,13 @@ def test_cells_equal_torchrecurrents_given_equal_weights(
     other = getattr(torchrecurrent, other_name)(I, H, **other_options).double()
     weights = {k: v.detach() for k, v in convert(cell).items()}
     known = other.state_dict()
-    # it has a second bias, of what recurs, and a third in places: zero beside the first
+    # it has a second bias, the recurrent one, and some cells a third: they are zero
     zeros = {k: torch.zeros_like(v) for k, v in known.items() if "bias" in k}
     other.load_state_dict(zeros | weights)
     start = random_state(cell)
     with torch.no_grad():
         got, end = cell(inputs(), start)
-        # a memory that is also the output is one leaf here and two there
+        # a memory that is also the output is one leaf here, two in torchrecurrent
         theirs = tuple(start) if len(start) == 2 else (start[0], start[0])
         both = issubclass(type(other), torchrecurrent.base.DoubleStateCellBase)
         wanted = []
@@ -148,7 +149,7 @@ def test_cells_equal_torchrecurrents_given_equal_weights(
     torch.testing.assert_close(got, torch.stack(wanted), **CLOSE)
     for leaf, wanted_leaf in zip(end, theirs, strict=False):
         torch.testing.assert_close(leaf, wanted_leaf, **CLOSE)
-    assert got.std() > 0.05  # neither side may be constant
+    assert got.std() > 0.05  # neither may be constant
 
 
 def sigmoid(x: Any) -> Any:
@@ -230,8 +231,8 @@ def test_a_step_of_cornn_by_hand() -> None:
 
 
 def test_an_undriven_cornn_oscillates_as_documented() -> None:
-    """Eigenvalues (1 ± i)/2 to the fourth power are -1/4: after four steps a quarter of the start,
-    on the other side."""
+    """Eigenvalues (1 ± i)/2 to the fourth power are -1/4: after four steps the state is -1/4 of the
+    initial one."""
     cell = zoo.get_cell("cornn").build(1, 1)
     fill(cell, V=0, W_y=0, W_z=0, b=0)
     state = type(cell.init_state(1))(torch.tensor([[0.8]]), torch.tensor([[-0.3]]))
@@ -241,7 +242,7 @@ def test_an_undriven_cornn_oscillates_as_documented() -> None:
 
 
 def test_implicit_damping_solves_the_implicit_equation() -> None:
-    """The new z is on both sides of the paper's equation for n̄ = n."""
+    """For n̄ = n the paper's equation has the new z on both sides of the equals sign."""
     cell = build("cornn", **STEPS, damping="implicit")
     w, (dt, gamma, epsilon) = arrays(cell), STEPS.values()
     state = random_state(cell)
@@ -274,8 +275,8 @@ def test_a_peephole_lstm_with_identity_squash_outputs_its_memory() -> None:
     ("modules", "sizes"), [(3, [3, 2, 2]), (7, [1] * 7), (1, [7]), (20, [1] * 7)]
 )
 def test_a_clockwork_rnn_module_by_module(modules: int, sizes: list[int]) -> None:
-    """As section 3 describes it, with no mask: in each row's turn, a module reads itself and the
-    slower ones. Rows begin at 5, 6 and 7, so that each has another turn."""
+    """As in section 3, without a mask: when it is due, a module reads itself and the slower ones.
+    Rows start at steps 5, 6 and 7, so that different modules are due in each."""
     cell = build("clockwork-rnn", modules=modules)
     start = random_state(cell)
     w, ends = arrays(cell), np.cumsum(sizes)
@@ -303,8 +304,8 @@ def test_all_modules_of_a_clockwork_rnn_run_at_step_0_and_then_by_their_period()
     before = torch.cat((torch.zeros(1, B, H).double(), y[:-1]))
     changed = (y != before).all(1)  # in every row
     for t in range(T):
-        turn = [True] * 3 + [t % 2 == 0] * 2 + [t % 4 == 0] * 2
-        assert changed[t].tolist() == turn
+        due = [True] * 3 + [t % 2 == 0] * 2 + [t % 4 == 0] * 2
+        assert changed[t].tolist() == due
     assert end.t.tolist() == [T] * B
 
 
@@ -330,8 +331,8 @@ def test_a_reservoir_has_the_spectral_radius_and_sparsity_of_its_options(
     torch.manual_seed(4)
     cell = spec.build(4, hidden, spectral_radius=radius, sparsity=sparsity)
     W = cell.W.numpy()
-    # float32 weights: a few units of 6e-8 in each; eigenvalues of a matrix that is no symmetric one
-    # move by more than its entries do
+    # float32 weights have a rounding error of 6e-8; eigenvalues of a nonsymmetric matrix change by
+    # more than its entries
     assert np.abs(np.linalg.eigvals(W.astype(float))).max() == pytest.approx(radius, rel=1e-4)
     connections = max(1, round((1 - sparsity) * hidden))
     assert ((W != 0).sum(0) == connections).all()
@@ -344,7 +345,8 @@ def test_a_reservoir_has_the_spectral_radius_and_sparsity_of_its_options(
 
 
 def test_gradients_pass_through_a_reservoir() -> None:
-    """Cells below it learn: what the law on learning cannot ask of a cell that does not."""
+    """So the layers below it are trained. The law on training does not apply to a cell without
+    trained weights."""
     cell = build("echo-state", leak=0.4)
     given = [leaf.requires_grad_() for leaf in (inputs()[:4], *random_state(cell))]
 
@@ -356,7 +358,7 @@ def test_gradients_pass_through_a_reservoir() -> None:
 
 
 def test_an_echo_state_network_forgets_its_initial_state() -> None:
-    """The echo state property: with one input, two states become one."""
+    """The echo state property: with the same input, two states converge."""
     torch.manual_seed(5)
     cell = zoo.get_cell("echo-state").build(I, 50).double()
     x = torch.randn(300, B, I).double()
@@ -367,7 +369,7 @@ def test_an_echo_state_network_forgets_its_initial_state() -> None:
 
 
 def test_indrnns_recurrent_weights_are_bounded() -> None:
-    """A weight that training has driven beyond the bound remembers as one at the bound."""
+    """A weight beyond the bound acts like one at the bound."""
     cell = build("indrnn")
     beyond = build("indrnn")
     with torch.no_grad():
@@ -378,19 +380,19 @@ def test_indrnns_recurrent_weights_are_bounded() -> None:
 
 
 def test_the_memory_of_janet_reaches_its_bound() -> None:
-    """Where the gate keeps nearly all, what is written adds up to nearly e^β."""
+    """Where the gate keeps nearly all of the state, it approaches e^β."""
     cell = zoo.get_cell("janet").build(1, 1, beta=1.5).double()
     assert cell.state_bounds() == {"c": math.exp(1.5)}
     fill(cell, W=0, U=0, b=0)
     with torch.no_grad():
-        cell.b[0], cell.b[1] = 6, 30  # almost nothing forgotten, and a candidate of 1
+        cell.b[0], cell.b[1] = 6, 30  # a forget gate of almost 1, and a candidate of 1
         _, end = cell(torch.zeros(20_000, 1, 1).double())
     # the fixed point is (1 - σ(4.5)) / (1 - σ(6)) = (1 + e^6) / (1 + e^4.5) = 4.4431
     assert end.c.item() == pytest.approx((1 + math.exp(6)) / (1 + math.exp(4.5)), abs=1e-9)
 
 
 def test_janets_initial_memories_have_many_lengths() -> None:
-    """1 / (1 - σ(b_f)) = 1 + e^b steps, from 2 to T_max, and evenly."""
+    """1 / (1 - σ(b_f)) = 1 + e^b steps, uniform between 2 and T_max."""
     torch.manual_seed(6)
     cell = zoo.get_cell("janet").build(3, 4000, longest=50.0)
     spans = 1 + cell.b[:4000].detach().exp()

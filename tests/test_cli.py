@@ -1,4 +1,4 @@
-"""The command line: what goes where, exit codes, and every error in its own words."""
+"""The command line: output, exit codes, and error messages."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_an_existing_run_is_kept_without_overwrite(
     assert run([*arguments, "--seed", "1"]) == 1
     assert "r already holds a run; use --overwrite" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("r").iterdir()} == before
-    # a new run that fails before it has learned anything gives the old one back
+    # a new run that fails before the first update restores the old one
     with monkeypatch.context() as patch:
         patch.setattr("zoo.training.trainer.perplexity", lambda nats: 1 / 0)
         assert run([*arguments, "--overwrite", "--seed", "1"]) == 1
@@ -413,7 +413,7 @@ CLOSED_WORDS = [
 def test_an_invalid_choice_is_an_error(
     setting: str, word: str, message: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From Python and from the command line alike, before anything is trained."""
+    """From Python and from the command line, before training."""
     with pytest.raises(zoo.UsageError, match=f"{setting}: must be .*{re.escape(message)}"):
         zoo.train(str(text_file), **{setting: word})
     assert run(["train", str(text_file), f"--{setting}", word]) == 2

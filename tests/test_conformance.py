@@ -1,4 +1,4 @@
-"""What every registered cell must keep, whatever it computes."""
+"""Tests that every registered cell must pass."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from zoo.models.torch_engine import ModelStepper
 def test_a_trained_model_generates_the_same_text_after_export(
     name: str, trained: Callable[..., zoo.Run]
 ) -> None:
-    """Trained, exported as all three graphs, each proved, and 2,000 tokens, greedily and drawn, the
-    same as PyTorch's: `verify` raises for more than rounding ties, unless the model amplifies
-    rounding. onnx's own evaluator, which shares no code with ONNX Runtime, reads the step."""
+    """The model is trained and exported as all three graphs, each with its proof. 2,000 tokens,
+    greedy and sampled, equal PyTorch's: `verify` raises for differences other than rounding ties,
+    unless the model amplifies rounding. onnx's reference evaluator, which shares no code with ONNX
+    Runtime, runs the step."""
     run = trained(name, layers=2, epochs=1)
     exported = {item.info.graph: item for item in zoo.export_all(run)}
     assert list(exported) == ["step", "generate", "sequence"]
     for graph, item in exported.items():
         proof = item.info.proof
-        # pieces of up to 200 tokens may part by what rounding alone does to this model
+        # sequences of up to 200 tokens may differ by as much as this model amplifies rounding
         allowed = max(1e-5, 4 * proof.float64_gap) if graph == "sequence" else 1e-5
         assert proof.difference < allowed
     result = zoo.verify(exported["generate"].path, run, length=2000, seeds=1, temperature=1.0)
     assert len(result.texts) == 2
-    follow_in_the_reference_evaluator(run, exported["step"], 20)
+    assert_same_in_the_reference_evaluator(run, exported["step"], 20)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -43,14 +44,14 @@ def test_a_trained_model_generates_the_same_text_after_export(
 def test_exported_step_against_pytorch_and_the_reference_evaluator(
     name: str, layers: int, trained: Callable[..., zoo.Run]
 ) -> None:
-    """256 steps in ONNX Runtime from the same states, and 50 in onnx's own evaluator."""
+    """256 steps in ONNX Runtime from the same states, and 50 in onnx's reference evaluator."""
     run = trained(name, layers=layers, epochs=1)
     exported = zoo.export(run)
     assert exported.info.proof.difference < 1e-5
-    follow_in_the_reference_evaluator(run, exported, 50)
+    assert_same_in_the_reference_evaluator(run, exported, 50)
 
 
-def follow_in_the_reference_evaluator(run: zoo.Run, exported: Exported, steps: int) -> None:
+def assert_same_in_the_reference_evaluator(run: zoo.Run, exported: Exported, steps: int) -> None:
     onnx.checker.check_model(str(exported.path), full_check=True)
     stepper = ModelStepper(run.model)
     evaluator = ReferenceEvaluator(str(exported.path))

@@ -1,4 +1,4 @@
-"""What a terminal shows while a model is trained: curves of dots, worked out here by hand."""
+"""The live view of training in a terminal: curves of braille dots, worked out by hand."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from zoo.cli.progress import show
 
 
 def dots(line: str) -> set[tuple[int, int]]:
-    """Row and column of the dots in a line of braille; Unicode numbers them 1 to 8 so."""
+    """Row and column of the dots in a line of braille, by Unicode's numbering 1 to 8."""
     numbering = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (3, 1)]
     return {
-        (row, 2 * place + column)
-        for place, character in enumerate(line)
+        (row, 2 * index + column)
+        for index, character in enumerate(line)
         for number, (row, column) in enumerate(numbering)
         if (ord(character) - 0x2800) >> number & 1
     }
@@ -132,7 +132,7 @@ def test_a_terminal_shows_bar_and_curves_and_clears_them(
     text = terminal.getvalue()
     assert "tok/s" in text
     assert "│⠀" in text
-    *_, after = text.rpartition("\x1b[1A\x1b[2K")  # where the live view was wiped away
+    *_, after = text.rpartition("\x1b[1A\x1b[2K")  # where the live view was cleared
     assert after.strip("\r\n").startswith("epoch 3  train ppl")
     assert "│" not in after
 
@@ -173,7 +173,8 @@ def test_the_last_line_says_which_weights_were_kept_and_why(
     text_file: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The line of metrics that the kept weights have; a rate too high makes an early one best."""
+    """The message names the report of the kept weights; a learning rate that is too high makes an
+    early one best."""
     show(
         zoo.train_events(
             str(text_file), cell="rnn", hidden=8, epochs=6, batch_size=4, steps=8, out="r",
@@ -183,9 +184,9 @@ def test_the_last_line_says_which_weights_were_kept_and_why(
     lines = zoo.load("r").metrics()
     kept = lines[-1] if column is None else min(lines, key=lambda line: line[column])
     assert (column is None) == (kept is lines[-1])
-    *_, figures, told, _ = capsys.readouterr().err.splitlines()
+    *_, figures, message, _ = capsys.readouterr().err.splitlines()
     assert figures.startswith(f"epoch {kept['epoch']}  train ppl {kept['train_perplexity']:.3g}  ")
-    assert told == f"kept the weights of epoch {kept['epoch']}, step {kept['step']} {reason}"
+    assert message == f"kept the weights of epoch {kept['epoch']}, step {kept['step']} {reason}"
 
 
 def test_early_stopping_is_reported(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,5 +198,5 @@ def test_early_stopping_is_reported(text_file: Path, capsys: pytest.CaptureFixtu
     )  # fmt: skip
     lines = zoo.load("r").metrics()
     assert len(lines) < 50
-    told = capsys.readouterr().err.splitlines()[-2]
-    assert told.startswith("early stopping: the validation loss stopped improving; kept the")
+    message = capsys.readouterr().err.splitlines()[-2]
+    assert message.startswith("early stopping: the validation loss stopped improving; kept the")

@@ -1,4 +1,4 @@
-"""Pictures of a step's dataflow, against the equations."""
+"""Diagrams of a step's dataflow, against the equations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.introspection.diagram import HEIGHT, arrange, place_layers
 
 
 def edges(boxes: list[Box]) -> set[tuple[str, str]]:
-    """The lines, each box by its label and its weights."""
+    """The edges, with each box as its label and weights."""
     return {(_named(source), _named(box)) for box in boxes for source in box.sources}
 
 
@@ -27,7 +27,7 @@ def _named(box: Box) -> str:
 
 
 def test_an_lstm_by_its_equations() -> None:
-    """Of Hochreiter and Schmidhuber with the forget gate of Gers et al., line by line."""
+    """Those of Hochreiter and Schmidhuber with the forget gate of Gers et al., edge by edge."""
     x, h, c = "x_{t}", "h_{t-1}", "c_{t-1}"
     gates = {k: f"σ W_h{k} W_x{k} b_{k}" for k in "ifo"}
     candidate = "tanh W_hc W_xc b_c"
@@ -52,7 +52,7 @@ class LeakyState(NamedTuple):
 
 
 class Halves(zoo.Cell):
-    """h' = h / 2 + a + b + 1, where a and b are halves of one product; and relu in place."""
+    """h' = h / 2 + a + b + 1, where a and b are halves of one product; and relu in position."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -68,7 +68,8 @@ class Halves(zoo.Cell):
 
 
 class Leaky(zoo.Cell):
-    """A stranger's: h' = a h + (1 - a) relu(x W / 2), a = σ(α), with views that mean nothing."""
+    """A third-party cell: h' = a h + (1 - a) relu(x W / 2), a = σ(α), with views that change
+    nothing."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -123,12 +124,12 @@ def test_parts_of_one_product_constants_and_operations_in_place() -> None:
 @pytest.mark.parametrize("name", ["lstm-scratch", "lem", "mamba", "sru"])
 def test_boxes_do_not_overlap_and_lines_go_right(name: str) -> None:
     layers, lines = arrange(dataflow(zoo.get_cell(name)))
-    place = place_layers(layers, lines)
+    position = place_layers(layers, lines)
     for layer in layers:
-        heights = sorted(place[stop][1] for stop in layer if isinstance(stop, Box))
+        heights = sorted(position[stop][1] for stop in layer if isinstance(stop, Box))
         assert all(below - above > HEIGHT for above, below in pairwise(heights))
     for line in lines:
-        assert [place[b][0] - place[a][0] for a, b in pairwise(line)] == [1] * (len(line) - 1)
+        assert [position[b][0] - position[a][0] for a, b in pairwise(line)] == [1] * (len(line) - 1)
 
 
 def test_every_causal_cell_has_a_diagram() -> None:

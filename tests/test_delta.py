@@ -1,5 +1,5 @@
-"""Cells whose state is a matrix: their recurrences against flash-linear-attention's plain ones, and
-the whole layers against the papers' equations, row by row and head by head in numpy."""
+"""Cells whose state is a matrix: their recurrences against flash-linear-attention's naive ones, and
+the layers against the papers' equations, row by row and head by head in numpy."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Case(NamedTuple):
 
 
 def build(case: str, dtype: torch.dtype = torch.float64) -> Case:
-    """A cell with every weight random, so that none is at a value where it does nothing, inputs,
-    and a state that is not zero."""
+    """A cell with random weights, so that none has a value without effect, inputs, and a state that
+    is not zero."""
     name, options = CASES[case]
     torch.manual_seed(3)
     cell = zoo.get_cell(name).build(INPUT, HIDDEN, **options).double()
@@ -66,7 +66,7 @@ def build(case: str, dtype: torch.dtype = torch.float64) -> Case:
 
 
 class Call(NamedTuple):
-    """What a cell gave `matrix_scan`, as [B, T, N, …], and what it got."""
+    """The arguments of `matrix_scan`, as [B, T, N, …], and its result."""
 
     q: Tensor
     k: Tensor
@@ -111,7 +111,8 @@ def _batch_first(leaf: Tensor | None) -> Any:
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
-    """Both are float32: some tens of roundings over T steps, relative to the largest."""
+    """Both are float32: a tolerance of some tens of roundings over T steps, relative to the
+    largest."""
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
 
@@ -290,8 +291,8 @@ LAYERS = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer_follows_its_equations(case: str) -> None:
-    """float64 on both sides: rounding over T steps, far below 1e-9. rwkv7 adds 1e-12 to the square
-    of a norm, where the paper adds nothing: up to 1e-11 of the norms met here."""
+    """Both are float64: rounding over T steps is far below 1e-9. rwkv7 adds 1e-12 to the square of
+    a norm, where the paper adds nothing: up to 1e-11 of the norms here."""
     cell, x, start = build(case)
     weights = {name: weight.detach().numpy() for name, weight in cell.named_parameters()}
     with torch.no_grad():
@@ -316,8 +317,8 @@ def test_a_layer_follows_its_equations(case: str) -> None:
 def test_states_have_the_documented_sizes_and_outputs_the_hidden_size(
     name: str, hidden: int
 ) -> None:
-    """Heads, keys and values as the classes' docstrings count them: N = min(4, ⌊H / 8⌋), or one;
-    rwkv7 has ⌈H / 64⌉."""
+    """Heads, keys and values as in the classes' docstrings: N = min(4, ⌊H / 8⌋), or one; rwkv7 has
+    ⌈H / 64⌉."""
     heads = ceil(hidden / 64) if name == "rwkv7" else max(1, min(4, hidden // 8))
     share = ceil(hidden / heads)
     gated = ceil(3 * hidden / (4 * heads))

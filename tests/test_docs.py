@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_table_of_laws_is_complete() -> None:
-    """Its figures are those of the day it was made; its rows and columns are all there are."""
+    """It has a row for each cell and a column for each law; its values are not checked."""
     text = (ROOT / "docs" / "reference" / "laws.md").read_text("utf-8")
     tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
     laws = [law.__name__.replace("_", " ") for law in LAWS]

@@ -13,8 +13,8 @@ import zoo
 
 
 def copy_into_scratch(scratch: zoo.Cell, library: nn.RNN) -> None:
-    """Gives the scratch cell the weights of a torch.nn.RNN (which has two biases and stores its
-    matrices transposed)."""
+    """Copies the weights of a torch.nn.RNN (which has two biases and stores its matrices
+    transposed) into the scratch cell."""
     scratch.load_state_dict(
         {
             "W_xh": library.weight_ih_l0.T,

@@ -1,4 +1,4 @@
-"""Exported files: what they say of themselves, what is refused, what is not published."""
+"""Exported files: metadata, refused files, and failed proofs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zoo_ort.container import read_metadata
 
 
 def changed(path: Path, name: str = "changed.onnx", **metadata: str) -> Path:
-    """A copy of an exported file with other metadata, sealed anew as the exporter seals."""
+    """A copy of an exported file with other metadata and a valid digest."""
     from zoo_ort.container import digest, metadata_entry
 
     proto = onnx.load(str(path))
@@ -81,18 +81,18 @@ def test_the_file_describes_itself(fox_run: zoo.Run, fox_file: Path) -> None:
 
 
 def test_running_a_file_imports_neither_torch_nor_onnx(fox_file: Path) -> None:
-    runs_light(["generate", str(fox_file), "--length", "5"], without={"tokenizers"})
+    assert_runs_light(["generate", str(fox_file), "--length", "5"], without={"tokenizers"})
 
 
 def test_running_a_file_of_subwords_imports_neither(trained: Callable[..., zoo.Run]) -> None:
     run = trained(tokenizer="bpe", vocab=270, embedding=8, hidden=8, epochs=1)
     file = str(zoo.export(run).path)
-    runs_light(["generate", file, "--length", "5"])
-    runs_light(["score", file, run.config.data.corpus])
+    assert_runs_light(["generate", file, "--length", "5"])
+    assert_runs_light(["score", file, run.config.data.corpus])
 
 
-def runs_light(arguments: list[str], without: Collection[str] = ()) -> None:
-    """A command ends well in a process of its own, with nothing imported that training needs."""
+def assert_runs_light(arguments: list[str], without: Collection[str] = ()) -> None:
+    """A command succeeds in a process of its own, and imports nothing that only training needs."""
     heavy = {"torch", "onnx", "onnxscript", "onnx_ir", *without}
     code = (
         "import sys, zoo.cli\n"
@@ -204,7 +204,7 @@ def test_state_names_of_inputs_and_outputs_sort_in_the_same_order(fox_file: Path
 
 
 class Wrong(ModelStepper):
-    """A stepper that forgets one weight: what an exporter that is silently wrong writes."""
+    """A stepper with a fault, as a wrong exporter could write it."""
 
     def __init__(self, model: zoo.LanguageModel, fault: str) -> None:
         super().__init__(model)
@@ -285,7 +285,7 @@ def test_export_does_not_change_the_model(fox_run: zoo.Run) -> None:
 
 
 def test_the_spec_names_the_graphs_that_are_built() -> None:
-    """The spec must not import onnx, so the names stand in two places."""
+    """The spec must not import onnx, so the names are declared twice."""
     from zoo_onnx.exporter import TRACED
     from zoo_onnx.precision import PRECISIONS
 

@@ -1,4 +1,5 @@
-"""Several exporters and runtimes: none wins quietly, and graphs and precisions are open words."""
+"""Several exporters and runtimes: none is chosen silently, and plugins may add graphs and
+precisions."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from zoo.registry import ExporterSpec, RuntimeSpec
 
 
 class Rivals:
-    """A plugin whose exporter and runtime do what the zoo's do, and whose other exporter writes a
+    """A plugin with an exporter and a runtime for the files of the zoo's, and an exporter for a
     graph and precisions of its own."""
 
     @zoo.hookimpl
@@ -38,7 +39,7 @@ def registry() -> zoo.registry.Registry:
 def test_a_graph_that_two_exporters_write_needs_a_choice(
     fox_run: zoo.Run, registry: object
 ) -> None:
-    """Both are named, nothing is written, and naming one settles it."""
+    """The error names both and nothing is written; naming one resolves it."""
     out = Path("out")
     told = "exporters onnx and rival-onnx both write the graph 'step' in fp32; .*--exporter NAME"
     with pytest.raises(UsageError, match=told):
@@ -51,7 +52,7 @@ def test_a_graph_that_two_exporters_write_needs_a_choice(
             fox_run, out=out / name, registry=registry, exporter=name, runtime="rival-ort"
         )
         assert zoo.open_source(exported.path, registry=registry, runtime="onnxruntime")
-    # what only one of them writes needs no word
+    # a graph that only one of them writes needs no choice
     assert set(find_exporters(("generate",), "fp32", registry)) == {"generate"}
     assert set(find_exporters(("step",), "int8", registry)) == {"step"}
 

@@ -1,4 +1,4 @@
-"""What a cell costs, against counts by hand."""
+"""The cost of a cell, against counts by hand."""
 
 from __future__ import annotations
 

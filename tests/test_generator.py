@@ -19,8 +19,8 @@ from zoo.registry import RuntimeSpec
 
 
 def test_greedy_generation_equals_the_textbooks_prediction(fox_run: zoo.Run) -> None:
-    """Warm-up on the prompt, then the most likely character again and again, through the model's
-    sequence path rather than its step."""
+    """Warm-up on the prompt, then the most likely character repeatedly, with the model's `forward`
+    rather than its `step`."""
     ids = fox_run.tokenizer.encode("the quick")
     model = fox_run.model.eval()
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_invalid_prompts_and_lengths_are_errors(
 
 
 def test_a_state_converts_to_arrays_and_back(fox_run: zoo.Run, fox_file: Path) -> None:
-    """A state of one runtime goes on in the other."""
+    """A state of one runtime can be continued in the other."""
     torch_side, file_side = ModelStepper(fox_run.model), zoo.open_source(fox_file).engine
     state = torch_side.init_state(3)
     for token in (1, 2, 3):
@@ -105,7 +105,7 @@ def test_a_model_that_overflows_is_an_error(fox_run: zoo.Run) -> None:
     position.feed(np.array([1]))
     with pytest.raises(ZooError, match="logits are not finite"):
         next(position.write(5, Sampling()))
-    # the graph that chooses tokens itself gives back no logits to look at
+    # the generate graph returns no logits
     with pytest.raises(VerificationError, match="the model's logits are not finite at step 0"):
         zoo.export(broken, graph="generate", out="files")
     assert not list(Path().glob("files/*"))
@@ -150,7 +150,7 @@ def test_an_unknown_provider_is_an_error(fox_run: zoo.Run, word: str) -> None:
 
 
 class Skewed(ModelStepper):
-    """A stepper whose logits for token 1 are off, from its `since`-th step on."""
+    """A stepper whose logits for token 1 are wrong from its `since`-th step on."""
 
     def __init__(self, model: zoo.LanguageModel, since: int, by: float) -> None:
         super().__init__(model)
@@ -179,8 +179,9 @@ def test_comparing_texts_distinguishes_a_fault_from_a_tie(fox_run: zoo.Run) -> N
 
 
 def test_amplification_is_the_difference_between_precisions(fox_run: zoo.Run) -> None:
-    """A tanh network with small recurrent weights forgets rounding; with large ones it cannot."""
-    gaps = []
+    """A tanh network with small recurrent weights damps rounding errors; with large ones it
+    amplifies them."""
+    differences = []
     for gain in (0.5, 8.0):
         torch.manual_seed(0)
         model = zoo.load(fox_run.path).model
@@ -189,9 +190,9 @@ def test_amplification_is_the_difference_between_precisions(fox_run: zoo.Run) ->
             model.stack.cells[0].rnn.weight_hh_l0.copy_(torch.randn(size, size) * gain / size**0.5)
         double = zoo.load(fox_run.path).model
         double.load_state_dict(model.state_dict())
-        gaps.append(free_gap(ModelStepper(model), ModelStepper(double.double()), steps=300))
-    assert gaps[0] < 1e-5
-    assert gaps[1] > 1e-2
+        differences.append(free_gap(ModelStepper(model), ModelStepper(double.double()), steps=300))
+    assert differences[0] < 1e-5
+    assert differences[1] > 1e-2
 
 
 def test_no_warning_for_known_characters(fox_file: Path) -> None:

@@ -1,7 +1,7 @@
-"""On a CUDA device: PyTorch, ONNX Runtime, and the loop that stays there.
+"""On a CUDA device: PyTorch, ONNX Runtime, and its device loop.
 
-`pytest -m gpu tests` runs these; where CUDA does not run in one of the two they are skipped with
-the reason.
+`pytest -m gpu tests` runs these; they are skipped with the reason where CUDA does not run in one of
+the two.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def test_cuda_graphs_change_no_result(tmp_path: Path) -> None:
 
 
 def test_sessions_are_independent(tmp_path: Path) -> None:
-    """Two sessions on one device take turns, with other batches between them."""
+    """Two interleaved sessions on one device, with other batches between them."""
     _, path = export(tmp_path, "gru")
     source = zoo.open_source(path, "cuda")
     alone = []
@@ -151,7 +151,7 @@ def test_half_precision_on_cuda(tmp_path: Path) -> None:
 
 
 def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Figures for docs/reference/performance.md; printed, not judged."""
+    """Prints the rates for docs/reference/performance.md; asserts nothing."""
     lines = [torch.cuda.get_device_name()]
     for name in ("rnn", "gru", "lstm"):
         model, path = export(tmp_path, name, hidden=512)
@@ -184,7 +184,7 @@ def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_training_with_cuda_graphs_is_the_same(
     name: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Equal losses line by line; the speeds are printed, not judged."""
+    """The losses of all reports are equal; the speeds are only printed."""
     settings = {"cell": name, "hidden": 64, "epochs": 2, "batch_size": 8, "steps": 35,
                 "dropout": 0.0, "precision": "fp32", "device": "cuda"}  # fmt: skip
     runs = [
@@ -203,7 +203,8 @@ def test_training_with_cuda_graphs_is_the_same(
 def test_speed_of_the_textbooks_experiments_on_cuda(
     recipe: str, time_machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures for docs/reference/performance.md; the note has 43,298.7 tokens/s on its GPU."""
+    """Prints the rates for docs/reference/performance.md; the lecture note has 43,298.7 tokens/s on
+    its GPU."""
     for graph in (False, True):
         run = zoo.train(recipe=recipe, out=str(graph), epochs=50, device="cuda", cuda_graph=graph)
         rates = [line["tokens_per_second"] for line in run.metrics()]

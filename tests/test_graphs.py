@@ -32,17 +32,17 @@ from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG_PROMPT, GenerateEngine
 from zoo_ort.tuning import fastest_threads, usual_threads
 
-# gru-scratch: products with weights alone; retnet: of states with states, and a state that counts
+# gru-scratch has products with weights only; retnet also products of states, and a counter
 SLOW = ("gru-scratch", "retnet", "rnn", "gru", "lru", "mamba", "gated-deltanet", "slstm")
 SLOW_MARKS = (pytest.mark.slow, pytest.mark.rotates("name", SLOW))
-KINDS = ["lstm", *(pytest.param(name, marks=SLOW_MARKS) for name in SLOW)]
+CELLS = ["lstm", *(pytest.param(name, marks=SLOW_MARKS) for name in SLOW)]
 OLDEST = ["rnn-scratch", "rnn", "gru-scratch", "gru", "lstm-scratch", "lstm"]
 Train = Callable[..., zoo.Run]
 
 
 @pytest.fixture(scope="module")
 def exported(trained: Train, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The folder of all graphs of a small model of a cell, in fp32 and int8."""
+    """A folder with all graphs of a small model of a cell, in fp32 and int8."""
     folders: dict[tuple[str, int], Path] = {}
 
     def export(cell: str, layers: int = 2) -> Path:
@@ -69,11 +69,12 @@ def feeds_of(file: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(info.state_names("in"), state.values(), strict=True))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CELLS)
 def test_generate_in_the_reference_evaluator(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
-    """onnx's own evaluator shares no code with ONNX Runtime, and NumPy chooses the tokens."""
+    """onnx's reference evaluator shares no code with ONNX Runtime; the expected tokens are sampled
+    in NumPy."""
     file = exported(name) / "generate.onnx"
     onnx.checker.check_model(str(file), full_check=True)
     stepper, evaluator = ModelStepper(trained(name, layers=2, epochs=2).model), None
@@ -100,7 +101,7 @@ def test_generate_in_the_reference_evaluator(
             np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*KINDS, pytest.param("bidirectional", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*CELLS, pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_sequence_in_the_reference_evaluator(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
@@ -157,31 +158,32 @@ def test_the_interfaces_are_the_documented_ones(exported: Callable[..., Path]) -
 
 
 def test_only_the_recurrence_is_in_the_loop(exported: Callable[..., Path]) -> None:
-    """One product in each Scan of `sequence`: the input's product and the head stand outside."""
+    """One product in each Scan of `sequence`: the input's product and the output head are
+    outside."""
     graph = onnx.load(str(exported("lstm") / "sequence.onnx")).graph
     scans = [node for node in graph.node if node.op_type == "Scan"]
     assert len(scans) == 2
     for scan in scans:
         (body,) = [attribute.g for attribute in scan.attribute if attribute.name == "body"]
         assert [node.op_type for node in body.node].count("MatMul") == 1
-    # layer 1's input and the head; layer 0's input is looked up
+    # layer 1's input and the output head; layer 0's input is looked up
     assert [node.op_type for node in graph.node].count("MatMul") == 2
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CELLS)
 def test_int8_replaces_every_product_with_weights(name: str, exported: Callable[..., Path]) -> None:
     for graph in ("step", "generate", "sequence"):
         model = onnx.load(str(exported(name) / f"{graph}.int8.onnx"))
         assert "MatMulInteger" in onnx.printer.to_text(model)
         weights = {tensor.name for tensor in model.graph.initializer}
         for node in nodes_of(model.graph):
-            # what is left are products of one computed matrix with another
+            # the remaining products are of two computed matrices
             assert node.op_type not in ("MatMul", "Gemm") or not weights & {*node.input}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CELLS)
 def test_batch_rows_of_int8_files_are_independent(name: str, exported: Callable[..., Path]) -> None:
-    """A row gives the same tokens alone and beside 31 others."""
+    """A row gives the same tokens alone and in a batch with 31 others."""
     engine = zoo.open_source(exported(name) / "generate.int8.onnx").engine
     rng = np.random.default_rng(0)
     last = rng.integers(0, engine.vocab_size, 32)
@@ -210,7 +212,7 @@ def test_the_same_seed_gives_the_same_text_in_every_runtime_and_graph(
 def test_a_session_is_at_its_last_token_across_chunks(
     trained: Train, exported: Callable[..., Path]
 ) -> None:
-    """The generate graph runs ahead; what was not taken has not happened."""
+    """The generate graph runs ahead; unconsumed look-ahead tokens are discarded."""
     hot = {"temperature": 1.0}
     ahead = zoo.Session(exported("lstm") / "generate.onnx", seed=3)
     single = zoo.Session(trained("lstm", layers=2, epochs=2).path, seed=3)
@@ -224,7 +226,7 @@ def test_a_session_is_at_its_last_token_across_chunks(
     ahead.feed("dog")
     single.feed("dog")
     assert ahead.sample(40, **hot) == single.sample(40, **hot)
-    # a stream that was left goes on from where the session is now
+    # an interrupted stream continues from the session's current state
     stream = ahead.stream(50, **hot)
     first = next(stream)
     other = ahead.sample(3, **hot)
@@ -235,8 +237,8 @@ def test_a_session_is_at_its_last_token_across_chunks(
 def test_stops(trained: Train, exported: Callable[..., Path]) -> None:
     run, file = trained("gru", layers=2, epochs=2), exported("gru") / "generate.onnx"
     whole = zoo.generate(run.path, "the ", length=200, temperature=1.0, seed=2)
-    place = whole.index("o", len("the ") + 40)
-    stop = whole[place - 3 : place + 1]
+    index = whole.index("o", len("the ") + 40)
+    stop = whole[index - 3 : index + 1]
     ended = whole[: whole.index(stop, len("the ")) + len(stop)]
     token = int(run.tokenizer.encode(stop[-1])[0])
     for source in (run.path, file):
@@ -336,8 +338,8 @@ def test_scores_of_bidirectional_models(
 def test_a_folder_reads_long_prompts_with_its_sequence_graph(
     exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With and without the sequence graph the text is the same; with it no step is spent on the
-    prompt. A file that is named is used alone, whatever lies beside it."""
+    """The text is the same with and without the sequence graph; with it, the step graph does not
+    read the prompt. A file given by name is used without the others in its folder."""
     folder = exported("gru")
     prompt = "the quick brown fox jumps over the lazy dog " * 4
     assert len(prompt) > LONG_PROMPT
@@ -354,7 +356,7 @@ def test_a_folder_reads_long_prompts_with_its_sequence_graph(
     steps.clear()
     assert zoo.generate(folder, prompt, length=20, temperature=1.0) == alone
     assert steps == [20]
-    # one of another precision is not asked
+    # a sequence graph of another precision is not used
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(folder / "generate.onnx", other)
@@ -365,7 +367,7 @@ def test_a_folder_reads_long_prompts_with_its_sequence_graph(
 
 
 def test_opening_a_file_writes_no_files(trained: Train, tmp_path: Path) -> None:
-    """Not for a file of more than 2 MiB either, with any choice of threads."""
+    """Also for a file of more than 2 MiB, with any choice of threads."""
     run = trained("gru", hidden=512, epochs=1)
     file = zoo.export(run, graph="generate", out=tmp_path).path
     assert file.stat().st_size > 2**21
@@ -442,7 +444,7 @@ def test_export_all_and_verify_each(
 def test_a_precision_that_costs_too_much_is_refused(trained: Train, tmp_path: Path) -> None:
     run = zoo.load(trained("lstm", epochs=1).path)
     hidden = run.model.config.hidden
-    with torch.no_grad():  # a unit that is always zero, whose weights take all of the range
+    with torch.no_grad():  # a unit that is always zero, whose weights set the scale
         run.model.stack.cells[0].rnn.bias_ih_l0[3 * hidden] = -1e4  # its output gate
         run.model.head.weight[:, 0] = 500.0
     with pytest.raises(VerificationError, match=r"step.int8.onnx was not written: its precision"):
@@ -469,13 +471,13 @@ def test_half_precision(trained: Train, tmp_path: Path) -> None:
 
 
 def test_engines_implement_the_protocols_of_their_graph(exported: Callable[..., Path]) -> None:
-    kinds = {
+    engines = {
         graph: zoo.open_source(exported("lstm") / f"{graph}.onnx").engine
         for graph in ("step", "generate", "sequence")
     }
-    assert [isinstance(kinds[g], Engine) for g in kinds] == [True, True, True]
-    assert [isinstance(kinds[g], Stepper) for g in kinds] == [True, False, True]
-    assert [isinstance(kinds[g], Scorer) for g in kinds] == [True, False, True]
+    assert [isinstance(engines[g], Engine) for g in engines] == [True, True, True]
+    assert [isinstance(engines[g], Stepper) for g in engines] == [True, False, True]
+    assert [isinstance(engines[g], Scorer) for g in engines] == [True, False, True]
 
 
 class WrongState(GenerateEngine):
@@ -492,7 +494,7 @@ class WrongToken(GenerateEngine):
 
 
 class StateOfTheNext(GenerateEngine):
-    """Hands back a state that has read the last token too, when it writes many."""
+    """Returns a state that has read the last token too, when it writes many."""
 
     def write(self, last, state, uniform, sampling):  # type: ignore[no-untyped-def]
         tokens, state = super().write(last, state, uniform, sampling)
@@ -539,7 +541,7 @@ def test_the_proof_of_sequences_finds_each_fault(
 
 
 def test_the_device_loop_equals_the_step_loop(exported: Callable[..., Path]) -> None:
-    """The buffers and bindings of CUDA, on the CPU: it writes what the step loop writes."""
+    """CUDA's buffers and bindings, on the CPU: it writes the tokens of the step loop."""
     path = exported("lstm") / "step.onnx"
     source = zoo.open_source(path)
     device = DeviceEngine(source.engine.session, source.info, path.read_bytes(), "cpu")
@@ -557,7 +559,7 @@ def test_the_device_loop_equals_the_step_loop(exported: Callable[..., Path]) -> 
             for one, other in zip(*states, strict=True):
                 np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
             last = wanted[-1]
-        # an older state is as good as it was
+        # an older state is still valid
         again, _ = device.write(*kept)
         assert again.tolist() == source.engine.write(*kept)[0].tolist()
 
@@ -569,7 +571,7 @@ def test_the_device_loop_equals_the_step_loop(exported: Callable[..., Path]) -> 
 def test_ten_thousand_tokens_with_twenty_seeds(
     name: str, trained: Train, exported: Callable[..., Path]
 ) -> None:
-    """PyTorch, step loop and generate graph: 200,000 tokens without a difference but for ties."""
+    """PyTorch, step loop and generate graph: 200,000 tokens, equal except for ties."""
     run, folder = trained(name, layers=2, epochs=2), exported(name)
     engines = [zoo.open_source(folder / f"{graph}.onnx").engine for graph in ("step", "generate")]
     reference = ModelStepper(run.model)
@@ -607,7 +609,7 @@ def test_a_bidirectional_model_from_pytorch(tmp_path: Path, text_file: Path) -> 
 
 
 def give_gain(run: zoo.Run, gain: float) -> None:
-    """Random recurrent weights of an `rnn`; the larger the gain, the more they magnify rounding."""
+    """Sets random recurrent weights of an `rnn`; a larger gain amplifies rounding more."""
     torch.manual_seed(0)
     with torch.no_grad():
         for cell in run.model.stack.cells:
@@ -619,7 +621,7 @@ def give_gain(run: zoo.Run, gain: float) -> None:
 def test_a_sequence_may_differ_by_as_much_as_rounding_is_amplified(
     trained: Train, tmp_path: Path
 ) -> None:
-    """Its own runs part by 1e-5 to 1e-3: long sequences may part by as much, and no more."""
+    """Its float32 and float64 runs differ by 1e-5 to 1e-3: long sequences may differ by as much."""
     run = zoo.load(trained("rnn").path)
     gap = 0.0
     for gain in (1.0, 1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0):
@@ -635,14 +637,12 @@ def test_a_sequence_may_differ_by_as_much_as_rounding_is_amplified(
 def test_amplification_is_measured_over_the_compared_length(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within the proof's tokens this model looks stable. Over as many as are compared it is not,
-    so that its texts may part."""
+    """Over the proof's tokens this model is stable. Over the compared ones it amplifies rounding,
+    so that its texts may differ."""
     run = zoo.load(trained("rnn", layers=2, epochs=2).path)
     give_gain(run, 3)
     monkeypatch.setattr("zoo.exporting.staging.AMPLIFYING_STEPS", 3)
-    monkeypatch.setattr(
-        "zoo.exporting.parity.PIECES", SHORT_PIECES
-    )  # the longer ones are not within them
+    monkeypatch.setattr("zoo.exporting.parity.PIECES", SHORT_PIECES)  # without the longer sequences
     exported = zoo.export(run, out=tmp_path)
     assert not exported.info.proof.amplifies
     result = zoo.verify(exported.path, run, length=600, seeds=2, temperature=1.0)
@@ -658,7 +658,7 @@ def test_scores_of_a_folder(exported: Callable[..., Path], text_file: Path) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_thousand_steps_of_a_model_that_amplifies(trained: Train, tmp_path: Path) -> None:
-    """Its texts may part; each of its steps may not."""
+    """Its texts may differ, but its single steps may not."""
     run = zoo.load(trained("rnn", layers=2, epochs=2).path)
     give_gain(run, 3)
     files = {item.info.graph: item for item in zoo.export_all(run, out=tmp_path)}

@@ -1,5 +1,5 @@
-"""Every cell keeps every law, alone, in a stack and in both directions; and for each law there is a
-deliberately wrong cell that the law catches."""
+"""Every cell passes every law, alone, in stacked layers and bidirectional; and each law detects a
+deliberately faulty cell."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SCRATCH = [spec.name for spec in zoo.list_cells("*-scratch")]
 
 @parametrize_with_laws(*SCRATCH, options={"std": 0.5})
 def test_scratch_cells_with_larger_weights(check: Callable[[], object]) -> None:
-    """Their own first weights are so small that a fault in the recurrence could hide."""
+    """Their initial weights are so small that a fault in the recurrence could go unnoticed."""
     check()
 
 
@@ -76,7 +76,7 @@ def test_rnn_with_relu(check: Callable[[], object]) -> None:
     check()
 
 
-# --- wrong cells: a right one, and for each law one with a fault in it
+# --- a correct cell, and for each law one with a fault
 
 
 class State(NamedTuple):
@@ -88,9 +88,9 @@ class Pair(NamedTuple):
     c: Tensor
 
 
-class Right(zoo.Cell):
-    """A cell that keeps every law; the wrong ones are this one with one fault. Where `described` is
-    empty, the card describes the state as it is."""
+class Correct(zoo.Cell):
+    """A cell that passes every law; the faulty cells are subclasses with one fault. Where
+    `described` is empty, the card describes the state correctly."""
 
     described: ClassVar[tuple[StateField, ...]] = ()
 
@@ -111,8 +111,8 @@ class Right(zoo.Cell):
         return h, State(h)
 
 
-class LearnsItsBeginning(Right):
-    """Right too: its initial state is a parameter."""
+class LearnsItsInitialState(Correct):
+    """Also correct: its initial state is a parameter."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -122,43 +122,43 @@ class LearnsItsBeginning(Right):
         return State(self.h0.expand(batch_size, -1).clone())
 
 
-class OtherForward(Right):
+class OtherForward(Correct):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = super().forward(x, state)
         return y * 1.000001, state
 
 
-class OtherScan(Right):
+class OtherScan(Correct):
     def scan(self, z_T: Tensor, state: State) -> tuple[Tensor, State]:
         h, state = super().scan(z_T, state)
         return h, State(state.h * 1.000001)
 
 
-class ForgetsWhenShort(Right):
+class ForgetsInShortSequences(Correct):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if len(x) < 3:
             state = self.init_state(x.shape[1])
         return super().forward(x, state)
 
 
-class Peeks(Right):
+class ReadsAhead(Correct):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         return super().forward(x + 0.01 * x.mean(0), state)
 
 
-class BatchNormalised(Right):
+class BatchNormalised(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h = torch.tanh(z + state.h @ self.U)
         h = h - 0.1 * h.mean(0)
         return h, State(h)
 
 
-class WithoutBias(Right):
+class WithoutBias(Correct):
     def project(self, x: Tensor) -> Tensor:
         return (x * (1 + self.b.mean())) @ self.W
 
 
-class InPlace(Right):
+class InPlace(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h = torch.tanh(z + state.h @ self.U)
         if not torch.compiler.is_exporting():
@@ -166,7 +166,7 @@ class InPlace(Right):
         return h, State(h)
 
 
-class OneTensorTwice(Right):
+class OneTensorTwice(Correct):
     def init_state(self, batch_size: int) -> Pair:
         return Pair(
             self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
@@ -177,24 +177,24 @@ class OneTensorTwice(Right):
         return h, Pair(h, h)
 
 
-class DescribesAnotherLeaf(Right):
+class DescribesAnotherLeaf(Correct):
     described = (StateField("c", "what it holds"),)
 
 
-class DescribesALeafTooMany(Right):
+class DescribesALeafTooMany(Correct):
     described = (StateField("h", "what it holds"), StateField("c", "what it holds"))
 
 
-class DescribesALeafTwice(Right):
+class DescribesALeafTwice(Correct):
     described = (StateField("h", "what it holds"), StateField("h", "what it holds"))
 
 
-class SaysNothing(Right):
+class SaysNothing(Correct):
     described = (StateField("h", ""),)
 
 
-class TwoLeaves(Right):
-    """Right too, with two leaves."""
+class TwoLeaves(Correct):
+    """Also correct, with two leaves."""
 
     def init_state(self, batch_size: int) -> Pair:
         return Pair(
@@ -214,13 +214,13 @@ class DescribesInAnotherOrder(TwoLeaves):
     described = (StateField("c", "what it holds"), StateField("h", "what it holds"))
 
 
-class Grows(Right):
+class Grows(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h = torch.tanh(z + state.h[:, : self.hidden_size] @ self.U)
         return h, State(torch.cat((h, h[:, :1]), 1))
 
 
-class Unused(Right):
+class Unused(Correct):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.spare = nn.Parameter(torch.zeros(3))
@@ -238,21 +238,21 @@ class WrongSlope(torch.autograd.Function):
         return gradient * (1 - y)
 
 
-class WrongGradient(Right):
+class WrongGradient(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         total = z + state.h @ self.U
         h = total.tanh() if torch.compiler.is_exporting() else WrongSlope.apply(total)
         return h, State(h)
 
 
-class OwnDice(Right):
+class OwnRandomness(Correct):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         dice = np.random.default_rng().normal(size=hidden_size)
         self.b = nn.Parameter(torch.tensor(dice, dtype=torch.float32))
 
 
-class Unsaved(Right):
+class Unsaved(Correct):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.scale = 0.5 + float(torch.rand(()))
@@ -261,19 +261,19 @@ class Unsaved(Right):
         return super().project(x) * self.scale
 
 
-class Squeezes(Right):
+class Squeezes(Correct):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = super().forward(x, state)
         return (y.squeeze() if x.shape[:2] == (1, 1) else y), state
 
 
-class Explodes(Right):
+class Explodes(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h = z + 1.02 * state.h + 0.001 * torch.tanh(state.h @ self.U)
         return h, State(h)
 
 
-class OtherBeginning(Right):
+class OtherInitialState(Correct):
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.hidden_size) + 0.5)
 
@@ -283,7 +283,7 @@ class OtherBeginning(Right):
         return super().forward(x, state)
 
 
-class IgnoresALeaf(Right):
+class IgnoresALeaf(Correct):
     def init_state(self, batch_size: int) -> Pair:
         return Pair(
             self.zeros(batch_size, self.hidden_size), self.zeros(batch_size, self.hidden_size)
@@ -294,7 +294,7 @@ class IgnoresALeaf(Right):
         return h, Pair(h, h * 2)
 
 
-class ExportsSomethingElse(Right):
+class ExportsSomethingElse(Correct):
     def advance(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         h = torch.tanh(z + state.h @ self.U)
         if torch.compiler.is_exporting():
@@ -302,17 +302,17 @@ class ExportsSomethingElse(Right):
         return h, State(h)
 
 
-class Unbounded(Right):
+class Unbounded(Correct):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 0.9}
 
 
-# the law that each is made for, and those that cannot but break with it
-FAULTS: dict[type[Right], tuple[str, set[str]]] = {
+# the law that each is made for, and the laws that necessarily fail with it
+FAULTS: dict[type[Correct], tuple[str, set[str]]] = {
     OtherForward: ("forward_is_repeated_step", set()),
     OtherScan: ("forward_is_repeated_step", {"chunks_equal_the_whole"}),
-    ForgetsWhenShort: ("chunks_equal_the_whole", {"the_exported_graphs_are_the_model"}),
-    Peeks: (
+    ForgetsInShortSequences: ("chunks_equal_the_whole", {"the_exported_graphs_are_the_model"}),
+    ReadsAhead: (
         "outputs_are_causal",
         {
             "forward_is_repeated_step",
@@ -333,18 +333,18 @@ FAULTS: dict[type[Right], tuple[str, set[str]]] = {
     Grows: ("methods_return_what_they_should", set()),
     Unused: ("every_parameter_learns", set()),
     WrongGradient: ("every_parameter_learns", set()),
-    OwnDice: ("equal_inputs_give_equal_outputs", set()),
+    OwnRandomness: ("equal_inputs_give_equal_outputs", set()),
     Unsaved: ("saved_and_loaded_is_the_same", set()),
     Squeezes: ("a_batch_of_one_is_a_batch", {"the_exported_graphs_are_the_model"}),
     Explodes: ("a_long_run_stays_finite", set()),
-    OtherBeginning: ("the_given_state_is_used", set()),
+    OtherInitialState: ("the_given_state_is_used", set()),
     IgnoresALeaf: ("the_given_state_is_used", set()),
     Unbounded: ("the_state_keeps_its_bounds", set()),
     ExportsSomethingElse: ("the_exported_graphs_are_the_model", set()),
 }
 
 
-def registered(cell: type[Right], **spec: object) -> zoo.registry.Registry:
+def registered(cell: type[Correct], **spec: object) -> zoo.registry.Registry:
     leaves = cell(2, 2).init_state(1)._fields
     state = cell.described or tuple(StateField(name, "what it holds") for name in leaves)
     card = ModelCard(title="t", authors="a", year=2026, paper="p", equations=(), state=state)
@@ -361,20 +361,20 @@ def broken_laws(registry: zoo.registry.Registry) -> dict[str, str]:
     return {v.law: v.finding for v in check_cell("wrong", registry=registry) if not v.passed}
 
 
-@pytest.mark.parametrize("cell", [Right, LearnsItsBeginning, TwoLeaves])
-def test_a_correct_cell_passes_every_law(cell: type[Right]) -> None:
+@pytest.mark.parametrize("cell", [Correct, LearnsItsInitialState, TwoLeaves])
+def test_a_correct_cell_passes_every_law(cell: type[Correct]) -> None:
     assert broken_laws(registered(cell)) == {}
 
 
-class TrainsAsAnother(Right):
+class ForwardUnlikeStep(Correct):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = super().forward(x, state)
         return y * 1.1, state
 
 
 def test_a_cell_whose_forward_differs_from_its_step_is_not_exported(text_file: Path) -> None:
-    """The files would be right by their own proof, which goes step by step."""
-    registry = registered(TrainsAsAnother)
+    """The proof, which compares single steps, would pass."""
+    registry = registered(ForwardUnlikeStep)
     run = zoo.train(str(text_file), cell="wrong", hidden=8, epochs=1, registry=registry, out="r")
     with pytest.raises(
         VerificationError, match=r"whole sequence than step by step: logits differs"
@@ -384,7 +384,7 @@ def test_a_cell_whose_forward_differs_from_its_step_is_not_exported(text_file: P
 
 
 @pytest.mark.parametrize("cell", FAULTS, ids=lambda cell: cell.__name__)
-def test_the_law_detects_the_fault(cell: type[Right]) -> None:
+def test_the_law_detects_the_fault(cell: type[Correct]) -> None:
     law, also = FAULTS[cell]
     broken = broken_laws(registered(cell))
     assert law in broken
@@ -414,8 +414,8 @@ class LogState(NamedTuple):
     total: Tensor
 
 
-class LogSum(Right):
-    """A state that is the logarithm of a running sum, of nothing at first: log 0 = -inf."""
+class LogSum(Correct):
+    """A state that is the logarithm of a running sum, initially log 0 = -inf."""
 
     def init_state(self, batch_size: int) -> LogState:
         return LogState(self.zeros(batch_size, self.hidden_size) - torch.inf)
@@ -427,7 +427,7 @@ class LogSum(Right):
 
 
 def test_an_initial_state_of_minus_infinity(text_file: Path) -> None:
-    """It is right by all laws, exported among them, and generates as in PyTorch."""
+    """It passes all laws, including the one on exported graphs, and generates as in PyTorch."""
     registry = registered(LogSum)
     assert broken_laws(registry) == {}
     sizes = {"hidden": 8, "epochs": 1, "batch_size": 4, "steps": 8}

@@ -1,4 +1,4 @@
-"""Scans over time, against the loop that they stand for, and against float64."""
+"""Scans over time, against the loop that they replace, and against float64."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_gradients_of_the_scan(steps: int, kind: torch.dtype) -> None:
 
 @pytest.mark.parametrize("slowest", [0.9, 0.999, 1.0])
 def test_float32_is_within_two_millionths_of_float64(slowest: float) -> None:
-    """Outputs and all gradients, relative to the largest; the loop itself is no better."""
+    """Outputs and all gradients, relative to the largest; the loop is no more accurate."""
     torch.manual_seed(0)
     a = slowest * torch.sigmoid(3 * torch.randn(1024, 4, 64, dtype=torch.float64))
     b = (1 - a) * torch.randn(1024, 4, 64, dtype=torch.float64)

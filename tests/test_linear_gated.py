@@ -1,4 +1,4 @@
-"""The linear cells whose gates come from the input: against other people's implementations, and
+"""The linear cells whose gates depend on the input alone, against third-party implementations, and
 against their papers' equations in NumPy, step by step in float64."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 
 def build(name: str, inputs: int = INPUTS, hidden: int = H, **options: Any) -> zoo.Cell:
-    """A float64 cell whose weights and biases are all drawn from N(0, 0.5²), so that none is 0."""
+    """A float64 cell with weights and biases from N(0, 0.5²), so that none is 0."""
     torch.manual_seed(4)
     cell = zoo.get_cell(name).build(inputs, hidden, **options).double()
     with torch.no_grad():
@@ -37,7 +37,7 @@ def build(name: str, inputs: int = INPUTS, hidden: int = H, **options: Any) -> z
 
 
 def draw(cell: zoo.Cell) -> tuple[Tensor, Any]:
-    """Inputs [T, B, INPUTS], and a state that is not zero, another in each row."""
+    """Inputs [T, B, INPUTS], and a nonzero state that differs between rows."""
     x = torch.randn(T, B, cell.input_size, dtype=torch.float64)
     leaves = [torch.randn_like(leaf) if leaf.is_floating_point() else torch.arange(7, 7 + B)
               for leaf in flatten(cell.init_state(B))]  # fmt: skip
@@ -48,8 +48,8 @@ def weights(cell: zoo.Cell) -> dict[str, Array]:
     return {name: parameter.detach().numpy() for name, parameter in cell.named_parameters()}
 
 
-def both_ways(cell: zoo.Cell, x_TBI: Tensor, state: Any) -> list[tuple[Tensor, Any]]:
-    """Outputs and last state of a whole sequence and of single steps."""
+def scan_and_steps(cell: zoo.Cell, x_TBI: Tensor, state: Any) -> list[tuple[Tensor, Any]]:
+    """Outputs and last state, of the whole sequence and of single steps."""
     outputs, stepped = [], state
     with torch.no_grad():
         for x in x_TBI:
@@ -59,7 +59,7 @@ def both_ways(cell: zoo.Cell, x_TBI: Tensor, state: Any) -> list[tuple[Tensor, A
 
 
 def agree(cell: zoo.Cell, x: Tensor, state: Any, wanted: Array, *end: Array) -> None:
-    for y, last in both_ways(cell, x, state):
+    for y, last in scan_and_steps(cell, x, state):
         np.testing.assert_allclose(y.numpy(), wanted, rtol=0, atol=EXACT)
         for found, leaf in zip(flatten(last), end, strict=True):
             np.testing.assert_allclose(found.numpy(), leaf, rtol=0, atol=EXACT)
@@ -70,7 +70,7 @@ def σ(a: Array) -> Array:
 
 
 def fla(path: str) -> ModuleType:
-    """A file of fla-core that needs no more than torch; importing its package needs triton."""
+    """A file of fla-core that needs only torch; importing its package needs triton."""
     package = importlib.util.find_spec("fla")
     assert package is not None
     assert package.submodule_search_locations
@@ -108,8 +108,8 @@ def load_min(name: str) -> tuple[nn.Module, zoo.Cell]:
 def test_the_positive_form_equals_mingru_pytorchs(name: str) -> None:
     layer, cell = load_min(name)
     x = torch.randn(T, B, H, dtype=torch.float64)
-    whole = layer(x.transpose(0, 1)).transpose(0, 1)  # by logarithms
-    for y, _ in both_ways(cell, x, cell.init_state(B)):
+    whole = layer(x.transpose(0, 1)).transpose(0, 1)  # in log space
+    for y, _ in scan_and_steps(cell, x, cell.init_state(B)):
         torch.testing.assert_close(y, whole, rtol=0, atol=EXACT)
 
     start = torch.rand(B, H, dtype=torch.float64) + 0.1
@@ -117,7 +117,7 @@ def test_the_positive_form_equals_mingru_pytorchs(name: str) -> None:
     for x_B1I in x.unsqueeze(2):
         y, h = layer(x_B1I, h, return_next_prev_hidden=True)
         outputs.append(y.squeeze(1))
-    for y, end in both_ways(cell, x, type(cell.init_state(B))(start)):
+    for y, end in scan_and_steps(cell, x, type(cell.init_state(B))(start)):
         torch.testing.assert_close(y, torch.stack(outputs), rtol=0, atol=EXACT)
         torch.testing.assert_close(end.h, h.squeeze(1), rtol=0, atol=EXACT)
 
@@ -204,8 +204,8 @@ def test_sru_follows_its_equations(peephole: bool, inputs: int) -> None:
 
 @pytest.fixture
 def authors_sru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The package of SRU's authors. On import it compiles kernels, of which only the inference of
-    its scripted functions has need; what it calls naive is PyTorch alone."""
+    """The package of SRU's authors. On import it compiles kernels, which only its scripted
+    inference needs; its naive implementation is pure PyTorch."""
     monkeypatch.setattr("torch.utils.cpp_extension.load", lambda *_, **__: None)
     monkeypatch.setattr("torch.jit.script", lambda function: function)
     return importlib.import_module("sru")
@@ -217,7 +217,7 @@ def authors_sru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_sru_equals_its_authors_package(
     peephole: bool, inputs: int, authors_sru: ModuleType
 ) -> None:
-    """Given our weights: its matrices are interleaved by unit, and its α is within the fourth."""
+    """With our weights: its matrices are interleaved by unit, and its fourth one includes α."""
     cell = build("sru", inputs, peephole=peephole, highway_bias=-1.5)
     (x, state), w = draw(cell), dict(cell.named_parameters())
     theirs = authors_sru.SRUCell(
@@ -232,12 +232,12 @@ def test_sru_equals_its_authors_package(
         if peephole:
             theirs.scale_x.copy_(torch.tensor(1 + 2 * np.exp(-1.5)).sqrt())  # it was in float32
             theirs.weight_c.copy_(torch.cat([w["v_f"], w["v_r"]]))
-    y, c = theirs(x, state.c)  # gradients on: without, it calls a kernel
+    y, c = theirs(x, state.c)  # without gradients it calls a kernel
     agree(cell, x, state, y.detach().numpy(), c.detach().numpy())
 
 
 def test_sru_initially_preserves_the_variance_of_its_input() -> None:
-    """What α and the first weights of the form with peepholes are for (section 3.2)."""
+    """The purpose of α and the initial weights of the form with peepholes (section 3.2)."""
     torch.manual_seed(0)
     cell = zoo.get_cell("sru").build(256, 256, peephole=True, highway_bias=-1.0)
     torch.testing.assert_close(cell.get_parameter("b_r"), torch.full((256,), -1.0))
@@ -286,7 +286,7 @@ def test_hgrn2_equals_flas_gated_linear_attention() -> None:
     scaled = o * o.shape[-1] ** 0.5  # which is taken out again there
     y, S = naive(scaled, 1 - f, i, f.log(), state.S, output_final_state=True)
     wanted = torch.from_numpy(hgrn2_out(w, y.transpose(0, 1).double().numpy()))
-    for found, end in both_ways(cell, x, state):
+    for found, end in scan_and_steps(cell, x, state):
         torch.testing.assert_close(found, wanted, rtol=0, atol=SINGLE)
         torch.testing.assert_close(end.S, S.double(), rtol=0, atol=SINGLE)
 
@@ -297,8 +297,8 @@ def test_hgrn2_equals_flas_gated_linear_attention() -> None:
 def retnet_inputs(
     w: dict[str, Array], x: Array, heads: int, n: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """q, k, v and the gate's sum [T, B, N, …]; q and k are complex, [T, B, N, K / 2], and turned by
-    their positions, of which the first are `n` [B]."""
+    """q, k, v and the gate's pre-activation [T, B, N, …]; q and k are complex, [T, B, N, K / 2],
+    and rotated by their positions, the first of which are `n` [B]."""
 
     def by_head(weight: Array) -> Array:
         sums = x @ weight
@@ -308,8 +308,8 @@ def retnet_inputs(
     k = k / np.sqrt(k.shape[-1])
     pairs = k.shape[-1] // 2
     θ = 1 / 10_000 ** np.linspace(0, 1, pairs)
-    turn = np.exp(1j * θ * (n + np.arange(len(x))[:, None])[..., None, None])
-    q, k = ((part[..., :pairs] + 1j * part[..., pairs:]) * turn for part in (q, k))
+    rotation = np.exp(1j * θ * (n + np.arange(len(x))[:, None])[..., None, None])
+    q, k = ((part[..., :pairs] + 1j * part[..., pairs:]) * rotation for part in (q, k))
     return q, k, v, gate
 
 
@@ -322,8 +322,8 @@ def retnet_out(w: dict[str, Array], y: Array, gate: Array) -> Array:
 
 @pytest.mark.parametrize(("heads", "hidden"), [(4, H), (2, H), (1, 3), (3, 11)])
 def test_retnet_follows_its_equations(heads: int, hidden: int) -> None:
-    """The parallel form of the paper (equation 5), with what the given state still gives: complex
-    numbers instead of rotations, powers of γ instead of a recurrence."""
+    """The parallel form of the paper (equation 5), with the contribution of the given state:
+    complex numbers instead of rotations, powers of γ instead of a recurrence."""
     cell = build("retnet", hidden=hidden, heads=heads)
     (x, state), w = draw(cell), weights(cell)
     q, k, v, gate = retnet_inputs(w, x.numpy(), heads, state.n.numpy())
@@ -348,22 +348,24 @@ def test_retnet_equals_flas_retention() -> None:
     cell = build("retnet")
     x, w = draw(cell)[0], weights(cell)
     q, k, v, gate = retnet_inputs(w, x.numpy(), 4, np.zeros(B))
-    k = k * np.sqrt(2 * k.shape[-1])  # which is done there, to q
+    k = k * np.sqrt(2 * k.shape[-1])  # which fla applies to q
     turned = (np.concatenate((part.real, part.imag), -1) for part in (q, k))
     y = naive(*(torch.from_numpy(part).permute(1, 2, 0, 3) for part in (*turned, v)))
     wanted = torch.from_numpy(retnet_out(w, y.permute(2, 0, 1, 3).double().numpy(), gate))
-    for found, _ in both_ways(cell, x, cell.init_state(B)):
+    for found, _ in scan_and_steps(cell, x, cell.init_state(B)):
         torch.testing.assert_close(found, wanted, rtol=0, atol=SINGLE)
 
 
 def test_retnet_is_accurate_at_late_positions() -> None:
-    """Only the distances between positions count: where a sequence begins changes nothing, not even
-    in float32 after ten million steps."""
+    """Only differences of positions count: the offset of a sequence changes nothing, even in
+    float32 after ten million steps."""
     torch.manual_seed(2)
     cell = zoo.get_cell("retnet").build(INPUTS, 64)
     x, early = torch.randn(T, B, INPUTS), cell.init_state(B)
     late = early._replace(n=early.n + 10_000_000)
-    for one, other in zip(both_ways(cell, x, early), both_ways(cell, x, late), strict=True):
+    for one, other in zip(
+        scan_and_steps(cell, x, early), scan_and_steps(cell, x, late), strict=True
+    ):
         torch.testing.assert_close(one[0], other[0], rtol=0, atol=SINGLE)
 
 

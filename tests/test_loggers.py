@@ -1,5 +1,5 @@
-"""What loggers write, read back by TensorBoard's and MLflow's own readers, against the metrics of
-the run; and loggers that break their contract."""
+"""Loggers: what they write, read by TensorBoard and MLflow, against the metrics of the run; and
+loggers that violate the contract."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def metrics(path: str, figure: str) -> list[tuple[int, Any]]:
 
 
 def until_a_report(events: Iterator[Any]) -> None:
-    """Takes events as far as the next report; what closes them saves the run."""
+    """Consumes events up to the next report; closing the iterator saves the run."""
     next(event for event in events if isinstance(event, Report))
     events.close()
 
@@ -71,7 +71,7 @@ def test_without_validation_text_there_is_no_validation_curve(text_file: Path) -
 
 
 def test_a_resumed_run_has_each_step_once(text_file: Path) -> None:
-    """The second report comes after the last save, so it is hidden, and written again."""
+    """The second report is after the last save, so it is hidden, and written again."""
     settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 4}
     until_a_report(zoo.train_events(str(text_file), out="r", log=["tensorboard"], **settings))
     saved = {path: path.read_bytes() for path in Path("r").iterdir() if path.is_file()}
@@ -115,7 +115,7 @@ def test_a_missing_package_is_reported_before_training(
 
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """MLflow's own client, over a database in this folder."""
+    """An MLflow client, with a database in this folder."""
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path / 'tracked.db'}"
@@ -126,7 +126,7 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_mlflow_has_the_settings_and_metrics_of_the_run(text_file: Path, tracked: Any) -> None:
-    """Of a training that was stopped and resumed: one run, each step once."""
+    """An interrupted and resumed training is one run, with each step once."""
     settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
     until_a_report(zoo.train_events(str(text_file), out="r", log=["mlflow"], **settings))
     experiment = tracked.get_experiment_by_name("foxes").experiment_id

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step."""
+"""Freed memory is reused by the next step."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# each tensor is larger than all before it, which glibc by itself gives pages of its own every time
+# each tensor is larger than those before, for which glibc by default maps new pages every time
 PROGRAM = """
 import resource, sys, torch
 from zoo.training.malloc import keep_freed_memory
@@ -28,6 +28,6 @@ def test_freed_memory_is_reused_without_page_faults() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     pages = sum(range(5, 25)) * 256
-    # the heap still has to grow; read once: 74,296 of these 74,240 pages, and 18,672 when kept
+    # the heap still has to grow; measured: 74,296 faults for these 74,240 pages, 18,672 when kept
     assert faults("give back") > pages / 2
     assert faults("keep") < pages / 2

@@ -1,5 +1,5 @@
-"""What the zoo says of the mistakes that authors of cells make: once, with the method, what it gave
-and should give, and the line; the same in `zoo check`, `zoo train` and for a saved run."""
+"""Errors for common mistakes in cells: one message, with the method, what it returned and should
+return, and the line; the same in `zoo check`, `zoo train` and for a saved run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).parent / "third_party" / "zoo-mistakes"
 CELLS = PACKAGE / "mistakes" / "cells.py"
 STATE = "State(h [3, 8] float32)"
 
-# cell: what is said of it, and the line of cells.py that it points at
+# cell: the message, and the line of cells.py that it names
 MISTAKES = {
     "no-next-state": (
         "advance returned a tensor [3, 8] float32; it should return (h, next state), the state as "
@@ -113,7 +113,7 @@ SMALL = ["--hidden", "8", "--epochs", "1", "--batch-size", "4", "--steps", "8", 
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package stands on the path, with an entry point, as pip would install it."""
+    """The package is on the path, with an entry point, as pip would install it."""
     info = tmp_path / "site" / "zoo_mistakes-0.1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-mistakes\nVersion: 0.1.0\n")
@@ -130,7 +130,7 @@ def line_of(anchor: str, below: int) -> int:
     return next(n for n, line in enumerate(lines, 1) if line.startswith(anchor)) + below
 
 
-def require_told(message: str, cell: str) -> None:
+def assert_reported(message: str, cell: str) -> None:
     told, place = MISTAKES[cell]
     assert told in message
     assert f"{CELLS}:{line_of(*place)}" in message
@@ -144,8 +144,8 @@ def test_zoo_check_reports_the_mistake_once(cell: str, capsys: pytest.CaptureFix
     code = run(["check", cell])
     out, err = capsys.readouterr()
     assert code != 0
-    message = out if out else err  # a cell without sizes has no signature to read options from
-    require_told(message.strip(), cell)
+    message = out if out else err  # a cell without sizes has no options in its signature
+    assert_reported(message.strip(), cell)
 
 
 @pytest.mark.parametrize("cell", MISTAKES)
@@ -155,7 +155,7 @@ def test_zoo_train_reports_the_same(
     assert run(["train", str(text_file), "--cell", cell, *SMALL]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    require_told(err.strip(), cell)
+    assert_reported(err.strip(), cell)
     assert not Path("r").exists()
 
 
@@ -212,7 +212,7 @@ def test_a_test_of_laws_reports_the_mistake_and_skips_the_rest() -> None:
 def test_an_exception_of_a_plugin_is_not_a_bug_of_the_zoo(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Raised late, in training, where the check of the methods saw nothing."""
+    """Raised in training, after the check of the methods has passed."""
     from mistakes import cells
 
     source = "def late(z):\n    return z.view(3, 9)\n"
@@ -307,7 +307,7 @@ def test_a_wrapper_supports_the_sizes_of_the_wrapped_cell(registry: Registry) ->
 
 
 def test_chosen_sizes_are_sizes_that_the_cell_supports(registry: Registry, text_file: Path) -> None:
-    """With 48 heads the usual 256 becomes 240. A model of 10 tokens has 10 H + H² weights in the
+    """With 48 heads the default 256 becomes 240. A model of 10 tokens has 10 H + H² weights in the
     cell and 10 H + 10 in the head."""
     settings: dict[str, Any] = {"epochs": 1, "options": {"heads": 48}, "max_tokens": 600}
     made = zoo.train(str(text_file), cell="heads", out="r", registry=registry, **settings)

@@ -1,4 +1,4 @@
-"""Exporting recurrent steps that the zoo did not build: a stream of sensor values."""
+"""Exporting recurrent modules that are not zoo cells: a stream of sensor values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FilterState(NamedTuple):
 
 
 class SensorFilter(nn.Module):
-    """Smooths four readings and says how unusual they are."""
+    """Smooths four readings and outputs how unusual they are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def test_one_input_and_a_bare_tensor_as_state() -> None:
 
 
 class HidesState(nn.Module):
-    """A module that is not what its arguments say: what no trace can show."""
+    """A module with state outside its arguments, which tracing cannot detect."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The cells over ncps, against the package's own."""
+"""The cells over ncps, against those of the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import zoo_ncps
 
 pytest.importorskip("ncps")
 
-EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64, and far below what a wrong equation gives
+EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64; a wrong equation differs by far more
 
 
 def randomise(module: nn.Module) -> None:
@@ -25,7 +25,7 @@ def randomise(module: nn.Module) -> None:
 
 
 def compare(cell: zoo.Cell, theirs: Any, start: Tensor) -> None:
-    """Step by step, and over the whole sequence, from a state that is not zero."""
+    """Step by step, and over the whole sequence, from a nonzero state."""
     x = torch.randn(25, 3, 5).double()
     state = type(cell.init_state(1))(start)  # type: ignore[call-arg]
     whole, end = cell(x, state)
@@ -73,8 +73,8 @@ def test_ltc_equals_the_packages(unfolds: int) -> None:
 
 
 def test_ltc_converges_to_its_differential_equation() -> None:
-    """The fused solver comes nearer to the equation of the paper, solved by small explicit steps
-    over the time of 1, as its own steps get smaller: it is of first order."""
+    """With smaller steps the fused solver converges, at first order, to the paper's equation,
+    solved by small explicit steps over a time of 1."""
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
     start = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).double()
     cells: dict[int, Any] = {}

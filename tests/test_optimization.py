@@ -1,4 +1,4 @@
-"""Optimizers and schedules that are not torch's alone, against their parts and by hand."""
+"""Optimizers and schedules that torch does not have, against their parts and by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def muon_of(model: zoo.LanguageModel) -> torch.optim.Optimizer:
 
 
 def test_muon_takes_the_recurrent_matrices_and_adamw_the_rest() -> None:
-    """After three steps each weight is what torch's own optimizer makes of it."""
+    """After three steps each weight equals that of torch's own optimizer."""
     ours, theirs = model(), model()
     named = dict(theirs.named_parameters())
     matrices = {n: p for n, p in named.items() if n.startswith("stack.") and p.dim() == 2}

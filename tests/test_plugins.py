@@ -1,5 +1,5 @@
-"""Finding plugins: the built-in ones take the same road as strangers', and a stranger's fault costs
-one line."""
+"""Finding plugins: built-in and third-party ones are loaded the same way, and a fault in one gives
+one warning."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def test_each_manager_is_fresh() -> None:
 def test_a_plugin_that_fails_gives_one_warning(
     install: Callable[[str, str], None], source: str, cause: str
 ) -> None:
-    install("stranger", source)
+    install("third_party", source)
     with pytest.warns(PluginWarning) as caught:
         registry = zoo.load_registry()
     (warning,) = caught
-    assert str(warning.message).startswith("plugin 'stranger' (stranger 1.5) failed: ")
+    assert str(warning.message).startswith("plugin 'third_party' (third_party 1.5) failed: ")
     assert cause in str(warning.message)
     assert len(str(warning.message).splitlines()) == 1
-    (record,) = [plugin for plugin in registry.plugins if plugin.name == "stranger"]
+    (record,) = [plugin for plugin in registry.plugins if plugin.name == "third_party"]
     assert cause in record.error
     assert registry.cells["rnn"].build(3, 4).hidden_size == 4
 
@@ -111,7 +111,7 @@ def test_a_plugin_that_fails_gives_one_warning(
 def test_a_bad_plugin_is_one_line_on_standard_error(
     install: Callable[[str, str], None], tmp_path: Path
 ) -> None:
-    install("stranger", "raise RuntimeError('first line\\nsecond line')")
+    install("third_party", "raise RuntimeError('first line\\nsecond line')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import zoo.cli"
     found = subprocess.run(
         [sys.executable, "-c", f"{code}; sys.exit(zoo.cli.run(['cells']))"],
@@ -121,16 +121,16 @@ def test_a_bad_plugin_is_one_line_on_standard_error(
     )
     assert "rnn-scratch" in found.stdout
     assert found.stderr == (
-        "zoo: warning: plugin 'stranger' (stranger 1.5) failed: RuntimeError: first line, "
-        "at site/stranger.py:1\n"
+        "zoo: warning: plugin 'third_party' (third_party 1.5) failed: RuntimeError: first line, "
+        "at site/third_party.py:1\n"
     )
 
 
 def test_plugins_can_be_disabled(
     install: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install("stranger", "1 / 0")
-    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "elman, stranger")
+    install("third_party", "1 / 0")
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "elman, third_party")
     cells = zoo.load_registry().cells
     assert "rnn" not in cells
     assert "gru" in cells
@@ -151,19 +151,19 @@ def my_text() -> str:
     return "a rose is a rose is a rose. " * 40
 
 
-def no_text() -> str:
+def empty_text() -> str:
     return ""
 
 
 class Texts:
-    """A plugin object with corpora that leave out what may be left out."""
+    """A plugin object with corpora that omit all optional fields."""
 
     @hookimpl
     def zoo_corpora(self) -> list[zoo.registry.CorpusSpec]:
         return [
             zoo.registry.CorpusSpec("rose", f"{__name__}:my_text", "a rose"),
             zoo.registry.CorpusSpec("odd", f"{__name__}:my_text", "a rose", tokenizer="bits"),
-            zoo.registry.CorpusSpec("nothing", f"{__name__}:no_text", "nothing"),
+            zoo.registry.CorpusSpec("nothing", f"{__name__}:empty_text", "nothing"),
         ]
 
 

@@ -1,4 +1,4 @@
-"""Training in two processes, against the same training in one."""
+"""Training in two processes, against training in one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SIZES = [
     "0.5",
     "--dropout",
     "0",
-]  # each process drops other features
+]  # each process draws other dropout masks
 
 
 def torchrun(count: int, *arguments: str) -> Sequence[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    # an address of this machine alone, with a port that is free
+    # a local address with a free port
     return [*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "zoo",
             "train", *arguments]  # fmt: skip
 
@@ -51,14 +51,15 @@ def run(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "bidirectional"])
 def test_two_processes_train_the_same_weights_as_one(cell: str, text_file: Path) -> None:
-    """The same batches, rows divided: the same weights and figures but for the order of sums. The
-    bidirectional cell's masked tokens are not equally many in both halves of a batch."""
+    """The same batches, with their rows divided, give the same weights and metrics up to the order
+    of sums. For the bidirectional cell, the halves of a batch have different numbers of masked
+    tokens."""
     arguments = [str(text_file), *SIZES, "--cell", cell, "--seed", "3"]
     zoo.train(str(text_file), out="one", cell=cell, hidden=12, steps=10, batch_size=6, epochs=2,
               clip=0.5, seed=3, dropout=0.0)  # fmt: skip
     result = run(2, *arguments, "--out", "two")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("hidden units") == 1  # only one of them speaks
+    assert result.stderr.count("hidden units") == 1  # only one of them prints
     one, two = zoo.load("one"), zoo.load("two")
     for name, wanted in one.model.state_dict().items():
         torch.testing.assert_close(two.model.state_dict()[name], wanted, rtol=0, atol=2e-5)

@@ -1,5 +1,5 @@
-"""The sessions of README and tutorial print what they say, and the README's plugin works as it
-stands."""
+"""The sessions of README and tutorial print the documented output, and the README's plugin
+works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .sessions import LEFT_OUT, Step, run_step, steps_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-# what a run measures differs from run to run; what it counts and says does not
+# measurements differ from run to run; counts and messages do not
 MEASURED = re.compile(
     r"\d+(?:[.,:]\d+)*(?:e[+-]\d+)?(?= tok/s| per second)|\d\.\de[+-]\d\d|\d:\d\d"
 )
@@ -29,17 +29,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-def without_figures(line: str) -> str:
-    """A line without what is measured. Which epoch is the best, and when a line of progress is due,
-    differs from machine to machine."""
+def without_measurements(line: str) -> str:
+    """A line without measurements. The best epoch, and the times of progress lines, differ between
+    machines."""
     line = LEARNED.sub("train ppl …", MEASURED.sub("…", line))
     return EPOCH.sub("epoch", EARLY.sub("", line))
 
 
-def of_another_model(line: str) -> str:
-    """A line without what another machine's training changes: it ends in other weights, which
+def without_trained_text(line: str) -> str:
+    """A line without generated text: training on another machine gives other weights, which
     generate other texts of the same length."""
-    line = re.sub(r"^(epoch): '(.*)'$", r"\1: sample", without_figures(line))
+    line = re.sub(r"^(epoch): '(.*)'$", r"\1: sample", without_measurements(line))
     line = re.sub(r"^((?:greedy|temperature) .*2000).*", r"\1", line)
     line = re.sub(r"^(travelle|time tra)[a-z ]*$", lambda text: f"{len(text[0])} characters", line)
     line = re.sub(r"('.' )+$", "pieces", line)
@@ -47,7 +47,7 @@ def of_another_model(line: str) -> str:
 
 
 def assert_same(step: Step, printed: str, form: Callable[[str], str]) -> None:
-    """Notes and output are two streams, whose order a pipe does not keep."""
+    """stderr and stdout are two streams, whose order a pipe does not preserve."""
     wanted = {form(line) for line in step.output.splitlines()}
     found = {form(line) for line in printed.splitlines()}
     if LEFT_OUT in wanted:
@@ -60,7 +60,7 @@ def test_the_session_prints_the_output_in_the_readme(tmp_path: Path) -> None:
     steps = [step for step in steps_of(README) if not step.shown.startswith("make ")]
     assert len(steps) == 5
     for step in steps:
-        assert_same(step, run_step(step, tmp_path), without_figures)
+        assert_same(step, run_step(step, tmp_path), without_measurements)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_the_tutorial_prints_its_output(tmp_path: Path, time_machine: Path) -> N
     steps = list(steps_of(page))
     assert len(steps) > 15
     for step in steps:
-        assert_same(step, run_step(step, tmp_path), of_another_model)
+        assert_same(step, run_step(step, tmp_path), without_trained_text)
 
 
 def test_the_plugin_in_the_readme_works(monkeypatch: pytest.MonkeyPatch, text_file: Path) -> None:

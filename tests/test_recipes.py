@@ -14,14 +14,14 @@ from zoo.data.corpora import load_corpus
 from zoo.errors import RunError
 from zoo.recipes import list_recipes, load_recipe
 
-# the best training perplexity of the last 20 epochs; the note reports 1.0, 1.4 and a curve
+# the best training perplexity of the last 20 epochs; the lecture note reports 1.0, 1.4 and a curve
 NOTE = {"d2l-scratch": 1.1, "d2l-scratch-random": 1.5, "d2l-concise": 1.35}
 GATED = {"d2l-gru-scratch": 1.15, "d2l-gru": 1.15, "d2l-lstm-scratch": 1.15, "d2l-lstm": 1.15}
 BOUNDS = {**NOTE, **GATED}
 
 
 def recipes(names: Iterable[str]) -> list[Any]:
-    """Parameters of a test, so that all tests of a recipe share what one process trained."""
+    """Parameters of a test; all tests of a recipe share one process's trained run."""
     return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
@@ -84,8 +84,8 @@ def test_a_recipe_reaches_the_lecture_notes_perplexity(
 def test_a_recipes_model_generates_the_same_texts_in_onnx_runtime(
     name: str, recipe_run: Callable[[str], zoo.Run], time_machine: Path
 ) -> None:
-    """2,000 characters greedily and with five seeds at temperature 0.8; `verify` raises for more
-    than rounding ties, unless the model amplifies rounding."""
+    """2,000 characters, greedy and with five seeds at temperature 0.8; `verify` raises for
+    differences other than rounding ties, unless the model amplifies rounding."""
     run = recipe_run(name)
     exported = zoo.export(run)
     result = zoo.verify(exported.path, run, length=2000, seeds=5, temperature=0.8)
@@ -103,6 +103,6 @@ def test_the_scratch_model_memorises_the_book(
     assert min(line["train_perplexity"] for line in lines) <= 1.06  # that of the kept weights
     text = zoo.generate(recipe_run(name).path, "time traveller", length=50)
     words = set(load_corpus("time-machine").text.split())
-    # the last word may be cut off, and lines are joined without a space
+    # the last word may be incomplete, and lines are joined without a space
     assert all(word in words for word in text.split()[:-1])
     assert text[:40] in load_corpus("time-machine").text

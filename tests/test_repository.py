@@ -1,5 +1,4 @@
-"""What the repository promises about itself: CI's shares cover every test, and git keeps every
-file."""
+"""The repository: CI's shares cover every test, and git ignores no source file."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ SHARES = 3
 def test_three_consecutive_shares_run_every_cell(
     collected: list[tuple[pytest.Item, int | None]],
 ) -> None:
-    """A test that rotates is in one share of three, with all others of its cell; the shares are
+    """Each rotating test is in one share of three, with the others of its cell; the shares are
     about equal."""
-    rotating = [(item, place % SHARES) for item, place in collected if place is not None]
+    rotating = [(item, index % SHARES) for item, index in collected if index is not None]
     cells: dict[str, set[int]] = {}
     for item, share in rotating:
         if item.get_closest_marker("every_cell"):
@@ -35,7 +34,7 @@ def test_three_consecutive_shares_run_every_cell(
 
 
 def test_git_ignores_no_file_of_a_package() -> None:
-    """A file that exists here but not in a clone passes every test here."""
+    """A test that reads an ignored file would fail in a clone only."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     command = ["git", "-C", str(ROOT), "ls-files", "--others", "--ignored", "--exclude-standard"]

@@ -1,4 +1,4 @@
-"""Training that is stopped and taken up again ends in the same bits."""
+"""Training that is interrupted and resumed ends bit for bit as without the interruption."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def lines(path: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_equals_an_uninterrupted_one(case: str, text_file: Path) -> None:
-    """Stopped again and again after any number of events, in fresh processes' state."""
+    """Interrupted repeatedly after any number of events, with the state of a new process."""
     settings = {**SIZES, **CASES[case], "max_tokens": 3000}
     zoo.train(str(text_file), out="whole", **settings)
     events = zoo.train_events(str(text_file), out="parts", **settings)
@@ -63,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case: str, text_file: Path) -
     while True:
         ended = False
         for count, event in enumerate(events):
-            # stopped at its last sample it has ended too
+            # stopped at its last sample it is also complete
             ended = isinstance(event, Finished) or (
                 isinstance(event, Started) and event.resumed is not None and event.resumed.finished
             )
@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case: str, text_file: Path) -
         stops += 1
         if ended:
             break
-        torch.manual_seed(1234 + stops)  # whatever the process did meanwhile
+        torch.manual_seed(1234 + stops)  # whatever the process did in between
         events = resume_events("parts")
     assert stops > 3
     assert same(weights("whole"), weights("parts"))
@@ -108,20 +108,20 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def train_undisturbed(text: Path) -> None:
+def train_uninterrupted(text: Path) -> None:
     process = start("train", "whole", str(text))
     process.communicate(timeout=120)
     assert process.returncode == 0
 
 
-def kill_again_and_again(text: Path, kills: int, pause: Callable[[int], float | None]) -> int:
-    """Kills a run that saves at every event, `kills` times, and takes it up again after each:
-    `pause` seconds after it has begun, or, for None, as soon as it is seen in the middle of a save.
-    Gives the number of kills that left a part of a file."""
+def kill_repeatedly(text: Path, kills: int, pause: Callable[[int], float | None]) -> int:
+    """Kills a run that saves at every event, `kills` times, and resumes it after each: `pause`
+    seconds after its start, or, for None, in the middle of a save. Returns the number of kills that
+    left an incomplete file."""
     process, torn = start("train", "killed", str(text)), 0
     for kill in range(kills):
         assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # it has started
         seconds = pause(kill)
         if seconds is not None:
             time.sleep(seconds)
@@ -144,8 +144,8 @@ def unfinished() -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_can_be_resumed(text_file: Path) -> None:
-    train_undisturbed(text_file)
-    torn = kill_again_and_again(text_file, 4, lambda kill: 0.03 * kill if kill % 2 else None)
+    train_uninterrupted(text_file)
+    torn = kill_repeatedly(text_file, 4, lambda kill: 0.03 * kill if kill % 2 else None)
     assert torn >= 1
     assert same(weights("whole"), weights("killed"))
     assert lines("whole") == lines("killed")
@@ -202,8 +202,8 @@ def test_resume_refuses_invalid_requests(
 
 
 def test_resuming_truncates_only_files_of_the_run(text_file: Path) -> None:
-    """A folder from a stranger may name other files; and a file that a power cut made shorter than
-    it was is not filled up."""
+    """A third-party folder may name other files. A file that a power failure truncated is not
+    extended."""
     events = zoo.train_events(str(text_file), out="r", **{**SIZES, "epochs": 3})
     assert any(isinstance(event, Report) for event in events)
     events.close()
@@ -219,7 +219,7 @@ def test_resuming_truncates_only_files_of_the_run(text_file: Path) -> None:
 def test_a_full_disk_keeps_the_previous_save(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A write that fails in the middle: nothing of it stays, and the error names the file."""
+    """A write fails in the middle: it leaves no file, and the error names the file."""
     events = zoo.train_events(str(text_file), out="r", **SIZES)
     for event in events:
         if isinstance(event, Report):
@@ -247,7 +247,7 @@ def test_a_full_disk_keeps_the_previous_save(
 
 
 def test_a_second_interrupt_stops_at_once(request: pytest.FixtureRequest) -> None:
-    # a shell's background job hands on that interrupts are ignored
+    # background jobs of a shell inherit that interrupts are ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with resuming.interruptible() as stop:
@@ -264,14 +264,14 @@ def test_a_second_interrupt_stops_at_once(request: pytest.FixtureRequest) -> Non
 @pytest.mark.parametrize("third", range(3))
 @pytest.mark.timeout(900)
 def test_a_run_killed_a_hundred_times_can_be_resumed(third: int, text_file: Path) -> None:
-    """Half of them at random moments, half in the middle of a save: at least three in ten leave a
-    part of a file behind."""
+    """Half of them at random moments, half in the middle of a save: at least three in ten leave an
+    incomplete file."""
     random.seed(third)
-    train_undisturbed(text_file)
+    train_uninterrupted(text_file)
     torn = 0
     batches = range(third, 10, 3)
     for batch in batches:
-        torn += kill_again_and_again(
+        torn += kill_repeatedly(
             text_file, 10, lambda kill: random.uniform(0, 0.3) if kill % 2 else None
         )
         assert same(weights("whole"), weights("killed")), batch
@@ -289,7 +289,7 @@ exec {python} -m zoo train {text} --cell rnn --hidden 64 --steps 10 --batch-size
 
 
 def train_on_tiny_disk(text: Path, size: str, folder: str, out: str, prepare: str) -> str:
-    """Trains where `folder` is a file system of that size, which nobody else sees; what it said."""
+    """Trains with `folder` as a private file system of that size; returns its output."""
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare")
     Path(folder).mkdir()
@@ -304,7 +304,7 @@ def train_on_tiny_disk(text: Path, size: str, folder: str, out: str, prepare: st
 
 
 def test_a_disk_that_fills_up(text_file: Path) -> None:
-    """The weights fit, the optimizer's state that comes with the next save does not."""
+    """The weights fit, but the optimizer's state in the next save does not."""
     said = train_on_tiny_disk(text_file, "160k", "disk", "disk/run", "")
     assert said.startswith("1: ")
     assert "disk/run/training.safetensors cannot be written: No space left on device" in said
@@ -348,7 +348,8 @@ def test_runs_are_listed_and_plotted(text_file: Path, capsys: pytest.CaptureFixt
 
 
 def test_runs_are_compared_by_bits_per_character(text_file: Path) -> None:
-    """Of training where nothing is held out, with tokens of several characters too."""
+    """Of the training text if there is no validation text, also for tokens of several
+    characters."""
     sizes = {"tokenizer": "bpe", "vocab": 270, "hidden": 8, "epochs": 2, "held_out": 0}
     run = zoo.train(str(text_file), cell="rnn", out="r", batch_size=4, steps=8, **sizes)
     text = text_file.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""What the exporter does to graphs, against the same products worked out in NumPy."""
+"""The exporter's graph transformations, against the same products in NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo_onnx.tracing import trace
 
 
 class Step(nn.Module):
-    """A step as a stranger writes it: torch.nn.Linear, an embedding, a cell of torch.nn."""
+    """A step in plain PyTorch: torch.nn.Linear, an embedding, a cell of torch.nn."""
 
     def __init__(self, vocab: int = 9, width: int = 8) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def test_values_that_depend_on_the_token_alone_are_looked_up() -> None:
     ir.passes.common.RemoveUnusedNodesPass()(model)
     found, operators = evaluate(model)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
-    # tanh(first(x)) and bare(x) are two tables; the cell's and the head's products are left
+    # tanh(first(x)) and bare(x) are two tables; the products of the cell and the head remain
     assert operators.count("Gather") == 2
     assert operators.count("MatMul") == 3
     x = module.embedding.weight
@@ -85,7 +85,7 @@ def test_values_that_depend_on_the_token_alone_are_looked_up() -> None:
 
 
 def test_a_large_table_is_not_built() -> None:
-    """A narrow embedding of many tokens stays one."""
+    """A narrow embedding of many tokens is kept."""
 
     class Narrow(nn.Module):
         def __init__(self) -> None:
@@ -105,7 +105,8 @@ def test_a_large_table_is_not_built() -> None:
 
 
 def by_hand(x: np.ndarray, weight: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
-    """x W with W in steps of a 64th of each column's largest value, x in steps of `scale`."""
+    """x W with W quantised in steps of a 64th of each column's largest value, x in steps of
+    `scale`."""
     step = np.abs(weight).max(-2, keepdims=True) / 64
     return np.rint(x / scale) * scale @ (np.rint(weight / step) * step)
 
@@ -115,10 +116,10 @@ def by_hand(x: np.ndarray, weight: np.ndarray, scale: np.ndarray | float) -> np.
 def test_integers_by_hand(
     bound: float | None, stack: tuple[int, ...], rows: tuple[int, ...]
 ) -> None:
-    """A matrix, and a stack of three, as the recurrent weights of heads are."""
+    """A matrix, and a stack of three, like the recurrent weights of heads."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(*stack, 40, 24)).astype(np.float32)
-    weight[..., 3] = 0  # a column that has no scale
+    weight[..., 3] = 0  # a column of zeros
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
@@ -130,7 +131,7 @@ def test_integers_by_hand(
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
     to_int8(model.graph, {} if bound is None else {"x": bound})
     x = np.tanh(rng.normal(size=(*rows, 40))).astype(np.float32)
-    x[2] = 0  # a row that has no scale
+    x[2] = 0  # a row of zeros
     (found,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
     largest = np.abs(x).max(-1, keepdims=True) if bound is None else bound
     with np.errstate(invalid="ignore"):
@@ -147,8 +148,8 @@ def test_half_precision_by_hand() -> None:
     to_fp16(model.graph)
     ir.passes.common.RemoveUnusedNodesPass()(model)
     found, _ = evaluate(model)
-    gap = np.abs(np.array(found) - np.array(wanted)).max()
-    assert 1e-7 < gap < 5e-3
+    difference = np.abs(np.array(found) - np.array(wanted)).max()
+    assert 1e-7 < difference < 5e-3
 
 
 def test_bounds_are_propagated_through_operations() -> None:
@@ -174,7 +175,7 @@ def test_bounds_are_propagated_through_operations() -> None:
     bounds = {str(v.name): b for v, b in find_bounds(graph, {"h": 1.0, "h_out": 1.0}).items()}
     assert bounds["gated"] == 1.0
     assert bounds["t"] == 1.0
-    assert bounds["both"] == 1.0  # declared: by itself it would be 2
+    assert bounds["both"] == 1.0  # declared; propagated, it would be 2
     assert bounds["lower"] == 0.5
     assert bounds["y"] == 1.0
     assert "c_new" not in bounds

@@ -1,4 +1,4 @@
-"""The sampler, against distributions worked by hand and counted draws."""
+"""The sampler, against distributions computed by hand and frequencies of draws."""
 
 from __future__ import annotations
 

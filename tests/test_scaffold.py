@@ -1,5 +1,5 @@
-"""Outside packages: the one that `zoo new` writes, and one that stands in the tests, installed into
-a folder of its own and taken all the way with no change in the zoo."""
+"""Third-party packages, the one that `zoo new` writes and one among the tests: installed into a
+folder of their own, trained, exported and run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THIRD_PARTY = Path(__file__).parent / "third_party" / "zoo-leaky"
 
 
 def install(package: Path, site: Path) -> dict[str, str]:
-    """Installs a package into the folder `site`; the environment in which it is found."""
+    """Installs a package into the folder `site`; returns the environment in which it is found."""
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--target", str(site), str(package)],
@@ -34,7 +34,7 @@ def zoo_command(environment: dict[str, str], *arguments: str) -> str:
     return found.stdout
 
 
-def take_all_the_way(cell: str, environment: dict[str, str], text: Path) -> None:
+def train_export_and_generate(cell: str, environment: dict[str, str], text: Path) -> None:
     cells = json.loads(zoo_command(environment, "cells", "--json"))
     assert cell in [row["name"] for row in cells]
     verdicts = json.loads(zoo_command(environment, "check", cell, "--json"))
@@ -48,7 +48,7 @@ def take_all_the_way(cell: str, environment: dict[str, str], text: Path) -> None
     arguments = ("--length", "300", "--temperature", "0.8", "--seed", "2")
     text_of_file = zoo_command(environment, "generate", file, *arguments)
     assert text_of_file == zoo_command(environment, "generate", "r", *arguments)
-    # the file alone is enough: no plugin is needed to run it
+    # running the file needs no plugin
     alone = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
     assert zoo_command(alone, "generate", file, *arguments) == text_of_file
 
@@ -57,7 +57,7 @@ def take_all_the_way(cell: str, environment: dict[str, str], text: Path) -> None
 def test_a_third_party_package_trains_exports_and_generates(
     text_file: Path, tmp_path: Path
 ) -> None:
-    take_all_the_way("leaky", install(THIRD_PARTY, tmp_path / "site"), text_file)
+    train_export_and_generate("leaky", install(THIRD_PARTY, tmp_path / "site"), text_file)
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_the_package_that_zoo_new_writes_works_unchanged(
     test = package / "tests" / "test_my_first_cell.py"
     assert len(test.read_text().splitlines()) <= 20
     environment = install(package, tmp_path / "site")
-    take_all_the_way("my-first-cell", environment, text_file)
+    train_export_and_generate("my-first-cell", environment, text_file)
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
         env=environment, capture_output=True, text=True, cwd=package,

@@ -1,5 +1,5 @@
-"""The seam of the recurrence: `forward` is written over `scan`, and the sequence graph replaces
-`scan` in cells that are made of cells and in cells with a `forward` of their own."""
+"""`Cell.scan`: `forward` calls it, and the sequence graph replaces it, also in cells made of other
+cells and in cells that override `forward`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AroundGRU(Cell):
 
 
 class Halved(AroundGRU):
-    """Made of a cell, without a recurrence of its own; reads its inner cell's parameters."""
+    """Wraps a cell, without its own recurrence; reads its inner cell's parameters."""
 
     def forward(self, x_TBI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = self.inner(x_TBI, state)
@@ -43,7 +43,7 @@ class Halved(AroundGRU):
 
 
 class Scaled(AroundGRU):
-    """A recurrence over another cell's, with a `forward` of its own."""
+    """A recurrence over another cell's, with its own `forward`."""
 
     def project(self, x: Tensor) -> Any:
         return self.inner.project(x)
@@ -71,7 +71,7 @@ def registry_of(cell: type[Cell]) -> zoo.registry.Registry:
 
 @pytest.mark.parametrize("cell", [Halved, Scaled])
 def test_a_cell_made_of_a_cell_passes_the_laws(cell: type[Cell]) -> None:
-    """The law about exported graphs compares the sequence graph with PyTorch's own steps."""
+    """The law on exported graphs compares the sequence graph with PyTorch's steps."""
     registry = registry_of(cell)
     verdicts = list(check_cell("made-of-cells", registry=registry))
     assert [verdict for verdict in verdicts if not verdict.passed] == []

@@ -1,4 +1,4 @@
-"""Sessions: streams that share nothing but the weights."""
+"""Sessions: independent streams that share the weights."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 HIDDEN, BATCH, STATE = 8, 3, 6
-LONG = 150  # steps: several chunks of matrix_scan, and more than one piece of Mamba's scan
+LONG = 150  # steps: several chunks of matrix_scan, and more than one chunk of Mamba's scan
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 ROUNDED = {"rtol": 1e-5, "atol": 1e-6}  # Mamba-2's norm rounds to float32 in transformers
 
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     cell: Cell
     mixer: nn.Module
     config: Any
-    close: dict[str, float]  # of outputs; states are equal to EXACT in both
+    close: dict[str, float]  # of outputs; states agree to EXACT in both
 
     def cache(self) -> Any:
         return DynamicCache(config=self.config)
@@ -61,7 +61,7 @@ def mamba2(head_size: int = 4) -> Pair:
 
 
 def in_their_terms(cell: Any, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """Something of each parameter (its value, its gradient), by the mixer's names."""
+    """A property of each parameter (its value, its gradient), by the mixer's names."""
     common = {
         "in_proj.weight": of(cell.W_in).T,
         "conv1d.weight": of(cell.W_conv).T.unsqueeze(1),
@@ -81,8 +81,8 @@ def in_their_terms(cell: Any, of: Callable[[Tensor], Tensor]) -> dict[str, Tenso
 
 @pytest.fixture(params=[mamba, mamba2, lambda: mamba2(16)], ids=["mamba", "mamba2", "one-head"])
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pair:
-    """Both in float64, which the mixers are made to keep where they say `.float()`. Parameters are
-    moved from the ones and zeros that some begin with."""
+    """Both in float64; `.float()` in the mixers is patched to keep it. Parameters are changed from
+    the ones and zeros that some are initialised to."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     torch.manual_seed(0)
     pair: Pair = request.param()
@@ -124,7 +124,7 @@ def test_whole_sequences_and_their_gradients(pair: Pair) -> None:
 
 @torch.no_grad()
 def test_states_step_by_step(pair: Pair) -> None:
-    """From the state after a sequence, which is another in each row, on through 25 steps."""
+    """From the state after a sequence, which differs between rows, through 25 steps."""
     cache = pair.cache()
     x = inputs(9)
     _, state = pair.cell(x)
@@ -180,8 +180,8 @@ def silu(value: float) -> float:
 
 
 def test_long_sequences_store_few_states() -> None:
-    """What is kept for the gradient of a long sequence is less than all its states, and the
-    gradient is that of the loop over steps."""
+    """The backward pass of a long sequence stores less than all its states, and its gradient equals
+    that of the loop over steps."""
     torch.manual_seed(2)
     cell: Any = zoo.get_cell("mamba").build(5, 8, state_size=64).double()
     x = torch.randn(384, 2, 5, dtype=torch.float64)
@@ -203,7 +203,7 @@ def test_long_sequences_store_few_states() -> None:
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2"])
 def test_initial_values_are_the_authors(name: str) -> None:
-    """Δ within [0.001, 0.1], spread evenly over its logarithm; A as S4D-Real's, or within 1..16."""
+    """Δ within [0.001, 0.1], log-uniform; A as S4D-Real's, or within 1..16."""
     torch.manual_seed(3)
     cell: Any = zoo.get_cell(name).build(5, 512, **({} if name == "mamba" else {"head_size": 1}))
     delta = nn.functional.softplus(cell.b_delta.detach().double())

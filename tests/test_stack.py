@@ -1,4 +1,4 @@
-"""Stacks: layers, dropout and residual connections."""
+"""Stacked recurrent layers, dropout and residual connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State as data: naming, flattening, and going over time."""
+"""States as trees of tensors: names, flattening, and iteration over time."""
 
 from typing import NamedTuple
 

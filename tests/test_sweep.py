@@ -1,4 +1,4 @@
-"""Sweeps: what is trained, what is written, and how one goes on."""
+"""Sweeps: training, results, and resuming."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CARD = ModelCard("A test", "nobody", 2024, "none", ("h = x",), ())
 
 
 class Picky(Cell):
-    """Takes only even hidden sizes, as a cell with heads would; and cannot be trained."""
+    """Supports even hidden sizes only, like a cell with heads; cannot be trained."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -60,7 +60,7 @@ class Hidden(NamedTuple):
 
 
 class Untraceable(Cell):
-    """A cell whose step asks what is in its state: it trains, and cannot be exported."""
+    """A cell whose control flow depends on its state: it can be trained, but not exported."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -205,7 +205,7 @@ def test_a_failing_run_is_recorded_and_does_not_stop_the_others(
     assert {failed[name] for name in COLUMNS[3:13]} == {""}
     assert float(good["held_out_bits_per_char"]) > 0
     assert [path.name for path in Path("s").iterdir() if path.is_dir()] == ["rnn-seed0"]
-    # it is tried again, and its row replaced
+    # it is trained again, and its row replaced
     monkeypatch.setattr(Picky, "init_state", lambda self, batch_size: 1 / 0)
     assert run(command) == 1
     failed, good = table("s")
@@ -237,8 +237,8 @@ def test_options_apply_to_the_cells_in_the_sweep(text_file: Path) -> None:
 
 
 def test_dropout_is_chosen_for_the_size_of_the_sweep(text_file: Path) -> None:
-    """A text that is read 64 times bears the most dropout, 0.5; a model that has fewer parameters
-    than it has tokens bears so much less."""
+    """A text that is read 64 times gets the most dropout, 0.5, scaled by parameters per token for a
+    model with fewer parameters than tokens."""
     settings = {"epochs": 64, "batch_size": 4, "steps": 8, "max_tokens": 3000, "patience": 1}
     zoo.sweep(str(text_file), cells="rnn", seeds=1, parameters=1000, out="s", **settings)
     run = zoo.load("s/rnn-seed0")
@@ -263,8 +263,8 @@ def test_unspecified_settings_are_chosen_once_for_all_runs(
     for cell in ("gru", "lstm"):
         training = zoo.load(f"s/{cell}-seed0").config.training
         assert training.report_every == 2
-        assert training.clip == 1.0  # not a setting that is chosen
-        # for gru twice its own was chosen: so each gets twice its own
+        assert training.clip == 1.0  # not a setting that has a computed default
+        # twice gru's default was chosen, so each cell gets twice its default
         assert training.learning_rate == 2 * zoo.get_cell(cell).learning_rate
     assert (zoo.get_cell("gru").learning_rate, kept["rate_multiplier"]) == (0.004, 2.0)
 
@@ -299,7 +299,7 @@ def test_the_largest_size_is_found_though_parameters_are_not_monotonic(cell: str
     }
     for parameters in (5_000, 20_000, 60_000):
         best = max(size for size, count in counts.items() if count <= parameters)
-        assert best < 250  # there is none beyond 300
+        assert best < 250  # none above 300
         assert largest_hidden(parameters, config, spec, 28, registry) == best
 
 
@@ -308,7 +308,8 @@ TUNED: dict[str, Any] = {**SETTINGS, "cells": "rnn", "hidden": 8, "out": "s", "t
 
 @pytest.mark.parametrize("usual", [0.02, 0.64])
 def test_a_tuned_rate_is_used_for_all_seeds(text_file: Path, usual: float) -> None:
-    """From one too small it goes up, from one too large down; neither neighbour is better."""
+    """From a rate that is too small the search goes up, from one too large down, to a rate better
+    than both neighbours."""
     rows = zoo.sweep(str(text_file), seeds=2, learning_rate=usual, **TUNED)
     bits = {}
     for folder in Path("s").glob("rnn-seed0*"):
@@ -349,13 +350,14 @@ def test_a_rate_at_which_training_fails_is_lowered(
     (row,) = read_rows(Path("s/sweep.csv"))
     assert row.error == ""
     assert row.learning_rate <= 0.08
-    # without the search, the same folder would mix rates that were looked for with others
+    # without tuning, the same folder would mix tuned rates with others
     assert run([word for word in command if word != "--tune-rate"]) == 1
     assert "have tune_rate=True, this command has no tune_rate given" in capsys.readouterr().err
 
 
 def test_rates_can_be_taken_from_another_sweep(text_file: Path) -> None:
-    """Whatever that sweep's usual rates were: the factors count. Who is not there keeps its own."""
+    """The factors of that sweep are used, not its rates. A cell that it does not have keeps its own
+    rate."""
     Path("other").mkdir()
     found = Row(cell="rnn", seed=0, causal=True, learning_rate=8.0, rate_factor=0.25, run="a")
     failed = Row(cell="lstm", seed=0, causal=True, run="b", error="diverged")
@@ -510,7 +512,7 @@ def test_a_damaged_sweep_is_an_error(
 
 
 def test_trained_runs_are_measured_once(text_file: Path) -> None:
-    """Of each causal cell its first run; a second sweep keeps the figures that are there."""
+    """The first run of each causal cell is measured; a second sweep keeps existing measurements."""
     settings = {"hidden": 16, "epochs": 1, "batch_size": 8, "steps": 16, "out": "s"}
     rows = zoo.sweep(str(text_file), cells="rnn,bidirectional", seeds=2, measure=True, **settings)
     by_run = {row.run: row for row in rows}
@@ -533,7 +535,8 @@ def test_trained_runs_are_measured_once(text_file: Path) -> None:
 
 
 def test_a_run_that_cannot_be_measured_keeps_its_row(text_file: Path) -> None:
-    """Its figures of training stand in the table, the reason is told, and it is tried again."""
+    """The table has its training metrics, the reason is reported, and the next sweep measures it
+    again."""
     registry = with_picky()
     settings = {**SETTINGS, "hidden": 8, "out": "s", "seeds": 1}
     for _ in range(2):
@@ -553,7 +556,8 @@ def test_a_run_that_cannot_be_measured_keeps_its_row(text_file: Path) -> None:
 
 
 def test_a_diverged_run_is_plotted_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the best causal cell's bits; those of masked tokens are lower, and set no edge."""
+    """The edge is twice the best causal cell's bits; those of masked tokens are lower, and do not
+    count."""
     drawn: list[tuple[str, float]] = []
 
     def record(axes: Axes, x: object, y: object, form: str, **options: object) -> object:

@@ -1,6 +1,5 @@
-"""A package of somebody else's that brings all that stands around a cell: tokenizer, optimizer,
-schedule, logger and recipe. It goes through training, resuming, export and generation by the zoo's
-own commands, which know none of it by name."""
+"""A third-party package with everything but a cell: tokenizer, optimizer, schedule, logger and
+recipe. It is used in training, resuming, export and generation, by the zoo's own commands."""
 
 from __future__ import annotations
 
@@ -29,8 +28,8 @@ OWN = {"tokenizer": "words", "optimizer": "lion", "schedule": "linear", "logger"
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """The package stands on the path, with an entry point, as pip would install it; what is given
-    uninstalls it."""
+    """The package is on the path, with an entry point, as pip would install it; yields a function
+    that uninstalls it."""
     info = tmp_path / "site" / "zoo_words-0.1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-words\nVersion: 0.1.0\n")
@@ -53,7 +52,7 @@ def train_small(text_file: Path, out: str) -> None:
 
 
 def figures(folder: str) -> list[dict[str, Any]]:
-    """The lines of metrics without what depends on the clock."""
+    """The lines of metrics without the measured times."""
     timed = ("tokens_per_second", "seconds")
     lines = zoo.load(folder).metrics()
     return [{name: line[name] for name in line if name not in timed} for line in lines]
@@ -142,8 +141,8 @@ def test_a_file_names_the_package_that_it_needs(
 
 
 def test_lion_equals_the_papers(installed: Callable[[], None]) -> None:
-    """Two steps worked by hand, at rate 0.1 and decay 0.5, from 2 with gradients 1 and -10: the
-    averages are 0 and 0.01, so the signs are those of 0.1 and of 0.009 - 1."""
+    """Two steps by hand, at learning rate 0.1 and weight decay 0.5, from 2 with gradients 1 and
+    -10: the averages are 0 and 0.01, so the signs are those of 0.1 and of 0.009 - 1."""
     from words.optimizer import lion
 
     weight = nn.Parameter(torch.tensor([2.0]))

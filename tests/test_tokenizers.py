@@ -1,4 +1,4 @@
-"""Tokenizers, against hand-worked examples and for any text at all."""
+"""Tokenizers, against examples worked by hand and for arbitrary text."""
 
 from __future__ import annotations
 

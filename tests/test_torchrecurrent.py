@@ -1,4 +1,4 @@
-"""The plugin over torchrecurrent: its cells step as theirs do, and none of theirs is left out."""
+"""The torchrecurrent plugin: its cells equal torchrecurrent's, and it has all of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ with warnings.catch_warnings():
 
 BY_NAME = {entry.name: entry for entry in ENTRIES.values()}
 STEPS, BATCH, INPUT, HIDDEN = 20, 3, 5, 8
-# both sides run the same operations on the same numbers; what the wrapper adds is checked bit by
-# bit, except where the matrix products could be taken in another order
+# both run the same operations on the same numbers, so results are equal bit for bit, except where
+# matrix products may be taken in another order
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
@@ -39,7 +39,7 @@ def inputs(dtype: torch.dtype, seed: int = 5, steps: int = STEPS) -> Tensor:
 
 
 def theirs_with_our_weights(entry: Entry, cell: Any) -> nn.Module:
-    """A cell that torchrecurrent builds itself, by default but for what the card names."""
+    """torchrecurrent's own cell, with its defaults except for the options that the card names."""
     like = getattr(torchrecurrent, entry.cell)
     arguments = {k: v for k, v in entry.initial.items() if k == "nonlinearity"}
     for constant in ("epsilon", "gamma", "dt", "alpha"):
@@ -53,7 +53,7 @@ def theirs_with_our_weights(entry: Entry, cell: Any) -> nn.Module:
 
 
 def drive(entry: Entry, theirs: nn.Module, x_TBI: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """The sequence through torchrecurrent's own cell, as its own layers hand its states on."""
+    """Runs the sequence through torchrecurrent's cell, passing states on as its layers do."""
     outputs = []
     kind = entry.cell
     past = list(state.past.unbind(1)) if kind == "tauGRUCell" else []
@@ -85,10 +85,10 @@ def drive(entry: Entry, theirs: nn.Module, x_TBI: Tensor, state: Any) -> tuple[T
 @pytest.mark.parametrize("name", BY_NAME)
 def test_twenty_steps_equal_torchrecurrents(name: str, dtype: torch.dtype) -> None:
     entry, cell = BY_NAME[name], build(name, dtype)
-    # in float64 these fail if any tensor of theirs stayed behind in float32
+    # in float64 these fail if any of their tensors is still float32
     with torch.no_grad():
         for parameter in cell.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))  # biases begin at zero
+            parameter.add_(0.1 * torch.randn_like(parameter))  # biases are initialised to zero
         theirs = theirs_with_our_weights(entry, cell)
         _, start = cell(inputs(dtype, seed=6, steps=11))
         x = inputs(dtype)
@@ -106,7 +106,7 @@ def test_twenty_steps_equal_torchrecurrents(name: str, dtype: torch.dtype) -> No
 
 
 def test_every_cell_of_torchrecurrent_has_an_entry() -> None:
-    """A new version's cells are noticed here."""
+    """Detects cells that a new version adds."""
     theirs = {name for name in torchrecurrent.__all__ if name.endswith("Cell")}
     assert set(ENTRIES) == theirs
     assert len(BY_NAME) == len(ENTRIES)
@@ -164,7 +164,7 @@ def test_fastgrnn_has_the_papers_gate() -> None:
 
 
 def test_lem_reads_the_previous_memory() -> None:
-    """What the card says of it: y_1 does not depend on z_1."""
+    """As the card says: y_1 does not depend on z_1."""
     cell = build("tr-lem", torch.float64)
     x = inputs(torch.float64)[0]
     zero = cell.init_state(BATCH)
@@ -203,12 +203,12 @@ class OneStep(nn.Module):
 
 @pytest.mark.parametrize("name", ["tr-mgu", "tr-taugru"])
 def test_a_traced_step_splits_no_parameter(name: str) -> None:
-    """A part of a parameter is a slice, which exporters compute beforehand: of the two cells, the
-    only split left would be of what depends on the input, and neither has one."""
+    """A part of a parameter is traced to a slice, which is folded. A Split would remain only for
+    values that depend on the input, of which the two cells have none."""
     step = OneStep(build(name, torch.float32)).eval()
     given = (inputs(torch.float32)[0], *flatten(step.cell.init_state(BATCH)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's notes to itself
+        warnings.simplefilter("ignore")  # torch's internal warnings
         program = torch.export.export(step, given)
     called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert any("slice" in target for target in called)

@@ -1,4 +1,4 @@
-"""The trainer, against a plain PyTorch loop that was written without it."""
+"""The trainer, against an independent plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def small(text_file: Path, **settings: object) -> tuple[LanguageModel, object, T
     ("kind", "schedule"), [("sequential", "constant"), ("random", "constant"), ("random", "cosine")]
 )
 def test_training_is_truncated_backpropagation(text_file: Path, kind: str, schedule: str) -> None:
-    """Two epochs of SGD with clipping, redone by hand: the state goes on between sequential windows
-    without its gradient, and starts anew in random ones and in each epoch. The learning rate falls
-    as half a cosine, taken in the middle of each step."""
+    """Two epochs of SGD with clipping, reimplemented. The detached state is carried between
+    sequential windows, and reset for random windows and in each epoch. The learning rate decays as
+    half a cosine, taken in the middle of each step."""
     settings = {"batches": kind, "optimizer": "sgd", "learning_rate": 0.5, "clip": 0.3}
     settings |= {"schedule": schedule, "warmup": 0.0}
     model, data, config = small(text_file, held_out=0.0, max_tokens=500, **settings)
@@ -106,7 +106,7 @@ def test_evaluation_is_the_mean_cross_entropy_of_the_rows(text_file: Path) -> No
 
 
 def test_evaluation_does_not_change_the_training(text_file: Path) -> None:
-    """Reports, samples and evaluation on the way leave the weights as they are."""
+    """Reports, samples and evaluation during training do not change the weights."""
     ends = []
     for settings in ({"report_every": 1, "sample_every": 1}, {"report_every": 10**6}):
         model, data, config = small(text_file, keep="last", **settings)
@@ -190,7 +190,7 @@ def test_interrupting_keeps_the_trained_weights(text_file: Path) -> None:
 
 @pytest.mark.parametrize("batches", ["sequential", "random"])
 def test_events_continue_after_an_interruption(text_file: Path, batches: str) -> None:
-    """Stopped within an epoch and asked again, a trainer reads the rest of its windows."""
+    """Stopped within an epoch and continued, a trainer reads the rest of its windows."""
 
     def weights(steps: int) -> dict[str, torch.Tensor]:
         model, data, config = small(text_file, batches=batches)
@@ -225,9 +225,9 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_the_learning_rate_reaches_zero_with_the_last_window(
     batches: str, tokens: int, tmp_path: Path
 ) -> None:
-    """Rows of 4 steps, 2 side by side: of 84 tokens an epoch has 10 windows from most offsets, and
-    9 from the others. The rate falls from window to window, by half a cosine of the share that is
-    done, and is 0 after the last."""
+    """Batches of 2 rows of 4 steps: with 84 tokens an epoch has 10 windows for most offsets, and 9
+    for the others. The rate decays from window to window, as half a cosine of the completed
+    fraction, and is 0 after the last."""
     text = tmp_path / "text.txt"
     text.write_text("ab" * (tokens // 2) + "a" * (tokens % 2))
     model, data, config = small(
@@ -249,7 +249,7 @@ def test_the_learning_rate_reaches_zero_with_the_last_window(
 
 
 def test_weight_decay_does_not_apply_to_vectors(text_file: Path) -> None:
-    """With the gradient of a loss that does not depend on them, AdamW only decays matrices."""
+    """For parameters with a zero gradient, AdamW only applies its weight decay, to matrices."""
     model, _, config = small(text_file, learning_rate=0.1, weight_decay=0.5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = Optimization.find(config, zoo.load_registry()).make_optimizer(model)
@@ -262,7 +262,7 @@ def test_weight_decay_does_not_apply_to_vectors(text_file: Path) -> None:
 
 
 def overfit(text_file: Path, **settings: object) -> tuple[LanguageModel, list[object], object]:
-    """Learns noise by heart, and reads other noise worse and worse."""
+    """Memorises random tokens, so that the validation loss grows."""
     letters = np.random.default_rng(0).choice(list("abcdefgh"), 1200)
     text_file.write_text("".join(letters))
     given = {"cell": "lstm", "hidden": 64, "learning_rate": 0.01, "epochs": 60, "held_out": 0.4}
@@ -277,7 +277,7 @@ def test_the_best_weights_are_kept_and_overfitting_ends_the_training(text_file: 
     assert isinstance(end, Finished)
     assert end.early
     best = min(figures)
-    assert figures.index(best) == len(figures) - 4  # three more were worse
+    assert figures.index(best) == len(figures) - 4  # three more epochs without improvement
     assert end.metrics.held_out_bits_per_token == best
     found = evaluate(model, torch.from_numpy(data.held_out)).nats_per_token / math.log(2)
     assert found == pytest.approx(best, rel=1e-6)
@@ -313,7 +313,7 @@ def test_evaluation_of_a_long_text_reads_the_start_of_each_row(text_file: Path) 
 
 
 def test_bfloat16_learns_what_float32_learns(text_file: Path) -> None:
-    """The products are rounded to 8 bits: figures differ by about that, weights stay float32."""
+    """Products are rounded to 8 bits, so metrics differ by about that; weights stay float32."""
     ends = []
     for precision in ("fp32", "bf16"):
         model, data, config = small(text_file, cell="lstm", precision=precision)
@@ -361,7 +361,7 @@ def test_memory_does_not_grow(text_file: Path) -> None:
 def test_without_a_held_out_text_the_best_epoch_is_that_of_the_lowest_training_loss(
     text_file: Path,
 ) -> None:
-    """The rate is so high that the loss goes up again and again."""
+    """The rate is so high that the loss rises repeatedly."""
     events = list(
         zoo.train_events(
             str(text_file), cell="rnn", hidden=16, held_out=0, epochs=30, batch_size=4, steps=8,

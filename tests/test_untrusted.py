@@ -1,4 +1,4 @@
-"""Files from strangers: what is refused before ONNX Runtime sees it, and what mutated files do."""
+"""Third-party files: what is refused before ONNX Runtime reads it, and what mutated files do."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from zoo_ort.container import delimited, encode_varint, fields
 from zoo_ort.inspection import MAX_NODES, OPSETS, inspect, read_file
 from zoo_ort.rules import ALLOWED_OPERATORS, BODIES, MAX_CONSTANT_ELEMENTS, MAX_FILE_BYTES
 
-PATH = Path("stranger.onnx")
+PATH = Path("third_party.onnx")
 OPEN_MUTATED = Path(__file__).with_name("open_mutated.py")
 
 Fault = Callable[[onnx.ModelProto], object]
 
 
 def node(op: str, inputs: str = "x", outputs: str = "y", **attributes: object) -> onnx.NodeProto:
-    """Names stand apart by spaces; "-" stands for an input that is left out."""
+    """Names are separated by spaces; "-" is an omitted input."""
     names = [name.strip("-") for name in inputs.split()]
     return helper.make_node(op, names, outputs.split(), **attributes)
 
@@ -80,7 +80,7 @@ def first(proto: onnx.ModelProto) -> TensorProto:
 
 
 def constant(proto: onnx.ModelProto, array: object) -> None:
-    """Another value for the first initializer."""
+    """Replaces the value of the first initializer."""
     first(proto).CopyFrom(numpy_helper.from_array(np.asarray(array), first(proto).name))
 
 
@@ -88,8 +88,8 @@ def attribute(proto: onnx.ModelProto, name: str) -> AttributeProto:
     return next(a for n in proto.graph.node for a in n.attribute if a.name == name)
 
 
-def away(tensor: TensorProto) -> None:
-    """Puts the values of a tensor in another file, as onnx does it."""
+def store_externally(tensor: TensorProto) -> None:
+    """Stores the values of a tensor in another file, as onnx does."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
@@ -146,13 +146,13 @@ MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
 ]  # fmt: skip
 
 TENSOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
-    ("external", PLAIN, lambda m: away(first(m)), "keeps the tensor 'w' in another file"),
+    ("external", PLAIN, lambda m: store_externally(first(m)), "keeps the tensor 'w' in another file"),
     ("external entries alone", PLAIN, lambda m: first(m).external_data.add(key="location"),
      "keeps the tensor 'w' in another file"),
-    ("external in an attribute", CONSTANT, lambda m: away(attribute(m, "value").t),
+    ("external in an attribute", CONSTANT, lambda m: store_externally(attribute(m, "value").t),
      "keeps the tensor '' in another file"),
     ("external in a subgraph", IF,
-     lambda m: away(attribute(m, "then_branch").g.initializer.add(dims=[1], data_type=1)),
+     lambda m: store_externally(attribute(m, "then_branch").g.initializer.add(dims=[1], data_type=1)),
      "keeps the tensor '' in another file"),
     ("strings", PLAIN, lambda m: first(m).CopyFrom(helper.make_tensor("w", 8, [1], [b"text"])),
      "has a tensor of strings"),
@@ -284,12 +284,12 @@ def test_each_fault_is_refused(_name: str, good: onnx.ModelProto, fault: Fault, 
     fault(bad)
     with pytest.raises(ArtifactError, match=words) as caught:
         inspect(PATH, bad.SerializeToString())
-    assert re.fullmatch(r"stranger\.onnx .*; (export|write) .*\.", str(caught.value))
+    assert re.fullmatch(r"third_party\.onnx .*; (export|write) .*\.", str(caught.value))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "f8", "i8", "i4", "u1", "i1", "?"])
 def test_each_element_type_in_each_encoding(dtype: str) -> None:
-    """Values may stand in raw_data, or in the field of their type, packed or not."""
+    """Values may be in raw_data, or in the field of their type, packed or not."""
     array = np.ones((3, 2), dtype)
     good = model(node("Neg"), c=array)
     inspect(PATH, good.SerializeToString())
@@ -340,7 +340,7 @@ def test_numbers_beyond_64_bits_are_refused() -> None:
 
 
 def test_a_file_in_two_formats_at_once() -> None:
-    """Four letters in a comment make ONNX Runtime read a model as a flatbuffer."""
+    """Four letters in a comment make ONNX Runtime read the model as a flatbuffer."""
     content = delimited(6, b"\0\0ORTM") + PLAIN.SerializeToString()
     onnx.checker.check_model(onnx.ModelProto.FromString(content))
     with pytest.raises(Exception, match="ORT model verification failed"):
@@ -376,7 +376,7 @@ def test_paths_that_are_not_regular_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not a regular file; give the path of an exported"):
         read_file(tmp_path / "pipe.onnx")
     with (tmp_path / "long.onnx").open("wb") as long:
-        long.truncate(MAX_FILE_BYTES + 1)  # all of it a hole
+        long.truncate(MAX_FILE_BYTES + 1)  # a sparse file
     with pytest.raises(ArtifactError, match=r"is 2,147,483,648 bytes; a model is at most 2,147"):
         read_file(tmp_path / "long.onnx")
 
@@ -413,8 +413,8 @@ def test_nodes_of_all_subgraphs_count_together(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_inspection_is_quick() -> None:
-    """No longer for large weights, and no more than in proportion to the nodes: 0.4 ms and 0.35 s
-    when it was measured. Of processor time, with bounds that only another algorithm passes."""
+    """The time does not grow with the weights, and at most linearly with the nodes: measured, 0.4
+    ms and 0.35 s. The bounds, in processor time, are exceeded only by another complexity."""
     large = model(node("MatMul", "x w"), w=np.zeros((4, 6_250_000), np.float32))
     many = chain(20_000)
     for proto, seconds in ((large, 1.0), (many, 20.0)):
@@ -425,7 +425,7 @@ def test_inspection_is_quick() -> None:
 
 
 def test_allowed_operators_are_deterministic_and_take_tensors() -> None:
-    """As onnx itself declares them."""
+    """According to onnx's schemas."""
     determinism = onnx.defs.OpSchema.NodeDeterminism.Deterministic
     for name in ALLOWED_OPERATORS - BODIES.keys():  # those are what their graphs are
         schema = onnx.defs.get_schema(name, OPSETS[-1], "")
@@ -434,8 +434,8 @@ def test_allowed_operators_are_deterministic_and_take_tensors() -> None:
         assert name == "Identity" or all(kind.startswith("tensor(") for kind in kinds), name
 
 
-class Plenty(torch.nn.Module):
-    """A cell with the operators that strangers may use."""
+class ManyOperators(torch.nn.Module):
+    """A cell with operators that third-party cells may use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -462,7 +462,7 @@ def test_operators_that_pytorch_writes_are_allowed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            Plenty().eval(),
+            ManyOperators().eval(),
             (example, example),
             dynamo=True,
             opset_version=20,
@@ -481,7 +481,7 @@ def test_operators_that_pytorch_writes_are_allowed() -> None:
 
 
 def open_mutated(path: Path, seed: int, regime: str, count: int = 1000) -> Counter[str]:
-    """What came of each of `count` mutations in a process of their own, by its first word."""
+    """The outcome of each of `count` mutations, by its first word, from a separate process."""
     command = [sys.executable, str(OPEN_MUTATED), str(path), str(seed), str(count), regime]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = done.stdout.splitlines()
@@ -499,7 +499,7 @@ def test_a_thousand_mutated_files_are_refused(fox_file: Path) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_mutated_files_with_a_valid_digest(fox_file: Path) -> None:
-    """Each is refused, or stops with one line, or runs; none ends the process."""
+    """Each is refused, or stops with a one-line error, or runs; none ends the process."""
     found = open_mutated(fox_file, 0, "sealed")
     assert found.keys() <= {"refused:", "stopped:", "ran", "unchanged"}
     assert min(found["refused:"], found["ran"]) > 100

@@ -1,4 +1,4 @@
-"""The wheel: exactly our packages at its top level, and enough to work from."""
+"""The wheel: its top level has exactly our packages, and the installed package works."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_cells_are_listed_from_an_installed_wheel(wheel: Path, tmp_path: Path) -
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
     )  # fmt: skip
-    place, cells = found.stdout.splitlines()
-    assert Path(place).is_relative_to(site)
+    location, cells = found.stdout.splitlines()
+    assert Path(location).is_relative_to(site)
     assert {"rnn", "rnn-scratch"} <= set(cells.split())

@@ -17,11 +17,11 @@ import zoo
 from zoo.testing import parametrize_with_laws
 from zoo.testing.laws import forward_is_repeated_step
 
-EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64, and far below what a wrong equation gives
+EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64; a wrong equation differs by far more
 
 
 def build(name: str, input_size: int, hidden_size: int, **options: int) -> zoo.Cell:
-    """With all parameters drawn at random, none at zero."""
+    """A cell with random parameters, none of which is zero."""
     torch.manual_seed(3)
     cell = zoo.get_cell(name).build(input_size, hidden_size, **options).double()
     with torch.no_grad():
@@ -40,7 +40,7 @@ def run_steps(cell: zoo.Cell, x_TBI: torch.Tensor, state: Any) -> tuple[torch.Te
 
 @pytest.fixture
 def native_xlstm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """transformers' own xLSTM, which it hides where the package xlstm is installed."""
+    """transformers' own xLSTM, which it does not use if the package xlstm is installed."""
     name = "transformers.models.xlstm.modeling_xlstm"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -52,9 +52,9 @@ def native_xlstm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_mlstm_equals_the_layer_of_transformers(native_xlstm: Any) -> None:
-    """The whole layer, from a state that is not zero, by steps and at once. Theirs divides q by √d
-    where the paper divides k, so that its bias of k and its state are √d times ours; it also caps
-    its gates, far out here."""
+    """The whole layer, from a nonzero state, by steps and as a sequence. Theirs divides q by √d
+    where the paper divides k, so that its bias of k and its state are √d times ours. It also caps
+    its gates, at values that are not reached here."""
     config = native_xlstm.xLSTMConfig(
         hidden_size=24,
         num_heads=4,
@@ -100,7 +100,7 @@ def test_mlstm_equals_the_layer_of_transformers(native_xlstm: Any) -> None:
 
 
 def test_the_state_of_mlstm_equals_that_of_the_authors_package() -> None:
-    """Sizes that the heads do not divide; theirs scales k by √d, its bias too."""
+    """Sizes that the heads do not divide; theirs scales k and its bias by √d."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from xlstm.blocks.mlstm.backends import recurrent_step_stabilized_simple
@@ -119,14 +119,14 @@ def test_the_state_of_mlstm_equals_that_of_the_authors_package() -> None:
         wanted, theirs = recurrent_step_stabilized_simple(*theirs, q, k, v, *gates, eps=0.0)
         torch.testing.assert_close(h, wanted.squeeze(2), **EXACT)
         largest = max(largest, theirs[2].max().item())
-    assert largest > 3  # the stabiliser had something to do
+    assert largest > 3  # the stabiliser has an effect
     torch.testing.assert_close(end.C, theirs[0], **EXACT)
     torch.testing.assert_close(end.n, theirs[1][..., 0], **EXACT)
     torch.testing.assert_close(end.m, theirs[2][..., 0, 0], **EXACT)
 
 
 def test_mlstm_equals_attention_with_decay() -> None:
-    """Equations 19 to 21 without a stabiliser, as a sum over the past, where nothing overflows:
+    """Equations 19 to 21 without a stabiliser, as a sum over the past, for values without overflow:
     h̃_t = Σ_s w_ts v_s / max(|Σ_s w_ts|, 1) with w_ts = i_s q_tᵀk_s Π_{s<r≤t} f_r."""
     cell: Any = build("mlstm", 5, 8, heads=2)
     x = torch.randn(25, 2, 5).double()
@@ -146,7 +146,7 @@ def test_mlstm_equals_attention_with_decay() -> None:
 
 @pytest.mark.parametrize("size", [-200.0, 200.0])
 def test_mlstm_is_finite_with_large_gates(size: float) -> None:
-    """exp(200) is beyond float32; outputs and gradients are finite all the same."""
+    """exp(200) exceeds float32, but outputs and gradients are finite."""
     cell: Any = zoo.get_cell("mlstm").build(5, 8)
     with torch.no_grad():
         cell.b_i.fill_(size)
@@ -160,7 +160,7 @@ def test_mlstm_is_finite_with_large_gates(size: float) -> None:
 
 
 def test_slstm_equals_the_authors_package() -> None:
-    """From the initial state and on, and from a state that is not."""
+    """From the initial state, and from another."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from xlstm.blocks.slstm.src.vanilla import slstm_forward, slstm_pointwise_function_registry

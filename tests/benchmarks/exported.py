@@ -1,8 +1,8 @@
-"""How fast exported models run, beside what people do without the zoo: PyTorch's eager loop, a loop
-over torch.onnx's own export of torch.nn's layers, and a graph around ONNX's own LSTM.
+"""The speed of exported models, against alternatives without the zoo: PyTorch's eager loop, a loop
+over torch.onnx's export of torch.nn's layers, and a graph with ONNX's LSTM operator.
 
-One thread, random weights, hidden size 512, temperature 1 where not said otherwise. All sides of a
-comparison are run in turn, ten times; what is printed are medians and ratios of medians.
+One thread, random weights, hidden size 512, temperature 1 unless stated otherwise. The workloads of
+a comparison are interleaved, ten rounds; medians and their ratios are printed.
 
     python tests/benchmarks/exported.py
 """
@@ -43,19 +43,19 @@ HIDDEN, ROUNDS, SLICE = 512, 10, 0.15
 HOT = Sampling(temperature=1.0)
 torch.set_num_threads(1)
 
-Workload = Callable[[], int]  # runs for a while and says how many tokens it made
+Workload = Callable[[], int]  # runs for a while and returns the number of tokens
 
 
-def compare(ways: dict[str, Workload]) -> dict[str, float]:
-    """Median tokens per second of each, all in turn."""
-    for way in ways.values():
-        way()
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+def compare(workloads: dict[str, Workload]) -> dict[str, float]:
+    """Median tokens per second of each workload, interleaved."""
+    for workload in workloads.values():
+        workload()
+    rates: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, workload in workloads.items():
             tokens, began = 0, time.perf_counter()
             while time.perf_counter() - began < SLICE:
-                tokens += way()
+                tokens += workload()
             rates[name].append(tokens / (time.perf_counter() - began))
     return {name: statistics.median(found) for name, found in rates.items()}
 
@@ -96,36 +96,36 @@ def writer(
     engine: object, batch_size: int = 1, tokens: int = 32, sampling: Sampling = HOT
 ) -> Workload:
     rng = np.random.default_rng(0)
-    place = [np.zeros(batch_size, np.int64), engine.init_state(batch_size)]
+    carried = [np.zeros(batch_size, np.int64), engine.init_state(batch_size)]
 
     def write() -> int:
         uniform = rng.random((tokens, batch_size), dtype=np.float32)
-        found, place[1] = engine.write(place[0], place[1], uniform, sampling)
-        place[0] = found[-1]
+        found, carried[1] = engine.write(carried[0], carried[1], uniform, sampling)
+        carried[0] = found[-1]
         return tokens * batch_size
 
     return write
 
 
 def plain_torch(cell: str, vocab_size: int) -> Workload:
-    """The loop of the lecture note over torch.nn's own layer."""
+    """The loop of the lecture note over torch.nn's layer."""
     layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](vocab_size, HIDDEN)
     head = nn.Linear(HIDDEN, vocab_size)
-    place: list[object] = [torch.zeros(1, 1, dtype=torch.int64), None]
+    carried: list[object] = [torch.zeros(1, 1, dtype=torch.int64), None]
 
     @torch.inference_mode()
     def write() -> int:
         for _ in range(32):
-            x = nn.functional.one_hot(place[0], vocab_size).float()
-            y, place[1] = layer(x, place[1])
+            x = nn.functional.one_hot(carried[0], vocab_size).float()
+            y, carried[1] = layer(x, carried[1])
             weights = head(y[0]).softmax(-1)
-            place[0] = torch.multinomial(weights, 1)
+            carried[0] = torch.multinomial(weights, 1)
         return 32
 
     return write
 
 
-class AsItStands(nn.Module):
+class TorchModel(nn.Module):
     """torch.nn's layer with an embedding and a head, for torch.onnx to export."""
 
     def __init__(self, cell: str, vocab_size: int) -> None:
@@ -146,7 +146,7 @@ def session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def step_loop_as_it_stands(cell: str, vocab_size: int) -> Workload:
+def torch_onnx_step_loop(cell: str, vocab_size: int) -> Workload:
     states = 2 if cell == "lstm" else 1
     example = (
         torch.zeros(1, 1, dtype=torch.int64),
@@ -156,7 +156,7 @@ def step_loop_as_it_stands(cell: str, vocab_size: int) -> Workload:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            AsItStands(cell, vocab_size).eval(),
+            TorchModel(cell, vocab_size).eval(),
             example,
             dynamo=True,
             input_names=["token", *names],
@@ -164,13 +164,13 @@ def step_loop_as_it_stands(cell: str, vocab_size: int) -> Workload:
         )
     run = session(program.model_proto.SerializeToString()).run
     rng = np.random.default_rng(0)
-    place = [np.zeros(1, np.int64), [np.zeros((1, 1, HIDDEN), np.float32)] * states]
+    carried = [np.zeros(1, np.int64), [np.zeros((1, 1, HIDDEN), np.float32)] * states]
 
     def write() -> int:
         for _ in range(32):
-            feeds = {"token": place[0][:, None], **dict(zip(names, place[1], strict=True))}
-            logits, *place[1] = run(None, feeds)
-            place[0] = choose(logits, rng.random(1, dtype=np.float32), HOT)
+            feeds = {"token": carried[0][:, None], **dict(zip(names, carried[1], strict=True))}
+            logits, *carried[1] = run(None, feeds)
+            carried[0] = choose(logits, rng.random(1, dtype=np.float32), HOT)
         return 32
 
     return write
@@ -262,7 +262,7 @@ again = time.perf_counter()
 zoo.open_source(sys.argv[1])
 again = time.perf_counter() - again
 zoo.generate(source, source.tokenizer.decode([1, 2]), length=500, temperature=1.0)
-status = open("/proc/self/status").read()  # what a process inherits is not in it
+status = open("/proc/self/status").read()  # excludes what a process inherits
 peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
 print(f"  process start to opened {opened:.2f} s, opening alone {again:.3f} s, "
       f"peak {peak:.0f} MB resident")
@@ -287,7 +287,7 @@ def main() -> None:
             engines = {name: open_engine(path) for name, path in files.items()}
             integers = open_engine(small["generate"])
             greedy = Sampling()
-            ways = {
+            workloads = {
                 "PyTorch eager, torch.nn layer": plain_torch(cell, 28),
                 "PyTorch eager, the zoo's step": writer(ModelStepper(model)),
                 "step loop": writer(engines["step"]),
@@ -302,10 +302,10 @@ def main() -> None:
                 ("generate greedy", "generate", "<= 1.15"),
             ]
             if cell != "rnn":
-                ways["step loop over torch.onnx's export"] = step_loop_as_it_stands(cell, 28)
+                workloads["step loop over torch.onnx's export"] = torch_onnx_step_loop(cell, 28)
                 bound = ">= 5" if cell == "lstm" else ">= 4"
                 ratios.append(("generate int8", "step loop over torch.onnx's export", bound))
-            show(f"{cell}, vocabulary 28, batch 1", compare(ways), ratios)
+            show(f"{cell}, vocabulary 28, batch 1", compare(workloads), ratios)
             print(f"  all three graphs exported and proved in {seconds:.1f} s (wanted: < 15)")
 
             gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]

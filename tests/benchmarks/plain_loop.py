@@ -1,9 +1,9 @@
-"""The lecture note's experiments as a plain PyTorch loop, with no code of the zoo: what the zoo's
-speed and perplexity are compared with.
+"""The lecture note's experiments as a plain PyTorch loop, with no code of the zoo: the reference
+for the zoo's speed and perplexity.
 
 The equations, sizes, sampling of batches, clipping, updates and initial values are those of Dive
 into Deep Learning, sections 9.2, 9.5 and 9.6; so are the sample of 50 characters after every tenth
-epoch and the curve that is drawn anew with it.
+epoch and the curve that is then redrawn.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The three d2l recipes against the same experiments in a plain PyTorch loop, in turn.
+"""The three d2l recipes against the same experiments in a plain PyTorch loop, interleaved.
 
     python tests/benchmarks/recipes.py [--seeds 3] [--out FOLDER]
 
 For each recipe and seed: the best and the worst training perplexity of the last 20 epochs, the wall
-time of both, and its ratio. The trained runs stay in FOLDER.
+time of both, and its ratio. The trained runs are kept in FOLDER.
 """
 
 from __future__ import annotations

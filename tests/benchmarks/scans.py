@@ -1,10 +1,10 @@
-"""How fast one step of training is where a cell takes all time steps at once, beside its own loop
-over them: its `forward`, the loop over `step`, and the `forward` that every cell inherits, which is
-a loop over `advance` with `project` and `readout` for all steps at once.
+"""The speed of a training step for cells that are parallel over time: the cell's `forward`, the
+loop over `step`, and the inherited `forward`, a loop over `advance` with `project` and `readout`
+for all steps at once.
 
-1,024 steps of 8 rows, 256 inputs and hidden units, forwards and backwards, on as many threads as
-PyTorch takes. The three are run in turn; what is printed are medians, and the largest difference in
-any gradient between the first two, relative to that gradient's largest value.
+1,024 steps of 8 rows, 256 inputs and hidden units, forward and backward, with PyTorch's default
+number of threads. The three are interleaved. Medians are printed, and the largest difference in any
+gradient between the first two, relative to that gradient's largest value.
 
     python tests/benchmarks/scans.py [CELL ...]
 """
@@ -30,7 +30,7 @@ CELLS = ["mingru", "minlstm", "lru", "mamba2", "gla", "deltanet"]
 def trainer(
     cell: zoo.Cell, forward: Callable[[zoo.Cell, Tensor], tuple[Tensor, object]]
 ) -> Callable[[], list[Tensor]]:
-    """One step of training, up to the gradients: the inputs' and every parameter's."""
+    """One step of training, up to the gradients of the inputs and of every parameter."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(STEPS, BATCH, HIDDEN, generator=generator, requires_grad=True)
     outside = torch.randn(STEPS, BATCH, cell.output_size, generator=generator)
@@ -58,7 +58,7 @@ def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 def main() -> None:
-    keep_freed_memory()  # as zoo.train does; the loop has it too
+    keep_freed_memory()  # as in zoo.train; for the loop too
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     registry = zoo.load_registry()
     for name in sys.argv[1:] or CELLS:
@@ -67,18 +67,18 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         cell = zoo.get_cell(name, registry).build(HIDDEN, HIDDEN, registry=registry).train()
-        ways = {
+        methods = {
             "at once": trainer(cell, lambda cell, x: cell(x)),
             "steps": trainer(cell, step_by_step),
             "inherited": trainer(cell, zoo.Cell.forward),
         }
-        first = [way() for way in ways.values()]
-        rates: dict[str, list[float]] = {way: [] for way in ways}
+        first = [method() for method in methods.values()]
+        rates: dict[str, list[float]] = {method: [] for method in methods}
         for _ in range(ROUNDS):
-            for way, train in ways.items():
+            for method, train in methods.items():
                 began = time.perf_counter()
                 train()
-                rates[way].append(TOKENS / (time.perf_counter() - began))
+                rates[method].append(TOKENS / (time.perf_counter() - began))
         at_once, steps, inherited = (statistics.median(found) for found in rates.values())
         print(
             f"{name:<13} {at_once:>9,.0f} tokens/s, "

@@ -1,8 +1,8 @@
-"""How fast one step of training is, beside the same model written plainly: the lecture note's loops
+"""The speed of a training step, against the same model in plain PyTorch: the lecture note's loops
 over time with autograd, and torch.nn's layers in its `RNNModel` with a one-hot input.
 
-Hidden size 512, 32 rows of 35 steps, a vocabulary of 28, SGD with clipping. All sides of a
-comparison are run in turn; what is printed are medians.
+Hidden size 512, 32 rows of 35 steps, a vocabulary of 28, SGD with clipping. The workloads of a
+comparison are interleaved; medians are printed.
 
     python tests/benchmarks/training.py
 """
@@ -139,7 +139,7 @@ def product() -> float:
 
 
 def main() -> None:
-    keep_freed_memory()  # as zoo.train does; the plain loops have it too
+    keep_freed_memory()  # as in zoo.train; for the plain loops too
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for cell, other, bound in (
@@ -150,19 +150,19 @@ def main() -> None:
         ("gru", RNNModel(nn.GRU), None),
         ("lstm", RNNModel(nn.LSTM), 1.0),
     ):
-        ways = {"ours": ours(cell), "plain": plain(other)}
-        rates: dict[str, list[float]] = {name: [] for name in ways}
+        workloads = {"ours": ours(cell), "plain": plain(other)}
+        rates: dict[str, list[float]] = {name: [] for name in workloads}
         for _ in range(ROUNDS):
-            for name, way in ways.items():
-                way()
+            for name, workload in workloads.items():
+                workload()
                 began, count = time.perf_counter(), 0
                 while time.perf_counter() - began < SLICE:
-                    way()
+                    workload()
                     count += TOKENS
                 rates[name].append(count / (time.perf_counter() - began))
         medians = {name: statistics.median(found) for name, found in rates.items()}
         gates = {"r": 1, "g": 3, "l": 4}[cell[0]]
-        # forwards, and backwards for the state and for the weights
+        # forward, and backward for the state and for the weights
         work = 3 * 2 * (gates * HIDDEN * HIDDEN + HIDDEN * VOCAB)
         share = medians["ours"] * work / product()
         wanted = f" (wanted: >= {bound})" if bound else ""

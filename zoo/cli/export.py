@@ -75,7 +75,7 @@ def describe_proof(proof: Proof) -> str:
         f"{proof.difference:.1e} from the same state"
     )
     if proof.drift is not None:
-        lines += f", {proof.drift:.1e} running freely"
+        lines += f", {proof.drift:.1e} free-running"
     if proof.ties:
         lines += f", {proof.ties} rounding ties"
     if proof.cost_bits is not None:
@@ -85,7 +85,7 @@ def describe_proof(proof: Proof) -> str:
         )
     if proof.amplifies:
         lines += (
-            f"\nthis model amplifies rounding (its own float32 and float64 runs part by "
+            f"\nthis model amplifies rounding (its own float32 and float64 runs differ by up to "
             f"{proof.float64_gap:.1e}): long texts may differ between runtimes"
         )
     return lines

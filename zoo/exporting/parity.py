@@ -31,9 +31,8 @@ CHUNK = 37
 # Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
 # short ones only: after many steps the two sides would part whatever the graph computes.
 PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
-PARTING = (
-    4  # two float32 runs part by twice what each does from float64, over these tokens or those
-)
+# Two float32 runs differ by twice what each differs from float64, and by more over other tokens.
+PARTING = 4
 # Every rule of choosing a token: greedy; from all; top-k; top-p; both.
 SAMPLINGS = (
     Sampling(),

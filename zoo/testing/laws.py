@@ -333,7 +333,7 @@ def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
         ]
     first = proofs[0]
     assert first is not None
-    notes = [f"drift {first.drift:.1e} running freely"] if first.drift is not None else []
+    notes = [f"drift {first.drift:.1e} free-running"] if first.drift is not None else []
     notes += ["amplifies rounding"] if first.amplifies else []
     difference = max(proof.difference for proof in proofs if proof is not None)
     return Measured(difference, ", ".join(notes))

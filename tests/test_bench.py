@@ -96,10 +96,10 @@ def test_every_workload_is_measured_at_every_target_and_batch_size(measured: Ben
     found = [(row.target, row.batch, row.workload) for row in measured.rows]
     assert len(set(found)) == len(found)
     assert set(found) == {
-        (Target("cpu", count), batch, way)
+        (Target("cpu", count), batch, workload)
         for count in threads
         for batch in (1, 3)
-        for way in (*WRITING, FORWARD, "sequence")
+        for workload in (*WRITING, FORWARD, "sequence")
     }
     assert [row.workload for row in measured.rows if row.reads] == [FORWARD, "sequence"] * (
         2 * len(threads)
@@ -126,11 +126,11 @@ def test_medians_ratios_and_shares_are_consistent(measured: Benchmark, fox_run: 
 
 
 def test_workloads_are_interleaved_and_tokens_counted() -> None:
-    turns = []
+    order = []
 
     def takes(name: str, tokens: int) -> zoo.benchmarking.workloads.Workload:
         def work() -> int:
-            turns.append(name)
+            order.append(name)
             time.sleep(0.01)
             return tokens
 
@@ -138,13 +138,13 @@ def test_workloads_are_interleaved_and_tokens_counted() -> None:
 
     from zoo.benchmarking.benchmark import _measure
 
-    ways = [takes("a", 10), takes("b", 1000)]
-    assert len(list(_measure(ways, Target("cpu", 1), 3, 1e-4))) == 1 + 3
-    assert turns == ["a", "b"] * (1 + 3)  # the first round is not measured
-    for way, tokens in zip(ways, (10, 1000), strict=True):
-        assert len(way.rates) == 3
-        assert max(way.rates) <= tokens / 0.01  # sleep takes at least that long
-        assert median(way.rates) > tokens / 0.05
+    workloads = [takes("a", 10), takes("b", 1000)]
+    assert len(list(_measure(workloads, Target("cpu", 1), 3, 1e-4))) == 1 + 3
+    assert order == ["a", "b"] * (1 + 3)  # the first round is not measured
+    for workload, tokens in zip(workloads, (10, 1000), strict=True):
+        assert len(workload.rates) == 3
+        assert max(workload.rates) <= tokens / 0.01  # sleep takes at least that long
+        assert median(workload.rates) > tokens / 0.05
 
 
 @pytest.mark.slow
@@ -304,8 +304,8 @@ def test_errors_are_one_or_two_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
-    places = {"file": exported / "step.onnx", "text": text_file, "folder": tmp_path / "empty"}
-    assert run(["bench", *(argument.format(**places) for argument in arguments)]) == code
+    paths = {"file": exported / "step.onnx", "text": text_file, "folder": tmp_path / "empty"}
+    assert run(["bench", *(argument.format(**paths) for argument in arguments)]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("zoo: error: ")

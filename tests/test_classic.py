@@ -242,7 +242,7 @@ def test_an_undriven_cornn_oscillates_as_documented() -> None:
 
 
 def test_implicit_damping_solves_the_implicit_equation() -> None:
-    """For n̄ = n the paper's equation has the new z on both sides of the equals sign."""
+    """For n̄ = n the new z occurs left and right of the equals sign."""
     cell = build("cornn", **STEPS, damping="implicit")
     w, (dt, gamma, epsilon) = arrays(cell), STEPS.values()
     state = random_state(cell)

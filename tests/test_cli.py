@@ -187,13 +187,13 @@ def test_errors_are_one_or_two_lines(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"text": text_file, "file": fox_file, "run": fox_run.path, "folder": tmp_path / "d"}
+    paths = {"text": text_file, "file": fox_file, "run": fox_run.path, "folder": tmp_path / "d"}
     for name, content in (("empty", b""), ("binary", b"\xff\xfe\x00\x01"), ("short", b"abc")):
-        places[name] = tmp_path / f"{name}.txt"
-        places[name].write_bytes(content)
-    places["folder"].mkdir()
+        paths[name] = tmp_path / f"{name}.txt"
+        paths[name].write_bytes(content)
+    paths["folder"].mkdir()
     before = sorted(tmp_path.rglob("*"))
-    assert run([argument.format(**places) for argument in arguments]) == code
+    assert run([argument.format(**paths) for argument in arguments]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("zoo: error: ")
@@ -224,10 +224,10 @@ def test_unavailable_cuda_is_an_error(
 def test_a_run_folder_that_cannot_be_written(
     out: str, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = out.format(text=text_file)
-    assert run(["train", str(text_file), *SMALL, "--out", place]) == 1
+    folder = out.format(text=text_file)
+    assert run(["train", str(text_file), *SMALL, "--out", folder]) == 1
     err = capsys.readouterr().err
-    assert f"{place} cannot be written: " in err
+    assert f"{folder} cannot be written: " in err
     assert len(lines(err)) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 import zoo
 from zoo.cli import run as zoo_command
 from zoo.errors import UnknownNameError, UsageError
-from zoo.exporting.export import find_exporters
+from zoo.exporting.exporter import find_exporters
 from zoo.registry import ExporterSpec, RuntimeSpec
 
 
@@ -87,3 +87,23 @@ def test_the_command_line_options_choose_exporter_and_runtime(
     assert zoo_command(["generate", file, "--length", "5"]) == 2
     assert "choose one with --runtime NAME" in capsys.readouterr().err
     assert zoo_command(["generate", file, "--length", "5", "--runtime", "onnxruntime"]) == 0
+
+
+def test_every_verb_can_choose(fox_run: zoo.Run, registry: zoo.registry.Registry) -> None:
+    """A full-precision file is verified without an exporter; the law tests all that there are."""
+    from zoo.benchmarking.benchmark import benchmark
+    from zoo.testing import check_cell
+    from zoo.testing.laws import the_exported_graphs_are_the_model
+
+    chosen = {"exporter": "onnx", "runtime": "onnxruntime"}
+    file = zoo.export(fox_run, out="out", registry=registry, **chosen).path
+    result = zoo.verify(file, fox_run, length=50, seeds=0, registry=registry, runtime="rival-ort")
+    assert len(result.texts) == 1
+    quick = {"batches": (1,), "rounds": 1, "seconds": 0.01, "compiled": False}
+    with pytest.raises(UsageError, match="exporters onnx and rival-onnx both write"):
+        benchmark(fox_run.path, registry=registry, **quick)
+    measured = benchmark(fox_run.path, registry=registry, **chosen, **quick)
+    assert {"step", "generate int8", "sequence"} <= {row.workload for row in measured.rows}
+    laws = [the_exported_graphs_are_the_model]
+    (verdict,) = check_cell("rnn", laws=laws, registry=registry)
+    assert verdict.passed, verdict.finding

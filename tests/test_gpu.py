@@ -18,7 +18,8 @@ import zoo
 from zoo.config import ModelConfig, Sampling
 from zoo.data.tokenizers import CharTokenizer
 from zoo.errors import ProviderError
-from zoo.exporting.export import describe, find_exporters
+from zoo.exporting.export import describe
+from zoo.exporting.exporter import find_exporters
 from zoo.exporting.parity import compare_texts, prove_step
 from zoo.exporting.staging import ExportBuilder
 from zoo.models.language_model import LanguageModel
@@ -162,7 +163,7 @@ def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         }
         for batch_size in (1, 16, 256):
             rates = {}
-            for way, engine in engines.items():
+            for label, engine in engines.items():
                 last, state = np.zeros(batch_size, np.int64), engine.init_state(batch_size)
                 uniform = np.full((128, batch_size), 0.5, np.float32)
                 for _ in range(2):
@@ -172,8 +173,8 @@ def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
                     began = time.perf_counter()
                     engine.write(last, state, uniform, HOT)
                     found.append(128 * batch_size / (time.perf_counter() - began))
-                rates[way] = float(np.median(found))
-            shown = ", ".join(f"{way} {rate:,.0f}" for way, rate in rates.items())
+                rates[label] = float(np.median(found))
+            shown = ", ".join(f"{label} {rate:,.0f}" for label, rate in rates.items())
             ratio = rates["device loop"] / rates["PyTorch eager"]
             lines.append(f"{name} 512, batch {batch_size}: {shown} tokens/s; ratio {ratio:.1f}")
     with capsys.disabled():

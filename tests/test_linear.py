@@ -62,9 +62,9 @@ def test_float32_is_within_two_millionths_of_float64(slowest: float) -> None:
     start = torch.randn(4, 64, dtype=torch.float64)
     outside = torch.randn(1024, 4, 64, dtype=torch.float64)
     results = []
-    for way, kind in product((linear_scan, step_by_step), (torch.float64, torch.float32)):
+    for method, kind in product((linear_scan, step_by_step), (torch.float64, torch.float32)):
         values = [v.to(kind).detach().clone().requires_grad_() for v in (a, b, start)]
-        h = way(*values)
+        h = method(*values)
         (h * outside.to(kind)).sum().backward()
         results.append([h.detach(), *(v.grad for v in values)])
     exact, single, loop_exact, loop = results

@@ -131,9 +131,9 @@ def line_of(anchor: str, below: int) -> int:
 
 
 def assert_reported(message: str, cell: str) -> None:
-    told, place = MISTAKES[cell]
-    assert told in message
-    assert f"{CELLS}:{line_of(*place)}" in message
+    expected, location = MISTAKES[cell]
+    assert expected in message
+    assert f"{CELLS}:{line_of(*location)}" in message
     assert f"cell {cell!r}" in message
     assert "bug" not in message
     assert len(message.splitlines()) == 1

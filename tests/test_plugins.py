@@ -96,14 +96,14 @@ def test_each_manager_is_fresh() -> None:
 def test_a_plugin_that_fails_gives_one_warning(
     install: Callable[[str, str], None], source: str, cause: str
 ) -> None:
-    install("third_party", source)
+    install("faulty", source)
     with pytest.warns(PluginWarning) as caught:
         registry = zoo.load_registry()
     (warning,) = caught
-    assert str(warning.message).startswith("plugin 'third_party' (third_party 1.5) failed: ")
+    assert str(warning.message).startswith("plugin 'faulty' (faulty 1.5) failed: ")
     assert cause in str(warning.message)
     assert len(str(warning.message).splitlines()) == 1
-    (record,) = [plugin for plugin in registry.plugins if plugin.name == "third_party"]
+    (record,) = [plugin for plugin in registry.plugins if plugin.name == "faulty"]
     assert cause in record.error
     assert registry.cells["rnn"].build(3, 4).hidden_size == 4
 
@@ -111,7 +111,7 @@ def test_a_plugin_that_fails_gives_one_warning(
 def test_a_bad_plugin_is_one_line_on_standard_error(
     install: Callable[[str, str], None], tmp_path: Path
 ) -> None:
-    install("third_party", "raise RuntimeError('first line\\nsecond line')")
+    install("faulty", "raise RuntimeError('first line\\nsecond line')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import zoo.cli"
     found = subprocess.run(
         [sys.executable, "-c", f"{code}; sys.exit(zoo.cli.run(['cells']))"],
@@ -121,16 +121,16 @@ def test_a_bad_plugin_is_one_line_on_standard_error(
     )
     assert "rnn-scratch" in found.stdout
     assert found.stderr == (
-        "zoo: warning: plugin 'third_party' (third_party 1.5) failed: RuntimeError: first line, "
-        "at site/third_party.py:1\n"
+        "zoo: warning: plugin 'faulty' (faulty 1.5) failed: RuntimeError: first line, "
+        "at site/faulty.py:1\n"
     )
 
 
 def test_plugins_can_be_disabled(
     install: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install("third_party", "1 / 0")
-    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "elman, third_party")
+    install("faulty", "1 / 0")
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "elman, faulty")
     cells = zoo.load_registry().cells
     assert "rnn" not in cells
     assert "gru" in cells

@@ -24,8 +24,8 @@ from zoo.data.dataset import read_dataset
 from zoo.errors import RunError
 from zoo.models.parameter_budget import count_parameters, largest_hidden
 from zoo.nn.cell import Cell
+from zoo.registry.cell_spec import CellSpec, ModelCard
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec, ModelCard
 from zoo.sweeps.plot import draw_sweep
 from zoo.sweeps.runner import MeasuringFailed, RunStarted, TrialFinished, choose_cells, sweep_events
 from zoo.sweeps.table import Row, read_rows, write_rows
@@ -475,9 +475,9 @@ def test_invalid_arguments_are_refused_before_training(
     monkeypatch.chdir(swept)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.txt").write_text("years of work")
-    places = {"folder": tmp_path / "thesis", "file": swept / "fox.txt"}
+    paths = {"folder": tmp_path / "thesis", "file": swept / "fox.txt"}
     before = sorted(swept.rglob("*"))
-    given = [argument.format(**places) for argument in arguments]
+    given = [argument.format(**paths) for argument in arguments]
     command = ["sweep", str(swept / "fox.txt"), "--cells", "rnn", "--hidden", "8", *SMALL,
                "--out", "s", *given]  # fmt: skip
     assert run(command) == code

@@ -88,7 +88,7 @@ def attribute(proto: onnx.ModelProto, name: str) -> AttributeProto:
     return next(a for n in proto.graph.node for a in n.attribute if a.name == name)
 
 
-def store_externally(tensor: TensorProto) -> None:
+def externalise(tensor: TensorProto) -> None:
     """Stores the values of a tensor in another file, as onnx does."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -146,13 +146,13 @@ MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
 ]  # fmt: skip
 
 TENSOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
-    ("external", PLAIN, lambda m: store_externally(first(m)), "keeps the tensor 'w' in another file"),
+    ("external", PLAIN, lambda m: externalise(first(m)), "keeps the tensor 'w' in another file"),
     ("external entries alone", PLAIN, lambda m: first(m).external_data.add(key="location"),
      "keeps the tensor 'w' in another file"),
-    ("external in an attribute", CONSTANT, lambda m: store_externally(attribute(m, "value").t),
+    ("external in an attribute", CONSTANT, lambda m: externalise(attribute(m, "value").t),
      "keeps the tensor '' in another file"),
     ("external in a subgraph", IF,
-     lambda m: store_externally(attribute(m, "then_branch").g.initializer.add(dims=[1], data_type=1)),
+     lambda m: externalise(attribute(m, "then_branch").g.initializer.add(dims=[1], data_type=1)),
      "keeps the tensor '' in another file"),
     ("strings", PLAIN, lambda m: first(m).CopyFrom(helper.make_tensor("w", 8, [1], [b"text"])),
      "has a tensor of strings"),
@@ -427,7 +427,7 @@ def test_inspection_is_quick() -> None:
 def test_allowed_operators_are_deterministic_and_take_tensors() -> None:
     """According to onnx's schemas."""
     determinism = onnx.defs.OpSchema.NodeDeterminism.Deterministic
-    for name in ALLOWED_OPERATORS - BODIES.keys():  # those are what their graphs are
+    for name in ALLOWED_OPERATORS - BODIES.keys():  # of If and Scan, by their subgraphs
         schema = onnx.defs.get_schema(name, OPSETS[-1], "")
         assert schema.node_determinism == determinism, name
         kinds = {kind for output in schema.outputs for kind in output.types}

@@ -20,16 +20,16 @@ from .inference.scoring import score as score
 from .inference.session import Session as Session
 from .models.language_model import LanguageModel as LanguageModel
 from .nn.cell import Cell as Cell
+from .registry.cell_spec import (
+    CellSpec as CellSpec,
+    ModelCard as ModelCard,
+    StateField as StateField,
+)
 from .registry.hookspecs import hookimpl as hookimpl
 from .registry.registry import (
     get_cell as get_cell,
     list_cells as list_cells,
     load_registry as load_registry,
-)
-from .registry.specs import (
-    CellSpec as CellSpec,
-    ModelCard as ModelCard,
-    StateField as StateField,
 )
 from .runs.run import (
     Run as Run,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.resources import files
+from pathlib import Path
 
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.specs import (
@@ -71,9 +71,8 @@ def zoo_schedules() -> Iterable[ScheduleSpec]:
 
 @hookimpl
 def zoo_recipes() -> Iterable[RecipeSpec]:
-    folder = files("zoo.recipes")
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".toml")]
-    return [RecipeSpec(name.removesuffix(".toml"), "zoo.recipes") for name in sorted(names)]
+    folder = Path(__file__).with_name("recipes")  # the package would import what checks recipes
+    return [RecipeSpec(path.stem, "zoo.recipes") for path in sorted(folder.glob("*.toml"))]
 
 
 @hookimpl

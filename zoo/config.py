@@ -38,6 +38,7 @@ def registered_in(table: str) -> dict[str, JsonValue]:
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
 DEFAULT_LENGTH = 200  # tokens to generate
+DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
 

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from zoo.config import FrozenModel
 from zoo.errors import ArtifactError, UsageError
-from zoo.inference.artifact import MAX_STATE_ELEMENTS, MODULE, SelfDescription
+from zoo.inference.artifact import MAX_STATE_ELEMENTS, SelfDescription
 from zoo.inference.engine import Arrays
+from zoo.registry.specs import MODULE
 from zoo_ort.providers import run_session
 from zoo_ort.runtime import check_interface, describe_file, open_session
 

@@ -15,6 +15,7 @@ from zoo.inference.engine import Engine
 from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads
 from zoo.inference.throughput import measure_throughput, writing
 from zoo.registry.registry import Registry
+from zoo.registry.specs import FULL
 from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
@@ -120,7 +121,7 @@ def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> 
     graph."""
     if len({info.weights for info in infos.values()}) > 1:
         raise ArtifactError(f"{next(iter(infos)).parent} holds files of several models; name one.")
-    full = [path for path, info in infos.items() if info.precision == "fp32"]
+    full = [path for path, info in infos.items() if info.precision == FULL]
     by_graph = {infos[path].graph: path for path in reversed(full or list(infos))}
     if scores:
         order = (SEQUENCE, STEP)

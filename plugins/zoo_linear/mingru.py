@@ -35,10 +35,8 @@ class MinGRU(LinearCell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.positive = candidate == "positive"
-        shape, bound = (
-            (input_size, hidden_size),
-            input_size**-0.5,
-        )  # as in torch.nn.Linear
+        shape = input_size, hidden_size
+        bound = input_size**-0.5  # as in torch.nn.Linear
         self.W_z = uniform(bound, *shape)
         self.W_h = uniform(bound, *shape)
         self.b_z = uniform(bound, hidden_size)

@@ -40,10 +40,8 @@ class MinLSTM(LinearCell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.positive = candidate == "positive"
-        shape, bound = (
-            (input_size, hidden_size),
-            input_size**-0.5,
-        )  # as in torch.nn.Linear
+        shape = input_size, hidden_size
+        bound = input_size**-0.5  # as in torch.nn.Linear
         self.W_f = uniform(bound, *shape)
         self.W_i = uniform(bound, *shape)
         self.W_h = uniform(bound, *shape)

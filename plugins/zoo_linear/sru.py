@@ -46,7 +46,7 @@ class SRU(LinearCell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         # var 1/I for W, and with peepholes half of that for the gates, the other half coming from
-        # v; α keeps the variance of the output (section 3.2 of the last version)
+        # v; α preserves the variance of the output (section 3.2 of the last version)
         self.alpha = sqrt(1 + 2 * exp(highway_bias)) if peephole else 1.0
         bound = sqrt(3 / input_size)
         gate_bound = bound * sqrt(0.5) if peephole else bound

@@ -32,7 +32,8 @@ from torch import nn
 import zoo
 from zoo.config import ModelConfig, Sampling
 from zoo.data.tokenizers import CharTokenizer
-from zoo.exporting.export import describe, find_exporters
+from zoo.exporting.export import describe
+from zoo.exporting.exporter import find_exporters
 from zoo.exporting.staging import ExportBuilder
 from zoo.inference.runtime import open_artifact
 from zoo.inference.sampling import choose

@@ -28,6 +28,7 @@ from zoo.inference.cpu import usable_cores
 from zoo.inference.runtime import exported_files, open_artifact
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import FULL
 from zoo.runs.metadata import CONFIG
 from zoo.runs.run import load
 
@@ -88,6 +89,8 @@ def benchmark_events(
     seconds: float = 0.2,
     provider: str = "auto",
     compiled: bool = True,
+    exporter: str | None = None,
+    runtime: str | None = None,
     registry: Registry | None = None,
 ) -> Iterator[str | Benchmark]:
     """Measures; yields what is being done, a line at a time, and in the end the result.
@@ -96,8 +99,9 @@ def benchmark_events(
     folder of exported files, or one of them. Each workload gets `rounds` slices of `seconds`, at
     each of the `batches`; on a CPU with one thread, then with one for each core. `provider` "cuda"
     measures CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is whether to try
-    torch.compile. Raises UsageError for values out of bounds, RunError and ArtifactError for a
-    source that is not one, ProviderError for CUDA that was asked for and does not run.
+    torch.compile. `exporter` and `runtime` are the names of those that write and open files, where
+    several can. Raises UsageError for values out of bounds, RunError and ArtifactError for a source
+    that is not one, ProviderError for CUDA that was asked for and does not run.
     """
     if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
         raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
@@ -115,11 +119,15 @@ def benchmark_events(
     threads_before = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as made:
         try:
-            model, files = yield from _open_source(Path(source), Path(made), registry)
+            model, files = yield from _open_source(
+                Path(source), Path(made), registry, exporter, runtime
+            )
             info = files[0][1]
             products = matrix_products(info.model, info.tokenizer.vocab_size, registry)
             for target in targets:
-                workloads = find_workloads(model, files, target, batches, compiled, registry)
+                workloads = find_workloads(
+                    model, files, target, batches, compiled, registry, runtime
+                )
                 if all(workload.reason for workload in workloads):
                     if provider == "cuda":
                         raise ProviderError(workloads[0].reason if workloads else NO_LOOPS)
@@ -143,11 +151,15 @@ def benchmark_events(
 
 
 def _open_source(
-    path: Path, made: Path, registry: Registry
+    path: Path, made: Path, registry: Registry, exporter: str | None, runtime: str | None
 ) -> Generator[str | Benchmark, None, tuple[LanguageModel | None, list[File]]]:
     """The model, if its run is there, and the files to measure."""
     if not (path / CONFIG).is_file():
-        files = _read_files(path, registry) if path.is_dir() else [_read_file(path, registry)]
+        files = (
+            _read_files(path, registry, runtime)
+            if path.is_dir()
+            else [_read_file(path, registry, runtime)]
+        )
         if not files:
             raise RunError(f"{path} is not a run folder, and holds no exported files.")
         if len({info.weights for _, info in files}) > 1:
@@ -158,32 +170,41 @@ def _open_source(
     weights = fingerprint(run.model)
     found: dict[tuple[str, str], File] = {
         (info.graph, info.precision): (file, info)
-        for file, info in _read_files(path / "export", registry)
+        for file, info in _read_files(path / "export", registry, runtime)
         if info.weights == weights
     }
     for precision, graphs in EXPORTED.items():
         wanted = [graph for graph in graphs if run.model.causal or graph == SEQUENCE]
         if missing := [graph for graph in wanted if (graph, precision) not in found]:
             yield f"exporting in {precision}: {', '.join(missing)}"
-            for exported in export_all(run, missing, precision, math.inf, made, registry):
+            written = export_all(
+                run,
+                missing,
+                precision,
+                math.inf,
+                made,
+                registry,
+                exporter=exporter,
+                runtime=runtime,
+            )
+            for exported in written:
                 found[exported.info.graph, precision] = exported.path, exported.info
         files += [found[graph, precision] for graph in wanted]
     return run.model, sorted(files, key=_in_order)
 
 
-def _read_files(folder: Path, registry: Registry) -> list[File]:
-    paths = exported_files(folder, registry)
-    return [_read_file(path, registry) for path in paths]
+def _read_files(folder: Path, registry: Registry, runtime: str | None) -> list[File]:
+    return [_read_file(path, registry, runtime) for path in exported_files(folder, registry)]
 
 
-def _read_file(path: Path, registry: Registry) -> File:
-    return path, open_artifact(path, "cpu", registry, threads=1).info
+def _read_file(path: Path, registry: Registry, runtime: str | None) -> File:
+    return path, open_artifact(path, "cpu", registry, runtime=runtime, threads=1).info
 
 
 def _in_order(file: File) -> tuple[bool, bool, str, bool]:
     """Those that write before those that read, then by precision, step before generate."""
     _, info = file
-    full = info.precision == "fp32"
+    full = info.precision == FULL
     return info.graph == SEQUENCE, not full, info.precision, info.graph != STEP
 
 

@@ -38,16 +38,27 @@ class Measured(TypedDict):
     file_int8_bytes: int
 
 
-def measure_run(run: Path, registry: Registry) -> Measured:
-    """Measures on the machine as it is now, and leaves the run as it is. Raises what `zoo.export`
-    raises."""
+def measure_run(
+    run: Path, registry: Registry, *, exporter: str | None = None, runtime: str | None = None
+) -> Measured:
+    """Measures on the machine as it is now, and leaves the run as it is. `exporter` and `runtime`
+    write and open the files, where several can. Raises what `zoo.export` raises."""
     training = _training_speed(run, registry)
     with tempfile.TemporaryDirectory(prefix="zoo-measure-") as folder:
         full, integer = (
-            export(run, GENERATE, precision, math.inf, folder, registry).path
+            export(
+                run,
+                GENERATE,
+                precision,
+                math.inf,
+                folder,
+                registry,
+                exporter=exporter,
+                runtime=runtime,
+            ).path
             for precision in ("fp32", "int8")
         )
-        rates = _writing_speeds((full, integer), registry)
+        rates = _writing_speeds((full, integer), registry, runtime)
         return Measured(
             training_tokens_per_second=training,
             generate_tokens_per_second=rates[0],
@@ -80,9 +91,13 @@ def _training_speed(path: Path, registry: Registry) -> float | None:
     return config.batch_size * config.steps / median(steps) if steps else None
 
 
-def _writing_speeds(files: tuple[Path, ...], registry: Registry) -> list[float]:
+def _writing_speeds(
+    files: tuple[Path, ...], registry: Registry, runtime: str | None
+) -> list[float]:
     """The files, in five rounds; a speed is the median."""
-    engines: list[Any] = [open_artifact(file, "cpu", registry, threads=1).engine for file in files]
+    engines: list[Any] = [
+        open_artifact(file, "cpu", registry, runtime=runtime, threads=1).engine for file in files
+    ]
     workloads = [writing(engine, batch=1) for engine in engines]
     rates: list[list[float]] = [[] for _ in workloads]
     for workload in workloads:

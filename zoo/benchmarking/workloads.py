@@ -22,6 +22,7 @@ from zoo.models.device import choose_device
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.registry.registry import Registry
+from zoo.registry.specs import FULL
 
 LOOP, COMPILED, FORWARD = "PyTorch loop", "PyTorch compiled", "PyTorch forward"
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -86,11 +87,12 @@ def find_workloads(
     batches: Sequence[int],
     compiled: bool,
     registry: Registry,
+    runtime: str | None = None,
 ) -> list[Workload]:
     """The workloads to run the model and the files at this target, by batch size. A model in
     PyTorch is moved there. Of exported files only steps are tried on CUDA."""
     found: list[Workload] = []
-    for name, precision, reads, open_engine in _engines(model, files, target, registry):
+    for name, precision, reads, open_engine in _engines(model, files, target, registry, runtime):
         make: Callable[..., Callable[[], int]] = _reading if reads else writing
         size = WEIGHT_BYTES.get(precision)
         try:
@@ -117,6 +119,7 @@ def _engines(
     files: Sequence[tuple[Path, ArtifactInfo]],
     target: Target,
     registry: Registry,
+    runtime: str | None,
 ) -> Iterator[tuple[str, str, bool, Callable[[], Any]]]:
     """Name, precision, whether it reads, and how to get the engine."""
     kinds: dict[str, type[ModelScorer]] = {FORWARD: ModelScorer}
@@ -124,11 +127,11 @@ def _engines(
         if model.causal:
             kinds = {LOOP: ModelStepper, **kinds}
         for name, kind in kinds.items():
-            yield name, "fp32", name == FORWARD, partial(_open_model, kind, model, target)
+            yield name, FULL, name == FORWARD, partial(_open_model, kind, model, target)
     for path, info in files:
         if target.provider == "cpu" or info.graph == STEP:
-            name = info.graph if info.precision == "fp32" else f"{info.graph} {info.precision}"
-            open_engine = partial(_open_file, path, target, registry)
+            name = info.graph if info.precision == FULL else f"{info.graph} {info.precision}"
+            open_engine = partial(_open_file, path, target, registry, runtime)
             yield name, info.precision, info.graph == SEQUENCE, open_engine
 
 
@@ -136,8 +139,10 @@ def _open_model(kind: type[ModelScorer], model: LanguageModel, target: Target) -
     return kind(model.to(choose_device(target.provider)))
 
 
-def _open_file(path: Path, target: Target, registry: Registry) -> Any:
-    return open_artifact(path, target.provider, registry, threads=target.threads).engine
+def _open_file(path: Path, target: Target, registry: Registry, runtime: str | None) -> Any:
+    return open_artifact(
+        path, target.provider, registry, runtime=runtime, threads=target.threads
+    ).engine
 
 
 def _reading(engine: Scorer, batch: int) -> Callable[[], int]:

@@ -11,6 +11,7 @@ import click
 
 from zoo.cli.console import note, print_rows
 from zoo.cli.doctor import dependency_versions
+from zoo.cli.settings import exporter_option, runtime_option
 
 if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import Row
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
               help="Where to run: auto is the CPU, and CUDA where it runs.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True,
               help="Try torch.compile too, for a minute at most for each batch size.")  # fmt: skip
+@exporter_option
+@runtime_option
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
               help="Draw the speeds.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,

@@ -9,11 +9,11 @@ import click
 
 from zoo.cli.console import note
 from zoo.cli.settings import WrittenOption, exporter_option, runtime_option
+from zoo.config import DEFAULT_MAX_LOSS
+from zoo.registry.specs import ALL, FULL
 
 if TYPE_CHECKING:
     from zoo.inference.artifact import Proof
-
-ALL = "all"
 
 
 @click.command()
@@ -29,7 +29,7 @@ ALL = "all"
 )
 @click.option(
     "--precision",
-    default="fp32",
+    default=FULL,
     show_default=True,
     cls=WrittenOption,
     words="precisions",
@@ -39,7 +39,7 @@ ALL = "all"
 @click.option(
     "--max-loss",
     type=click.FloatRange(min=0),
-    default=0.02,
+    default=DEFAULT_MAX_LOSS,
     show_default=True,
     help="Most that a lower precision may cost, in bits per token.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.cli.console import duration, note
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def show(events: Iterator[Event]) -> None:
+def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
     """Renders the events until they end. An interrupt is passed on, after a line that says what
     stands. Of several processes the first speaks."""
     from zoo.training.checkpointing import resume_command
@@ -58,7 +58,7 @@ def show(events: Iterator[Event]) -> None:
     except KeyboardInterrupt:
         close_view(view)
         if started is not None:
-            note(f"interrupted; resume with: {resume_command(started.run.path)}")
+            note(f"interrupted; resume with: {resume_command(started.run.path, loggers)}")
         raise
     finally:
         close_view(view)

@@ -11,11 +11,12 @@ import click
 from pydantic.fields import FieldInfo
 
 from zoo.config import CHOSEN, PROVIDERS
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from zoo.registry.registry import Registry
 
+REGISTRY = "zoo.registry"  # of the command whose help is shown: it is loaded once
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -43,8 +44,14 @@ class ListingOption(click.Option):
 
         record = super().get_help_record(context)
         assert record is not None
+        if REGISTRY not in context.meta:
+            context.meta[REGISTRY] = load_registry()
+        try:
+            words = f": {self.listing(context.meta[REGISTRY])}."
+        except ZooError as error:  # of a plugin; the help of all else is shown
+            words = f": cannot be listed: {error}"
         text, bracket, default = record[1].partition("  [default")
-        return record[0], f"{text}: {self.listing(load_registry())}.{bracket}{default}"
+        return record[0], f"{text}{words}{bracket}{default}"
 
 
 class RegisteredOption(ListingOption):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.console import duration, note, print_rows
-from zoo.cli.settings import parse_pairs, settings_options
+from zoo.cli.settings import exporter_option, parse_pairs, runtime_option, settings_options
 from zoo.cli.train import FIELDS
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--measure", is_flag=True,
               help="Measure the first run of each cell too, on the machine as it then is: the "
               "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip
+@exporter_option
+@runtime_option
 @settings_options({name: field for name, field in FIELDS.items() if name != "cell"})
 @click.option(
     "--option", "pairs", multiple=True, metavar="K=V", help="Option that all the cells have."

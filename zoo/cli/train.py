@@ -72,4 +72,4 @@ def command(
             corpus, recipe=recipe, out=out, overwrite=overwrite, log=log, **settings
         )
     with closing(events):  # type: ignore[type-var]
-        show(events)
+        show(events, log)

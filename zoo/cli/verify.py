@@ -9,6 +9,7 @@ import click
 from zoo.cli.console import print_rows
 from zoo.cli.export import describe_proof
 from zoo.cli.settings import exporter_option, provider_option, runtime_option
+from zoo.config import DEFAULT_MAX_LOSS
 
 
 @click.command()
@@ -22,7 +23,8 @@ from zoo.cli.settings import exporter_option, provider_option, runtime_option
               help="Texts that are drawn, beside the greedy one.")  # fmt: skip
 @click.option("--temperature", type=float, default=0.8, show_default=True,
               help="Temperature at which they are drawn.")  # fmt: skip
-@click.option("--max-loss", type=click.FloatRange(min=0), default=0.02, show_default=True,
+@click.option("--max-loss", type=click.FloatRange(min=0), default=DEFAULT_MAX_LOSS,
+              show_default=True,
               help="Most that a lower precision may cost, in bits per token.")  # fmt: skip
 @provider_option
 @exporter_option

@@ -6,11 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from zoo.config import DEFAULT_VOCAB, DataConfig
 from zoo.data.corpora import Corpus, load_corpus
 from zoo.data.tokenizers import Ids, Tokenizer, find_tokenizer
-from zoo.errors import CorpusError, UsageError
+from zoo.errors import ContractError, CorpusError, UsageError
 from zoo.registry.registry import Registry, load_registry
+
+DECODED = 1000  # tokens that are decoded to see that they have a text
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def read_dataset(
     kind = config.tokenizer or corpus.tokenizer
     tokenizer_type = type(known) if known else find_tokenizer(kind, registry)
     if tokenizer_type.learned:
-        return _learned(corpus, config, tokenizer_type, known)
+        return _checked(_learned(corpus, config, tokenizer_type, known), config, registry)
     if config.vocab is not None:
         raise UsageError(
             f"--vocab is for tokenizers that learn, such as bpe; {kind!r} has as many tokens as it "
@@ -65,7 +69,8 @@ def read_dataset(
     tokenizer = known or tokenizer_type.from_text(text)
     tokens = tokenizer.encode(text)[: config.max_tokens]
     cut = len(tokens) - round(len(tokens) * config.held_out)
-    return _checked(Dataset(corpus, tokenizer, tokens[:cut], tokens[cut:]), config)
+    data = Dataset(corpus, tokenizer, tokens[:cut], tokens[cut:])
+    return _checked(data, config, registry)
 
 
 def _learned(
@@ -79,16 +84,36 @@ def _learned(
     if config.max_tokens is not None and len(train) + len(held_out) > config.max_tokens:
         held_out = held_out[: round(config.max_tokens * config.held_out)]
         train = train[: config.max_tokens - len(held_out)]
-    return _checked(Dataset(corpus, tokenizer, train, held_out), config)
+    return Dataset(corpus, tokenizer, train, held_out)
 
 
-def _checked(data: Dataset, config: DataConfig) -> Dataset:
+def _checked(data: Dataset, config: DataConfig, registry: Registry) -> Dataset:
+    """The dataset; CorpusError for a text that is too short to divide, ContractError for a
+    tokenizer that gives something else than its tokens."""
+    for part in (data.train, data.held_out):
+        _require_tokens(part, data.tokenizer, registry)
     if config.held_out and len(data.held_out) < 2:
         raise CorpusError(
             f"the text is too short to hold out {config.held_out:.0%} of its "
             f"{len(data.train) + len(data.held_out)} tokens; use --held-out 0 or a longer text."
         )
     return data
+
+
+def _require_tokens(tokens: Ids, tokenizer: Tokenizer, registry: Registry) -> None:
+    called = registry.tokenizers.describe(tokenizer.kind)
+    if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int64 or tokens.ndim != 1:
+        given = type(tokens).__name__
+        if isinstance(tokens, np.ndarray):
+            given = f"an array {list(tokens.shape)} of {tokens.dtype}"
+        raise ContractError(f"{called}: encode gives {given}; it should give one [T] of int64.")
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocab_size:
+        raise ContractError(
+            f"{called}: encode gives tokens from {tokens.min()} to {tokens.max()}; with its "
+            f"vocab_size of {tokenizer.vocab_size} they should be 0 to {tokenizer.vocab_size - 1}."
+        )
+    if len(tokens) and not tokenizer.decode(tokens[:DECODED].tolist()):
+        raise ContractError(f"{called}: decode gives an empty text for tokens of its own.")
 
 
 def _chars_per_token(tokenizer: Tokenizer, tokens: Ids) -> float:

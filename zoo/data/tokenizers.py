@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from importlib.metadata import entry_points, packages_distributions
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ from zoo.errors import (
     near_names,
     one_line,
 )
+from zoo.registry.locations import defined_at
 from zoo.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -300,13 +302,20 @@ def parse_tokenizer(content: Any, registry: Registry) -> Tokenizer:
 
 def find_tokenizer(name: str, registry: Registry) -> type[Tokenizer]:
     """The class registered as `name`. UnknownNameError if there is none, ContractError for one that
-    is no tokenizer."""
+    is no tokenizer, lacks a method, or is of another kind."""
     spec = registry.tokenizers[name]
-    found = spec.load_factory()
+    found, called = spec.load_factory(), registry.tokenizers.describe(name)
     if not (isinstance(found, type) and issubclass(found, Tokenizer)):
+        raise ContractError(f"{called}: {spec.factory} is no subclass of zoo.data.Tokenizer.")
+    for method in ("from_text", "vocab_size", "encode", "stream"):
+        if getattr_static(found, method) is getattr_static(Tokenizer, method):
+            raise ContractError(
+                f"{called} has no {method}; it should define it. See {defined_at(found)}."
+            )
+    if (kind := found.model_fields["kind"].default) != name:
         raise ContractError(
-            f"tokenizer {name!r} ({registry.tokenizers.origin(name)}): {spec.factory} is no "
-            f"subclass of zoo.data.Tokenizer."
+            f"{called}: {found.__name__} has kind {kind!r}; its kind should be the name that it is "
+            f"registered under. See {defined_at(found)}."
         )
     return found
 

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.config import DEFAULT_MAX_LOSS
 from zoo.data.tokenizers import Ids, Tokenizer
-from zoo.errors import NoStepError, UnknownNameError, UsageError, ZooError
-from zoo.exporting.exporter import Exporter
+from zoo.errors import NoStepError, ZooError
+from zoo.exporting.exporter import find_exporters
 from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import ExporterSpec
+from zoo.registry.specs import FULL
 
 if TYPE_CHECKING:
     from zoo.exporting.staging import ProvedFile
     from zoo.models.language_model import LanguageModel
     from zoo.runs.run import Run
-
-DEFAULT_MAX_LOSS = 0.02  # bits per token
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Exported:
 def export(
     run: Run | str | Path,
     graph: str = STEP,
-    precision: str = "fp32",
+    precision: str = FULL,
     max_loss: float = DEFAULT_MAX_LOSS,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -62,7 +61,7 @@ def export(
 def export_all(
     run: Run | str | Path,
     graphs: Sequence[str] | None = None,
-    precision: str = "fp32",
+    precision: str = FULL,
     max_loss: float = DEFAULT_MAX_LOSS,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -81,7 +80,7 @@ def export_all(
     if not isinstance(run, Run):
         run = load(run, registry)
     folder = Path(out) if out is not None else run.path / "export"
-    text, text_name = text_to_judge_by(run, registry) if precision != "fp32" else (None, "")
+    text, text_name = text_to_judge_by(run, registry) if precision != FULL else (None, "")
     facts = training_facts(run)
     drafts: list[ProvedFile] = []
     with new_folder(folder):
@@ -106,54 +105,11 @@ def export_all(
     return [Exported(made.path, made.info) for made in drafts]
 
 
-def find_exporters(
-    graphs: Sequence[str] | None,
-    precision: str,
-    registry: Registry,
-    name: str | None = None,
-) -> dict[str, Exporter]:
-    """The exporter of each of these kinds of graph (of all that there are, for None), in this
-    precision: the one called `name`, or else the only one. An exporter that writes several is one
-    object. Raises UnknownNameError for a graph or precision that none writes, UsageError for one
-    that several write, or for which there is no exporter in this precision."""
-    specs = list(registry.exporters.values()) if name is None else [registry.exporters[name]]
-    kinds = list(dict.fromkeys(kind for spec in specs for kind in spec.graphs))
-    precisions = list(dict.fromkeys(kind for spec in specs for kind in spec.precisions))
-    if precision not in precisions:
-        raise UnknownNameError("precision", precision, precisions)
-    for graph in graphs or ():
-        if graph not in kinds:
-            raise UnknownNameError("graph", graph, kinds)
-    writers = {
-        graph: [spec for spec in specs if graph in spec.graphs and precision in spec.precisions]
-        for graph in (kinds if graphs is None else graphs)
-    }
-    found: dict[str, ExporterSpec] = {}
-    for graph, able in writers.items():
-        if len(able) > 1:
-            names = " and ".join(spec.name for spec in able)
-            raise UsageError(
-                f"the exporters {names} both write the graph {graph!r} in {precision}; choose one "
-                f"with --exporter NAME (exporter=NAME in Python)."
-            )
-        if able:
-            found[graph] = able[0]
-        elif graphs is not None:
-            others = sorted({kind for spec in specs if graph in spec.graphs
-                             for kind in spec.precisions})  # fmt: skip
-            raise UsageError(
-                f"no exporter writes the graph {graph!r} in {precision}; it is written in "
-                f"{', '.join(others)}."
-            )
-    objects = {spec.name: spec.load_factory()() for spec in found.values()}
-    return {graph: objects[spec.name] for graph, spec in found.items()}
-
-
 def describe(
     model: LanguageModel,
     tokenizer: Tokenizer,
     graph: str,
-    precision: str = "fp32",
+    precision: str = FULL,
     training: TrainingFacts | None = None,
 ) -> ArtifactInfo:
     """What a file exported from a model says about itself, short of its proof."""

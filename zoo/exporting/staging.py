@@ -7,13 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from zoo.config import Sampling
 from zoo.data.tokenizers import Ids
 from zoo.errors import VerificationError
+from zoo.exporting.exporter import Exporter, find_exporters
 from zoo.exporting.parity import (
     AMPLIFYING_STEPS,
     TOLERANCE,
@@ -29,11 +30,8 @@ from zoo.inference.scoring import masked_nats, text_nats
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper, to_float64
 from zoo.registry.registry import Registry
+from zoo.registry.specs import FULL
 
-if TYPE_CHECKING:
-    from zoo.exporting.exporter import Exporter
-
-FULL = "fp32"
 # Between two graphs of a lower precision: rounding to integers turns a last bit into a whole step
 # of the scale where a value lies on the edge.
 ROUNDED_TOLERANCE = 0.05
@@ -114,7 +112,7 @@ class ExportBuilder:
         path = self._folder / file_name(info, exporter)
         try:
             artifact = self._open(path.name, exporter.seal(built, info))
-            proof = self.prove(exporter, info, artifact.engine)
+            proof = self.prove(info, artifact.engine, exporter)
             content = exporter.seal(built, info.model_copy(update={"proof": proof}))
             info = self._open(path.name, content).info
         except VerificationError as error:
@@ -127,9 +125,10 @@ class ExportBuilder:
             trial.write_bytes(content)
             return open_artifact(trial, "cpu", self._registry, runtime=self._runtime, threads=1)
 
-    def prove(self, exporter: Exporter, info: ArtifactInfo, engine: Any) -> Proof:
+    def prove(self, info: ArtifactInfo, engine: Any, exporter: Exporter | str | None) -> Proof:
         """A full-precision graph is compared with the model. One of lower precision is compared
-        with the graph of that precision which shows what it costs, unless it is that one."""
+        with the graph of that precision which shows what it costs, unless it is that one:
+        `exporter`, or the one of that name, builds it."""
         gap = self.gap or 0.0
         if info.precision == FULL:
             proof = prove(self.reference, engine, TOLERANCE, gap)
@@ -139,6 +138,9 @@ class ExportBuilder:
             shown = engine
             if info.graph != judged:
                 other = info.model_copy(update={"graph": judged})
+                if exporter is None or isinstance(exporter, str):
+                    able = find_exporters([judged], info.precision, self._registry, exporter)
+                    exporter = able[judged]
                 content = exporter.seal(exporter.build(self.model, other), other)
                 shown = self._open(file_name(other, exporter), content).engine
             self._lower[info.precision] = shown, self._measure(shown)

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.config import Sampling
+from zoo.config import DEFAULT_MAX_LOSS, Sampling
 from zoo.errors import VerificationError
-from zoo.exporting.export import DEFAULT_MAX_LOSS, find_exporters, fingerprint, text_to_judge_by
+from zoo.exporting.export import fingerprint, text_to_judge_by
 from zoo.exporting.parity import Difference, compare_texts
-from zoo.exporting.staging import FULL, ExportBuilder
+from zoo.exporting.staging import ExportBuilder
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import open_artifact
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import FULL
 from zoo.runs.run import Run, load
 
 
@@ -60,7 +61,6 @@ def verify(
         info.weights != fingerprint(against.model)
     ):
         raise VerificationError(f"{file} was exported from another model than {against.path}.")
-    (writer,) = find_exporters([info.graph], info.precision, registry, exporter).values()
     text, name = text_to_judge_by(against, registry) if info.precision != FULL else (None, "")
     with tempfile.TemporaryDirectory() as folder:
         builder = ExportBuilder(
@@ -72,7 +72,7 @@ def verify(
             max_loss=max_loss,
             runtime=runtime,
         )
-        proof = builder.prove(writer, info, artifact.engine)
+        proof = builder.prove(info, artifact.engine, exporter)
     reference, engine = builder.reference, artifact.engine
     texts = []
     if (

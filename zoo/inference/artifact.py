@@ -17,11 +17,10 @@ from zoo.config import FrozenModel, ModelConfig, first_problem
 from zoo.data.tokenizers import Tokenizer, parse_tokenizer
 from zoo.errors import ArtifactError, TokenizerError
 from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import FULL, MODULE, WORD
 
 PREFIX = "zoo."
-WORD = r"^[a-z][a-z0-9_-]*$"  # of a kind of graph, and of a precision
 STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
-MODULE = "module"  # a step of something that is no language model
 TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
 UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
@@ -220,7 +219,7 @@ class ArtifactInfo(SelfDescription):
     the weights that it was exported from: files of one model have one.
     """
 
-    precision: str = Field("fp32", pattern=WORD, max_length=40)
+    precision: str = Field(FULL, pattern=WORD, max_length=40)
     model: ModelConfig
     causal: bool = True
     tokenizer: SerializeAsAny[Tokenizer]

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.nn.state import flatten
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 # Multiples of 64, which heads, groups and low ranks divide, or the next hidden sizes that the cell
 # takes; the last two only test what was found.

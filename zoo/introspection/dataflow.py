@@ -20,8 +20,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from zoo.errors import UsageError
 from zoo.nn.state import flatten, named_leaves, unflatten
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 BATCH, SIZE = 2, 8
 SHAPES = {

@@ -18,8 +18,8 @@ from typing import IO, Any, TypeAlias
 from zoo.errors import UsageError
 from zoo.files import write_atomically
 from zoo.introspection.dataflow import Box, dataflow
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 Stop: TypeAlias = Any  # a Box, or a place in a layer that a line passes: the pair (source, layer)
 Point: TypeAlias = tuple[float, float]

@@ -14,8 +14,8 @@ import torch
 from zoo.errors import UsageError
 from zoo.introspection.cost import SIZES, polynomial
 from zoo.nn.state import flatten, named_leaves
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from zoo.errors import NoStepError, UsageError
 from zoo.nn.adoption import adopt_layer, single_layer
 from zoo.nn.cell import Cell
 from zoo.nn.contract import check_contract, require_cell
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import CellSpec
 
 MAX_ONE_HOT = 16_384
 

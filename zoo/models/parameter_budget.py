@@ -9,8 +9,8 @@ import torch
 from zoo.config import MAX_HIDDEN, ModelConfig
 from zoo.errors import UsageError
 from zoo.models.language_model import LanguageModel
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 ROUND = 64
 

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo.errors import ContractError, ZooError, is_out_of_memory, one_line
 from zoo.nn.cell import Cell
 from zoo.registry.attribution import find_author
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.locations import defined_at, shown_path
 from zoo.registry.registry import Registry
-from zoo.registry.specs import CellSpec
 
 STEPS, BATCH = 2, 3
 FEW, MORE = 2, 5  # rows, between which the number of operations must not differ

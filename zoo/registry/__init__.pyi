@@ -1,3 +1,9 @@
+from .cell_spec import (
+    CellSpec as CellSpec,
+    ModelCard as ModelCard,
+    Option as Option,
+    StateField as StateField,
+)
 from .discovery import Plugin as Plugin
 from .hookspecs import hookimpl as hookimpl
 from .registry import (
@@ -9,16 +15,12 @@ from .registry import (
 )
 from .sizes import HiddenSizes as HiddenSizes
 from .specs import (
-    CellSpec as CellSpec,
     CorpusSpec as CorpusSpec,
     ExporterSpec as ExporterSpec,
     LoggerSpec as LoggerSpec,
-    ModelCard as ModelCard,
     OptimizerSpec as OptimizerSpec,
-    Option as Option,
     RecipeSpec as RecipeSpec,
     RuntimeSpec as RuntimeSpec,
     ScheduleSpec as ScheduleSpec,
-    StateField as StateField,
     TokenizerSpec as TokenizerSpec,
 )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from zoo.registry.cell_spec import CellSpec
     from zoo.registry.specs import (
-        CellSpec,
         CorpusSpec,
         ExporterSpec,
         LoggerSpec,

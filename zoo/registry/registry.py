@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from zoo.errors import DuplicateNameError, PluginWarning, UnknownNameError
+from zoo.errors import ContractError, DuplicateNameError, PluginWarning, UnknownNameError
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.discovery import Plugin, build_plugin_manager
-from zoo.registry.locations import describe_raised
+from zoo.registry.locations import defined_at, describe_raised
 from zoo.registry.specs import (
-    CellSpec,
     CorpusSpec,
     ExporterSpec,
     LoggerSpec,
@@ -54,6 +55,29 @@ class SpecTable(Mapping[str, SpecT], Generic[SpecT]):
         """The plugin that supplies `name`."""
         self[name]
         return self._origin[name]
+
+    def describe(self, name: str) -> str:
+        """ "logger 'csv' (plugin 'words')": how errors name what is registered."""
+        return f"{self.kind} {name!r} ({self.origin(name)})"
+
+    def load_function(self, name: str, *arguments: str) -> Any:
+        """The function that is the factory of `name`; ContractError unless it can be called with
+        these positional arguments."""
+        spec: Any = self[name]
+        factory = spec.load_factory()
+        try:
+            inspect.signature(factory).bind(*arguments)
+        except TypeError:
+            takes = "is no function"
+            if callable(factory):
+                takes = f"takes {inspect.signature(factory)}"
+            raise ContractError(
+                f"{self.describe(name)}: {spec.factory} {takes}; it should take "
+                f"({', '.join(arguments)}). See {defined_at(factory)}."
+            ) from None
+        except ValueError:  # a builtin without a signature
+            pass
+        return factory
 
     def origins(self) -> dict[str, Plugin]:
         """The plugin behind each name, in order of name."""

@@ -34,8 +34,8 @@ from zoo.models.parameter_budget import count_parameters, largest_hidden
 from zoo.nn.state import flatten
 from zoo.recipes import load_recipe
 from zoo.registry.attribution import describe_failure
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import CellSpec
 from zoo.runs.metadata import CONFIG, read_record
 from zoo.runs.run import TOKENIZER
 from zoo.sweeps.manifest import (
@@ -96,6 +96,8 @@ def sweep(
     tune_rate: bool = False,
     rates_of: str | Path | None = None,
     measure: bool = False,
+    exporter: str | None = None,
+    runtime: str | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -114,8 +116,8 @@ def sweep(
     and the best is the rate of its other seeds too. With `rates_of`, the folder or the table of
     another sweep, each cell has what was the best there: so many times its usual rate; one that is
     not there keeps the usual. With `measure`, the first run of each causal cell is measured too: a
-    moment of its training, and, exported, the speed and size of its files. Without `out` the
-    folder is `runs/sweep-CORPUS`.
+    moment of its training, and, exported, the speed and size of its files (`exporter` and `runtime`
+    write and open them, where several can). Without `out` the folder is `runs/sweep-CORPUS`.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is resumed, and other cells and seeds are added. A run that fails does not stop
@@ -126,7 +128,8 @@ def sweep(
     """
     events = sweep_events(
         corpus, cells=cells, seeds=seeds, parameters=parameters, measure=measure, recipe=recipe,
-        tune_rate=tune_rate, rates_of=rates_of, out=out, registry=registry, **settings,
+        tune_rate=tune_rate, rates_of=rates_of, exporter=exporter, runtime=runtime, out=out,
+        registry=registry, **settings,
     )  # fmt: skip
     return [event for event in events if isinstance(event, Row)]
 
@@ -140,6 +143,8 @@ def sweep_events(
     tune_rate: bool = False,
     rates_of: str | Path | None = None,
     measure: bool = False,
+    exporter: str | None = None,
+    runtime: str | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
     registry: Registry | None = None,
@@ -196,7 +201,8 @@ def sweep_events(
             f"another --out."
         )
     vocab_size = data.tokenizer.vocab_size
-    runs = _Runs(registry, recipe, settings, given, manifest, vocab_size, path, rows)
+    tools = {"exporter": exporter, "runtime": runtime}
+    runs = _Runs(registry, recipe, settings, given, manifest, vocab_size, path, rows, tools)
     first = config.training.seed
     pairs = list(itertools.product(specs, range(first, first + seeds)))
     with new_folder(path):
@@ -224,6 +230,7 @@ class _Runs:
     vocab_size: int
     path: Path
     rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
+    tools: dict[str, str | None]  # of measuring: exporter and runtime
 
     def best_factor(self, trial: RunStarted) -> Generator[SweepEvent, None, float]:
         """Searches the cell's learning rate; returns the best as a multiple of the usual one."""
@@ -280,7 +287,7 @@ class _Runs:
         """The row with what its run costs. A measurement that fails loses nothing: the row stays
         as it is, and the next sweep with `measure` tries again."""
         try:
-            return row.model_copy(update={**measure_run(trial.folder, self.registry)})
+            return row.model_copy(update={**measure_run(trial.folder, self.registry, **self.tools)})
         except Exception as error:
             yield MeasuringFailed(trial.folder, self._told(error))
             return row

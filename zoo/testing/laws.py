@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from zoo.inference.artifact import GENERATE, SEQUENCE, STEP
 from zoo.introspection.state import match_meanings
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
-from zoo.registry.specs import HINT
+from zoo.registry.cell_spec import HINT
+from zoo.registry.specs import FULL
 from zoo.testing.subject import (
     EXACT,
     LawBroken,
@@ -305,11 +307,13 @@ def the_state_keeps_its_bounds(subject: Subject) -> Measured:
 
 
 def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
-    """Each exported graph, in its runtime, equals PyTorch, states and logits or tokens: the step
-    and the loop over 256 steps, whole sequences in pieces, at batch sizes 1 and 5, always from the
-    same state. The figure is the largest difference; the free run's drift is shown beside it."""
+    """Each graph, exported by each exporter and opened by each runtime that can, equals PyTorch,
+    states and logits or tokens: the step and the loop over 256 steps, whole sequences in pieces, at
+    batch sizes 1 and 5, always from the same state. The figure is the largest difference; the free
+    run's drift is shown beside it."""
     from zoo.data.tokenizers import CharTokenizer
-    from zoo.exporting.export import describe, find_exporters
+    from zoo.exporting.export import describe
+    from zoo.exporting.exporter import find_exporters
     from zoo.exporting.staging import ExportBuilder
 
     config = ModelConfig(
@@ -324,13 +328,19 @@ def the_exported_graphs_are_the_model(subject: Subject) -> Measured:
         torch.manual_seed(3)
         model = LanguageModel(config, tokenizer.vocab_size, subject.registry).eval()
     graphs = (STEP, GENERATE, SEQUENCE) if subject.spec.causal else (SEQUENCE,)
-    exporters = find_exporters(graphs, "fp32", subject.registry)
+    registry, proofs = subject.registry, []
     with tempfile.TemporaryDirectory() as folder:
-        room = ExportBuilder(model, Path(folder), subject.registry)
-        proofs = [
-            room.draft(exporter, describe(model, tokenizer, graph)).info.proof
-            for graph, exporter in exporters.items()
-        ]
+        for name, spec in registry.exporters.items():
+            if FULL not in spec.precisions:
+                continue
+            written = [graph for graph in graphs if graph in spec.graphs]
+            exporters = find_exporters(written, FULL, registry, name)
+            for runtime, opens in registry.runtimes.items():
+                builder = ExportBuilder(model, Path(folder), registry, runtime=runtime)
+                for graph, exporter in exporters.items():
+                    if fnmatchcase(f"{graph}{exporter.suffix}", opens.files):
+                        draft = builder.draft(exporter, describe(model, tokenizer, graph))
+                        proofs.append(draft.info.proof)
     first = proofs[0]
     assert first is not None
     notes = [f"drift {first.drift:.1e} free-running"] if first.drift is not None else []

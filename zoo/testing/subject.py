@@ -13,9 +13,9 @@ from torch import Tensor
 from zoo.config import OptionValue
 from zoo.models.language_model import Stack
 from zoo.nn.state import flatten, named_leaves
+from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.sizes import HiddenSizes
-from zoo.registry.specs import CellSpec
 
 SMALL = 3  # hidden units where a law takes a product over all weights
 EXACT = 1e-9  # for float64: far above rounding, far below anything that a wrong equation gives

@@ -7,11 +7,11 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,7 @@ from zoo.training.snapshot import Snapshot, TrainingPosition
 from zoo.training.trainer import Trainer
 
 TRAINING = "training.safetensors"
+FORMAT: Literal[2] = 2
 APPENDED = METRICS, SAMPLES  # what training appends to
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,12 +36,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 class Saved(FrozenModel):
     """What stands beside the tensors of `training.safetensors`: enough, with them, to resume.
 
-    `metrics` is the last line of them and `best` that of the best weights; `text` is the SHA-256 of
-    the tokens that are trained on; `sizes` are those of the files in APPENDED, in bytes.
+    `optimizer` is JSON (see `zoo.training.optimizer_state`); `metrics` is the last line of them and
+    `best` that of the best weights; `text` is the SHA-256 of the tokens that are trained on;
+    `sizes` are those of the files in APPENDED, in bytes.
     """
 
-    format: int = Field(1, ge=1, le=1)
+    format: Literal[2] = FORMAT
     position: TrainingPosition
+    optimizer: str
     metrics: Metrics | None
     best: Metrics | None
     text: str
@@ -61,6 +64,7 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     them."""
     saved = Saved(
         position=snapshot.position,
+        optimizer=json.dumps(snapshot.optimizer),
         metrics=snapshot.last,
         best=snapshot.best,
         text=data.fingerprint,
@@ -85,24 +89,39 @@ def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPosit
     path = run.path / TRAINING
     try:
         with safe_open(path, "pt") as file:
-            saved = Saved.model_validate_json((file.metadata() or {}).get("zoo", ""))
+            saved = _read_saved(path, (file.metadata() or {}).get("zoo", ""))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        optimizer = json.loads(saved.optimizer)
     except FileNotFoundError:
         raise RunError(f"{run.path} cannot be resumed: it has no {TRAINING}.") from None
     except ValidationError as error:
         raise RunError(f"{path} is damaged: {first_problem(error)}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if saved.text != data.fingerprint:
         raise RunError(
             f"{run.path} was trained on another text than {run.config.data.corpus} is now."
         )
-    trainer.restore(Snapshot(tensors, saved.position, saved.metrics, saved.best))
+    trainer.restore(Snapshot(tensors, optimizer, saved.position, saved.metrics, saved.best))
     if trainer.processes.first:
         _remove_unfinished(run.path)
         for name in APPENDED:  # and no other that the file may name
             _cut_off(run.path / name, saved.sizes.get(name, 0))
     return saved.position
+
+
+def _read_saved(path: Path, text: str) -> Saved:
+    """ValidationError for a text that is damaged, RunError for one of another format."""
+    try:
+        content: Any = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise RunError(
+            f"{path} was saved by another version of the zoo, and cannot be resumed; the run can "
+            f"still be used and exported."
+        )
+    return Saved.model_validate_json(text)
 
 
 def _cut_off(path: Path, size: int) -> None:
@@ -140,6 +159,7 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def resume_command(path: Path) -> str:
-    """The command that resumes the run at `path`."""
-    return f"zoo train --resume --out {shlex.quote(str(path))}"
+def resume_command(path: Path, loggers: Sequence[str] = ()) -> str:
+    """The command that resumes the run at `path`, with these loggers."""
+    words = ["zoo", "train", "--resume", "--out", str(path)]
+    return shlex.join([*words, *(word for name in loggers for word in ("--log", name))])

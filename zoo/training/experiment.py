@@ -125,7 +125,11 @@ def _new_training(
     with new_run_folder(path, overwrite):
         with filled_at_once(path) as staging:
             write_training(snapshot, trainer, replace(run, path=staging), data)
-        yield started
+        try:
+            yield started
+        except BaseException:  # a logger failed, say: nothing is trained, and the old run stays
+            (path / WEIGHTS).unlink()
+            raise
         yield from record(trainer, run, data, new=True)
 
 

@@ -35,10 +35,12 @@ class TrainingPosition(FrozenModel):
 
 
 class Snapshot(NamedTuple):
-    """Everything that the rest of a training depends on: tensors by name, the position, the last
-    line of metrics and that of the best weights."""
+    """Everything that the rest of a training depends on: tensors by name, what the optimizer keeps
+    beside tensors (see `zoo.training.optimizer_state`), the position, the last line of metrics and
+    that of the best weights."""
 
     tensors: dict[str, Tensor]
+    optimizer: Any
     position: TrainingPosition
     last: Metrics | None
     best: Metrics | None

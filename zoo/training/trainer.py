@@ -20,42 +20,22 @@ from torch.nn import functional as F
 from zoo.config import TrainConfig
 from zoo.data.batches import BATCHES, Window, most_windows, windows_per_epoch
 from zoo.data.dataset import Dataset
-from zoo.errors import ZooError, one_line
+from zoo.errors import ContractError, ZooError, one_line
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import detach, named_leaves, unflatten
 from zoo.registry.registry import Registry, load_registry
+from zoo.training import optimizer_state
 from zoo.training.cuda_graphs import record_graph
 from zoo.training.distributed import ALONE, Processes
 from zoo.training.evaluation import evaluate, perplexity, sample
 from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
+from zoo.training.meter import Meter
 from zoo.training.metrics import Metrics
 from zoo.training.objectives import Examples, choose_objective
 from zoo.training.optimization import Optimization
 from zoo.training.snapshot import Snapshot, TrainingPosition
 
 SECONDS_BETWEEN_PROGRESS = 0.2
-
-
-class Meter:
-    """Loss and speed since the time `began` (in seconds of training)."""
-
-    def __init__(self, began: float, device: torch.device) -> None:
-        # read only when asked for: nothing waits for a GPU
-        self.nats = torch.zeros((), dtype=torch.float64, device=device)
-        self.windows = self.tokens = 0
-        self.began = began
-
-    def add(self, loss: Tensor, tokens: int) -> None:
-        """The mean loss of a window, and its number of tokens (the same for all windows)."""
-        self.nats += loss.detach()
-        self.windows += 1
-        self.tokens += tokens
-
-    def nats_per_token(self) -> Tensor:
-        return self.nats / self.windows
-
-    def tokens_per_second(self, now: float) -> float:
-        return self.tokens / max(now - self.began, 1e-9)
 
 
 class Trainer:
@@ -183,6 +163,8 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, config.clip)
         self._optimizer.step()
+        if self._position.step == 0:
+            self._pack_optimizer()  # an error about its state comes now, not at the first save
         tokens = window.inputs.numel()
         self._meter.add(loss, tokens)
         self._move(
@@ -324,9 +306,8 @@ class Trainer:
         gather = self.processes.gather
         tensors = {f"model.{name}": leaf for name, leaf in self.model.state_dict().items()}
         tensors |= {f"best.{name}": leaf for name, leaf in self._best_weights.items()}
-        for index, kept in self._optimizer.state_dict()["state"].items():
-            for name, value in kept.items():
-                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        kept, optimizer = self._pack_optimizer()
+        tensors |= kept
         if self._state is not None:
             leaves = named_leaves(detach(self._state))
             tensors |= {f"state.{name}": gather(leaf) for name, leaf in leaves}
@@ -339,7 +320,16 @@ class Trainer:
         meter = self._meter
         self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
         detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        return Snapshot(detached, self._position, self._last, self._best)
+        return Snapshot(detached, optimizer, self._position, self._last, self._best)
+
+    def _pack_optimizer(self) -> tuple[dict[str, Tensor], Any]:
+        try:
+            return optimizer_state.pack(self._optimizer.state_dict())
+        except TypeError as error:
+            raise ContractError(
+                f"{self._optimization.optimizer} cannot be saved: {error}; its state_dict should "
+                f"hold tensors, numbers, texts and None, in dicts, lists and tuples."
+            ) from None
 
     def restore(self, snapshot: Snapshot) -> None:
         """Takes over a snapshot. Raises ZooError for one of another model or optimizer."""
@@ -350,19 +340,16 @@ class Trainer:
         position = snapshot.position
         try:
             self.model.load_state_dict(parts["model"])
-            kept: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in parts.get("optimizer", {}).items():
-                index, _, rest = name.partition(".")
-                kept.setdefault(int(index), {})[rest] = tensor
-            groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": kept, "param_groups": groups})
+            self._optimizer.load_state_dict(
+                optimizer_state.unpack(snapshot.optimizer, snapshot.tensors)
+            )
             self._state = None
             if "state" in parts:
                 like = self.model.init_state(1)
                 leaves = [parts["state"][name][self._rows] for name, _ in named_leaves(like)]
                 self._state = unflatten(like, [leaf.to(self._device) for leaf in leaves])
             self._restore_random(parts["random"], position)
-        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
         self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
         self._meter = Meter(position.meter_began, self._device)

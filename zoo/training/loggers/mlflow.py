@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UsageError
-from zoo.training.distributed import is_first_process
+from zoo.errors import UsageError, ZooError, one_line
 from zoo.training.events import Event, Finished, Report, Started
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "recurrent-zoo"
-FOLDER = "zoo.run_folder"  # the tag by which a run that is resumed is found again
+FOLDER = "zoo.run_folder"
+KEY = "zoo.run_key"  # of the folder: the tag by which a run that is resumed is found again
 NOT_FIGURES = ("epoch", "step")
 
 
@@ -29,7 +30,7 @@ def write_mlflow(events: Iterator[Event]) -> Iterator[Event]:
     The run is in the tracking server that MLFLOW_TRACKING_URI names, by default in `mlflow.db` in
     the current folder, and in the experiment MLFLOW_EXPERIMENT_NAME, by default "recurrent-zoo". A
     training that is resumed continues its MLflow run. Raises UsageError, before anything is
-    trained, where a package is missing. Of several processes the first writes.
+    trained, where a package is missing, and ZooError where the server cannot be reached.
     """
     try:
         import alembic  # noqa: F401
@@ -40,7 +41,7 @@ def write_mlflow(events: Iterator[Event]) -> Iterator[Event]:
             f"the logger mlflow needs the package {error.name}; "
             'install it with: pip install "recurrent-zoo[mlflow]"'
         ) from None
-    return _write(events) if is_first_process() else events
+    return _write(events)
 
 
 def _write(events: Iterator[Event]) -> Iterator[Event]:
@@ -48,14 +49,17 @@ def _write(events: Iterator[Event]) -> Iterator[Event]:
 
     for name in ("mlflow", "alembic"):  # they tell of the database that they make
         logging.getLogger(name).setLevel(logging.WARNING)
-    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     run_id, written = None, 0
     status = "FAILED"
     try:
-        with closing(events):  # type: ignore[type-var]
+        with closing(events), _called(uri):  # type: ignore[type-var]
+            client = MlflowClient(uri)
             for event in events:
                 if isinstance(event, Started):
                     run_id = _open(client, event)
+                    if event.resumed is not None and event.resumed.finished:
+                        status = "FINISHED"
                     written = _last_step(client, run_id)
                     for line in event.run.metrics():
                         written = _write_line(client, run_id, line, written)
@@ -70,7 +74,21 @@ def _write(events: Iterator[Event]) -> Iterator[Event]:
         raise
     finally:
         if run_id is not None:
-            client.set_terminated(run_id, status)
+            with _called(uri):
+                client.set_terminated(run_id, status)
+
+
+@contextmanager
+def _called(uri: str) -> Iterator[None]:
+    """Errors of MLflow as ones of the zoo."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ZooError(
+            f"MLflow at {uri}: {one_line(error)}; MLFLOW_TRACKING_URI names the tracking server."
+        ) from None
 
 
 def _open(client: MlflowClient, started: Started) -> str:
@@ -81,11 +99,14 @@ def _open(client: MlflowClient, started: Started) -> str:
     experiment = client.get_experiment_by_name(name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
     folder = str(started.run.path.resolve())
+    key = hashlib.sha256(folder.encode()).hexdigest()  # a path may hold what ends a search
     if started.resumed is not None:
-        for run in client.search_runs([experiment_id], f"tags.`{FOLDER}` = '{folder}'"):
+        for run in client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'"):
             client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
-    run = client.create_run(experiment_id, run_name=started.run.path.name, tags={FOLDER: folder})
+    run = client.create_run(
+        experiment_id, run_name=started.run.path.name, tags={FOLDER: folder, KEY: key}
+    )
     sections = started.run.config.model_dump(mode="json", include={"data", "model", "training"})
     params = [
         Param(f"{section}.{setting}", str(value))

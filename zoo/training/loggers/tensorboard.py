@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
-from zoo.training.distributed import is_first_process
 from zoo.training.events import Event, Report, Sample, Started
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def write_tensorboard(events: Iterator[Event]) -> Iterator[Event]:
 
     Curves are drawn over steps, which are windows. A run that is resumed hides what was written
     after its last save; one that had no event files gets the curves from its metrics first. Raises
-    UsageError, before anything is trained, where the tensorboard package is missing. Of several
-    processes the first writes.
+    UsageError, before anything is trained, where the tensorboard package is missing.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -47,7 +45,7 @@ def write_tensorboard(events: Iterator[Event]) -> Iterator[Event]:
             "TensorBoard's event files need one more package; "
             'install it with: pip install "recurrent-zoo[tensorboard]"'
         ) from None
-    return _write(events) if is_first_process() else events
+    return _write(events)
 
 
 def _write(events: Iterator[Event]) -> Iterator[Event]:

@@ -149,11 +149,7 @@ def _engine(
 
 
 def describe_file(
-    path: Path,
-    description: type[DescriptionT],
-    registry: Registry | None = None,
-    *,
-    any_operator: bool = False,
+    path: Path, description: type[DescriptionT], registry: Registry | None = None
 ) -> tuple[DescriptionT, tuple[int, ...]]:
     """The metadata of a file, all of which is checked, and the file's identity.
 
@@ -164,7 +160,7 @@ def describe_file(
     content = read_file(path)
     try:
         info = description.from_metadata(read_metadata(path, content), registry)
-        inspect(path, content, any_operator)
+        inspect(path, content)
     except ArtifactError as error:
         message = str(error)
         raise ArtifactError(message if str(path) in message else f"{path}: {message}") from None

@@ -12,6 +12,7 @@ import click
 from zoo.cli.console import note, print_rows
 from zoo.cli.doctor import dependency_versions
 from zoo.cli.settings import exporter_option, runtime_option
+from zoo.config import PROVIDERS
 
 if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import Row
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
               help="Rounds; each measures every workload once.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=0.2,
               show_default=True, help="Seconds for each workload in a round.")  # fmt: skip
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+@click.option("--provider", type=click.Choice(PROVIDERS), default="auto",
               show_default=True,
               help="Where to run: auto is the CPU, and CUDA where it runs.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True,

@@ -38,7 +38,7 @@ class RecipeOption(ListingOption):
               help="Begin from a recipe: a .toml file, or one of")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; else one under runs/.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the --out folder, as it was.")
+@click.option("--resume", is_flag=True, help="Continue the run in the --out folder.")
 @click.option("--log", multiple=True, cls=RegisteredOption, table="loggers", metavar="NAME",
               help="Logger to use beside the run folder; may be given again")  # fmt: skip
 def command(

@@ -41,7 +41,7 @@ def require_cell(made: Any, spec: CellSpec, registry: Registry) -> None:
     """ContractError where a factory made something that is not a `zoo.Cell`, or did not let
     `zoo.Cell` set the sizes."""
     factory = spec.load_factory()
-    prefix = f"cell {spec.name!r} ({registry.cells.origin(spec.name)}): {spec.factory}"
+    prefix = f"{registry.cells.describe(spec.name)}: {spec.factory}"
     if not isinstance(made, Cell):
         raise ContractError(
             f"{prefix} gives {_article(type(made).__name__)}; it should give a zoo.Cell. "
@@ -74,7 +74,7 @@ class _Check:
     def __init__(self, cell: Cell, spec: CellSpec, registry: Registry, first: Tensor) -> None:
         self.cell, self.spec, self.registry = cell, spec, registry
         self.dtype, self.device = first.dtype, first.device
-        self.prefix = f"cell {spec.name!r} ({registry.cells.origin(spec.name)}): "
+        self.prefix = f"{registry.cells.describe(spec.name)}: "
 
     def run(self) -> None:
         if not isinstance(self.cell.output_size, int):

@@ -10,8 +10,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import zoo
+from zoo.exporting.comparison import relative_difference
 from zoo.exporting.export import Exported
-from zoo.exporting.parity import TOLERANCE, relative_difference
+from zoo.exporting.parity import TOLERANCE
 from zoo.inference.runtime import Artifact
 from zoo.models.torch_engine import ModelStepper
 

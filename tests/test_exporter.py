@@ -18,8 +18,9 @@ import torch
 
 import zoo
 from zoo.errors import ArtifactError, ProviderError, RunError, UnknownNameError, VerificationError
+from zoo.exporting.comparison import relative_difference
 from zoo.exporting.export import training_facts
-from zoo.exporting.parity import prove_step, relative_difference
+from zoo.exporting.parity import prove_step
 from zoo.inference.artifact import ArtifactInfo, Proof, StateEntry
 from zoo.models.torch_engine import ModelStepper
 from zoo_ort.container import read_metadata

@@ -20,8 +20,9 @@ from zoo.data.tokenizers import CharTokenizer
 from zoo.errors import ProviderError
 from zoo.exporting.export import describe
 from zoo.exporting.exporter import find_exporters
-from zoo.exporting.parity import compare_texts, prove_step
+from zoo.exporting.parity import prove_step
 from zoo.exporting.staging import ExportBuilder
+from zoo.exporting.text_comparison import compare_texts
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelStepper
 from zoo_ort.device_loop import DeviceEngine

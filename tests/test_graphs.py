@@ -17,14 +17,8 @@ import zoo
 from zoo.cli import run as zoo_run
 from zoo.config import Sampling
 from zoo.errors import ArtifactError, NoStepError, UnknownNameError, UsageError, VerificationError
-from zoo.exporting.parity import (
-    SAMPLINGS,
-    SHORT_PIECES,
-    compare_texts,
-    prove_generate,
-    prove_sequence,
-    prove_step,
-)
+from zoo.exporting.parity import SAMPLINGS, SHORT_PIECES, prove_generate, prove_sequence, prove_step
+from zoo.exporting.text_comparison import compare_texts
 from zoo.inference.cpu import usable_cores
 from zoo.inference.engine import Engine, Scorer, Stepper
 from zoo.models.torch_engine import ModelStepper

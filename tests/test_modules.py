@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import zoo
-from zoo.errors import ArtifactError, UsageError, VerificationError, ZooError
+from zoo.errors import ArtifactError, UsageError, ZooError
 from zoo_onnx import export_step
 from zoo_ort import open_module
 
@@ -119,7 +119,7 @@ class HidesState(nn.Module):
 
 def test_modules_that_cannot_be_exported_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
     module, inputs, state = make()
-    with pytest.raises(VerificationError, match=r"hides.onnx was not written: output differs by"):
+    with pytest.raises(UsageError, match="HidesState remembers steps from step to step"):
         export_step(HidesState(), torch.randn(3, 2), torch.zeros(3, 2), "hides.onnx")
     with pytest.raises(UsageError, match="must return"):
         export_step(nn.Bilinear(2, 2, 2), torch.randn(3, 2), torch.zeros(3, 2), "x.onnx")

@@ -37,6 +37,7 @@ def registered_in(table: str) -> dict[str, JsonValue]:
 
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
+MAX_MESSAGE = 400  # characters
 DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
@@ -323,7 +324,8 @@ def first_problem(error: ValidationError) -> str:
     finding = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in finding["loc"] if isinstance(part, str | int))
     what = _problem(finding)
-    return f"{where}: {what}" if where else what
+    told = f"{where}: {what}" if where else what
+    return " ".join(told.split())[:MAX_MESSAGE]  # keys of a file may hold anything
 
 
 def _problem(finding: Mapping[str, Any]) -> str:

@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from zoo.errors import UsageError, VerificationError, one_line
+from zoo.errors import ArtifactError, VerificationError
 from zoo.exporting.parity import prove_step
 from zoo.files import new_folder, write_atomically
-from zoo.inference.artifact import StateEntry
-from zoo.inference.engine import Arrays
-from zoo.nn.state import flatten, map_leaves, named_leaves, unflatten
+from zoo_onnx import trees
+from zoo_onnx.draws import Inputs
 from zoo_onnx.exporter import checked, seal
+from zoo_onnx.kernels import widen_missing
+from zoo_onnx.layers import WrittenOut
+from zoo_onnx.reference import ModuleReference
 from zoo_onnx.step import TRACED_BATCH
 from zoo_onnx.tracing import trace
-from zoo_ort.modules import ModuleInfo, TensorEntry, open_module
+from zoo_ort.modules import ModuleInfo, open_module
 
 
 def export_step(
@@ -34,157 +35,124 @@ def export_step(
     *,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    inputs: Inputs | None = None,
+    batch_axis: Any = None,
+    independent_rows: bool = True,
 ) -> ModuleInfo:
-    """Exports one step of a recurrent module, verifies it against PyTorch, and then writes it to
-    `path`. Returns the file's metadata, with the proof.
+    """Exports one step of a recurrent module, proves it against PyTorch, and then writes it to
+    `path`. Returns the file's metadata, with the proof. Nothing of the module, the examples or the
+    state is changed.
 
-    `module(*inputs, state)` must return the pair of its output (a tensor, or a tuple of them) and
-    the next state, and keep no state of its own. Every tensor is batch-first. `example_inputs` are
-    realistic values [B, …]: the proof draws inputs with their mean and standard deviation
-    (integers: between their minimum and maximum). `state` is the state before the first step, a
-    tensor or a tuple of them (a NamedTuple gives its leaves their names), [B, …] with equal rows.
-    Run the file with `zoo_ort.open_module`.
+    `module(*inputs, state)` must return the pair of its outputs and the next state, and remember
+    nothing beside its state. It is run in evaluation mode. State and outputs are tensors, or
+    tuples, lists, dicts, NamedTuples and dataclasses of them; the leaves are named by keys and
+    fields. Every tensor is batch-first, [B, …]; `batch_axis` says where the batch of a state
+    stands otherwise: a number, or numbers in the form of the state (1 for torch.nn's
+    [layers, B, hidden], which is known for an nn.RNN, GRU or LSTM itself). The file's states are
+    batch-first in any case.
 
-    Raises UsageError for invalid arguments, ZooError for a module that cannot be traced, and
-    VerificationError for a file whose results differ from the module's.
+    `example_inputs` are realistic values [B, …], some rows of them. The proof takes its inputs from
+    these rows, with a little noise that leaves signs and ranges as they are; `inputs` may give
+    others: a function `(rng, batch_size)` that draws the inputs of a step, or recorded steps.
+    `state` is the state before the first step, [B, …] with equal rows. Rows must not depend on each
+    other, unless `independent_rows` is False. Run the file with `zoo_ort.open_module`.
+
+    Raises UsageError for arguments or a module that cannot be exported, ZooError for one that
+    cannot be traced, and VerificationError for a file whose results differ from the module's.
     """
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    inputs = tuple(value.detach().cpu() for value in given)
-    state = map_leaves(lambda leaf: leaf.detach().cpu(), state)  # it may be a parameter
-    module = deepcopy(module).cpu().eval()
-    reference = TorchModule(module, inputs, state, input_names, output_names)
-    info = reference.info
-    step = _FlatStep(module, state)
-    leaves = [leaf[:1].repeat_interleave(TRACED_BATCH, 0) for leaf in flatten(state)]
-    rows = [value[:1].repeat_interleave(TRACED_BATCH, 0) for value in inputs]
-    batch = torch.export.Dim("batch")
-    graph = trace(
-        step,
-        (*rows, *leaves),
-        [*(entry.name for entry in info.inputs), *info.state_names("in")],
-        [*(entry.name for entry in info.outputs), *info.state_names("out")],
-        (tuple({0: batch} for _ in (*rows, *leaves)),),
-        f"the step of {type(module).__name__}",
+    reference = ModuleReference(
+        module,
+        given,
+        state,
+        input_names=input_names,
+        output_names=output_names,
+        draws=inputs,
+        batch_axis=batch_axis,
     )
-    built = checked(ir.to_proto(graph))
-    path = Path(path)
-    with new_folder(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as staging:
-        draft = Path(staging) / path.name
-        draft.write_bytes(seal(built, info))
-        try:
-            proof = prove_step(reference, open_module(draft, "cpu"), draw=reference.draw)
-        except VerificationError as error:
-            raise VerificationError(f"{path.name} was not written: {error}") from None
-        info = info.model_copy(update={"proof": proof})
-        content = seal(built, info)
-        draft.write_bytes(content)
-        open_module(draft, "cpu")
-        write_atomically(path, content)
+    with reference.running():
+        info = reference.inspect(independent_rows)
+        graph = _trace(reference)
+        widen_missing(graph)
+        built = checked(ir.to_proto(graph))
+        path = Path(path)
+        with new_folder(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as staging:
+            draft = Path(staging) / path.name
+            draft.write_bytes(seal(built, info))
+            try:
+                proof = prove_step(
+                    reference,
+                    open_module(draft, "cpu", trust="operators"),
+                    draw=reference.draw,
+                    precise=reference.precise_step,
+                    explain=reference.explain,
+                )
+            except (VerificationError, ArtifactError) as error:
+                told = str(error).replace(str(draft), path.name)
+                if reference.remembered:
+                    told += (
+                        f" {reference.called} changes {reference.remembered[0]} in its step; what "
+                        f"later steps need of it belongs in the state."
+                    )
+                raise VerificationError(f"{path.name} was not written: {told}") from None
+            info = info.model_copy(update={"proof": proof})
+            content = seal(built, info)
+            draft.write_bytes(content)
+            open_module(draft, "cpu", trust="operators")
+            write_atomically(path, content)
     return info
 
 
-class _FlatStep(nn.Module):
-    """The module with its state as flat arguments, after its inputs."""
+def _trace(reference: ModuleReference) -> ir.Model:
+    info = reference.info
+    step = _FlatStep(reference)
+    example = [
+        x.movedim(axis, 0)[:1].repeat_interleave(TRACED_BATCH, 0)
+        for x, axis in zip(
+            (*reference.inputs, *reference.initial),
+            (*reference.input_axes, *reference.state_axes),
+            strict=True,
+        )
+    ]
+    batch = torch.export.Dim("batch")
+    with WrittenOut():
+        return trace(
+            step,
+            tuple(example),
+            [*(entry.name for entry in info.inputs), *info.state_names("in")],
+            [*(entry.name for entry in info.outputs), *info.state_names("out")],
+            (tuple({0: batch} for _ in example),),
+            f"the step of {reference.called}",
+        )
 
-    def __init__(self, module: nn.Module, state: Any) -> None:
+
+class _FlatStep(nn.Module):
+    """The step with inputs and state as flat, batch-first arguments, over copies of the weights:
+    what the module changes in place is changed nowhere else."""
+
+    def __init__(self, reference: ModuleReference) -> None:
         super().__init__()
-        self.module, self.state = module, state
+        self._reference = (reference,)  # whose module is no submodule of this one
+        for number, value in enumerate(reference.tensors.values()):
+            self.register_buffer(f"weight_{number}", value.clone())
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        count = len(values) - len(flatten(self.state))
-        output, state = self.module(*values[:count], unflatten(self.state, values[count:]))
-        outputs = output if isinstance(output, tuple) else (output,)
-        return tuple(value.clone() for value in (*outputs, *flatten(state)))
-
-
-class TorchModule:
-    """The module as the proof's reference, with its names and shapes."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        inputs: tuple[Tensor, ...],
-        state: Any,
-        input_names: Sequence[str] | None,
-        output_names: Sequence[str] | None,
-    ) -> None:
-        self.module, self.inputs, self.state = module, inputs, state
-        names = [name.removeprefix("_0").lstrip(".") or "state" for name, _ in _leaves(state)]
-        with torch.no_grad():
-            try:
-                output, after = module(*inputs, state)
-                same = [leaf.shape for leaf in flatten(after)] == [
-                    leaf.shape for leaf in flatten(state)
-                ]
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise UsageError(
-                    f"module(*inputs, state) must return (output, next state): {one_line(error)}"
-                ) from None
-        if not same:
-            raise UsageError("the next state must have the shapes of the state that was given.")
-        if any((leaf != leaf[:1]).any() for leaf in flatten(state)):
-            raise UsageError("the rows of the state before the first step must be equal.")
-        outputs = output if isinstance(output, tuple) else (output,)
-        self.info = ModuleInfo.checked(
-            inputs=_entries(inputs, input_names, "input"),
-            outputs=_entries(outputs, output_names, "output"),
-            state=tuple(
-                StateEntry.from_row(name, leaf[0].numpy())
-                for name, leaf in zip(names, flatten(state), strict=True)
-            ),
-        )
-
-    def init_state(self, batch_size: int) -> Any:
-        return map_leaves(lambda leaf: leaf[:1].repeat_interleave(batch_size, 0), self.state)
-
-    def step(self, inputs: Arrays, state: Any) -> tuple[Arrays, Any]:
-        with torch.no_grad():
-            values = [torch.from_numpy(inputs[entry.name]) for entry in self.info.inputs]
-            output, state = self.module(*values, state)
-        outputs = output if isinstance(output, tuple) else (output,)
-        names = [entry.name for entry in self.info.outputs]
-        return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}, state
-
-    def state_to_arrays(self, state: Any) -> Arrays:
-        return {
-            entry.name: leaf.numpy()
-            for entry, leaf in zip(self.info.state, flatten(state), strict=True)
+        (reference,) = self._reference
+        axes = *reference.input_axes, *reference.state_axes
+        moved = [value.movedim(0, axis).clone() for value, axis in zip(values, axes, strict=True)]
+        count = len(reference.inputs)
+        own = {
+            name: getattr(self, f"weight_{number}").clone()
+            if name in reference.buffers
+            else getattr(self, f"weight_{number}")
+            for number, name in enumerate(reference.tensors)
         }
-
-    def state_from_arrays(self, arrays: Arrays) -> Any:
-        leaves = [torch.from_numpy(np.array(arrays[entry.name])) for entry in self.info.state]
-        return unflatten(self.state, leaves)
-
-    def draw(self, rng: np.random.Generator, batch_size: int) -> Arrays:
-        """Random inputs with the distribution of the examples."""
-        drawn = {}
-        for entry, example in zip(self.info.inputs, self.inputs, strict=True):
-            shape, values = (batch_size, *entry.shape), example.numpy()
-            if values.dtype.kind == "f":
-                spread = values.std() or 1.0
-                drawn[entry.name] = rng.normal(values.mean(), spread, shape).astype(values.dtype)
-            else:
-                low, high = int(values.min()), int(values.max())
-                drawn[entry.name] = rng.integers(low, high + 1, shape).astype(values.dtype)
-        return drawn
-
-
-def _leaves(state: Any) -> list[tuple[str, Tensor]]:
-    return list(named_leaves((state,), prefix="_"))
-
-
-def _entries(
-    tensors: Sequence[Tensor], names: Sequence[str] | None, what: str
-) -> tuple[TensorEntry, ...]:
-    if names is None:
-        names = [what] if len(tensors) == 1 else [f"{what}_{i}" for i in range(len(tensors))]
-    if len(names) != len(tensors):
-        raise UsageError(f"there are {len(tensors)} {what}s and {len(names)} names for them.")
-    return tuple(
-        TensorEntry.checked(
-            name=name,
-            shape=tuple(tensor.shape[1:]),
-            dtype=str(tensor.dtype).removeprefix("torch."),
-        )
-        for name, tensor in zip(names, tensors, strict=True)
-    )
+        state = trees.unflatten(reference.form, moved[count:])
+        output, after = functional_call(reference.module, own, (*moved[:count], state))
+        outputs, _ = trees.flatten(output, "the output")
+        leaves, _ = trees.flatten(after, "the next state")
+        ends = [value.movedim(reference.output_axis, 0) for value in outputs]
+        ends += [
+            leaf.movedim(axis, 0) for leaf, axis in zip(leaves, reference.state_axes, strict=True)
+        ]
+        return tuple(value.clone() for value in ends)

@@ -71,7 +71,20 @@ class SessionEngine:
             raise ArtifactError(
                 "the graph's outputs do not have their declared shapes; export the run again."
             )
+        if output == LOGITS and result.shape[-1] != self.vocab_size:
+            raise ArtifactError(
+                f"the graph has logits for {result.shape[-1]} tokens and its tokenizer has "
+                f"{self.vocab_size}; export the run again."
+            )
         return result, tuple(leaves)
+
+    def _require_tokens(self, tokens: Ids) -> None:
+        """Raises ArtifactError for tokens that the tokenizer does not have."""
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
+            raise ArtifactError(
+                f"the graph writes tokens from {tokens.min()} to {tokens.max()} and its tokenizer "
+                f"has {self.vocab_size}; export the run again."
+            )
 
 
 class StepEngine(SessionEngine, StepLoop):
@@ -124,6 +137,7 @@ class GenerateEngine(SessionEngine):
         feeds = {name: np.array(v) for name, v in zip(SAMPLING_INPUTS, settings, strict=True)}
         tokens, state = self._run(TOKENS, state, **{TOKEN: last, UNIFORM: uniform}, **feeds)
         self._require_finite(state)
+        self._require_tokens(tokens)
         return tokens, state
 
 

@@ -76,6 +76,7 @@ TENSOR = Layout(
         "int32_data": (5, VARINT),
         "int64_data": (7, VARINT),
         "double_data": (10, FIXED64),
+        "uint64_data": (11, VARINT),
     },
 )
 VALUE = Layout("a value", once={"name": 1, "type": 2, "doc_string": 3}, often={"metadata_props": 4})

@@ -13,8 +13,8 @@ import onnxruntime as ort
 from pydantic import Field
 
 from zoo.config import FrozenModel
-from zoo.errors import ArtifactError, UsageError
-from zoo.inference.artifact import MAX_STATE_ELEMENTS, SelfDescription
+from zoo.errors import ArtifactError, UsageError, require_choice
+from zoo.inference.artifact import MAX_STATE_ELEMENTS, Dtype, SelfDescription
 from zoo.inference.engine import Arrays
 from zoo.registry.specs import MODULE
 from zoo_ort.providers import run_session
@@ -28,7 +28,7 @@ class TensorEntry(FrozenModel):
 
     name: str = Field(pattern=r"^[A-Za-z]\w*$", max_length=200)
     shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
-    dtype: Literal["float32", "float64", "int64", "int32", "bool"]
+    dtype: Dtype
 
 
 class ModuleInfo(SelfDescription):
@@ -90,11 +90,19 @@ class ModuleStepper:
         return value
 
 
-def open_module(path: str | Path, provider: str = "auto", threads: int = 1) -> ModuleStepper:
-    """An exported step, checked and ready. Raises ArtifactError for a file that the zoo did not
-    export or that is damaged, ProviderError for a provider that does not run."""
+def open_module(
+    path: str | Path,
+    provider: str = "auto",
+    threads: int = 1,
+    trust: Literal["nothing", "operators"] = "nothing",
+) -> ModuleStepper:
+    """An exported step, checked and ready. A file of your own may have operators that a file from
+    elsewhere may not: `trust="operators"` admits all of ONNX's. Raises ArtifactError for a file
+    that the zoo did not export or that is damaged, ProviderError for a provider that does not
+    run."""
+    require_choice("trust", trust, ("nothing", "operators"))
     path = Path(path)
-    info, identity = describe_file(path, ModuleInfo)
+    info, identity = describe_file(path, ModuleInfo, any_operator=trust == "operators")
     session = open_session(path, identity, provider, threads)
     check_interface(
         path,

@@ -66,14 +66,18 @@ ELEMENT_TYPES = {
     1: ElementType(np.dtype("<f4"), "float_data"),
     2: ElementType(np.dtype("u1"), "int32_data"),
     3: ElementType(np.dtype("i1"), "int32_data"),
+    4: ElementType(np.dtype("<u2"), "int32_data"),
+    5: ElementType(np.dtype("<i2"), "int32_data"),
     6: ElementType(np.dtype("<i4"), "int32_data"),
     7: ElementType(np.dtype("<i8"), "int64_data"),
     9: ElementType(np.dtype("?"), "int32_data"),
     10: ElementType(np.dtype("<f2"), "int32_data"),
     11: ElementType(np.dtype("<f8"), "double_data"),
+    12: ElementType(np.dtype("<u4"), "uint64_data"),
+    13: ElementType(np.dtype("<u8"), "uint64_data"),
 }
 DATA_FIELDS = frozenset({"raw_data", "string_data", *(e.typed for e in ELEMENT_TYPES.values())})
-VARINT_FIELDS = frozenset({"int32_data", "int64_data", "i", "ints"})
+VARINT_FIELDS = frozenset({"int32_data", "int64_data", "uint64_data", "i", "ints"})
 
 # Constant has its value in one of these; the types that are not ELEMENT_TYPES are missing.
 CONSTANT_TYPES = {b"value_int": 7, b"value_ints": 7, b"value_float": 1, b"value_floats": 1}

@@ -149,7 +149,11 @@ def _engine(
 
 
 def describe_file(
-    path: Path, description: type[DescriptionT], registry: Registry | None = None
+    path: Path,
+    description: type[DescriptionT],
+    registry: Registry | None = None,
+    *,
+    any_operator: bool = False,
 ) -> tuple[DescriptionT, tuple[int, ...]]:
     """The metadata of a file, all of which is checked, and the file's identity.
 
@@ -160,7 +164,7 @@ def describe_file(
     content = read_file(path)
     try:
         info = description.from_metadata(read_metadata(path, content), registry)
-        inspect(path, content)
+        inspect(path, content, any_operator)
     except ArtifactError as error:
         message = str(error)
         raise ArtifactError(message if str(path) in message else f"{path}: {message}") from None

@@ -3,10 +3,8 @@ kinds of graph. Needs no torch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,14 @@ import numpy.typing as npt
 from zoo.config import Sampling
 from zoo.data.tokenizers import Ids
 from zoo.errors import VerificationError
+from zoo.exporting.comparison import (
+    Comparison,
+    Explain,
+    largest_difference,
+    relative_difference,
+    require_same_form,
+)
+from zoo.exporting.text_comparison import ROUNDING_TIE
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Arrays, Engine, HasState, Logits, Scorer, Stepper
 from zoo.inference.sampling import choose, margin
@@ -25,9 +31,9 @@ BATCH_SIZES = (1, 5)
 TOLERANCE = 1e-5
 AMPLIFYING_STEPS = 1000
 FREE_ROWS = 8
-ROUNDING_TIE = 1e-5
 # A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
 CHUNK = 37
+Precise: TypeAlias = Callable[[Any, Any], Arrays]
 # Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
 # short ones only: after many steps the two sides would part whatever the graph computes.
 PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
@@ -52,16 +58,25 @@ def prove_step(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     draw: Callable[[np.random.Generator, int], Any] | None = None,
+    double: Stepper | None = None,
+    precise: Precise | None = None,
+    explain: Callable[[Any, Any], Explain] | None = None,
 ) -> Proof:
     """Runs both Steppers over random tokens, different in each row, from the initial state on. For
     steps of something else than tokens, `draw` gives their inputs for a batch size; outputs may
     then be a dict of arrays.
 
     In each step the candidate gets the reference's state, and its logits and next state are
-    compared: names, shapes, dtypes, values. Beside that it runs freely, for the drift. Raises
-    VerificationError naming the output, the step and the difference.
+    compared: names, shapes, dtypes, values. With `double`, the reference in float64, or `precise`,
+    its step in float64, every element is compared by its own scale (see `zoo.exporting.comparison`,
+    also for what `explain` gives for a step). Beside that the candidate runs freely, for the drift.
+
+    Raises VerificationError naming the output, the step and the difference.
     """
     difference = drift = 0.0
+    comparison = Comparison(tolerance)
+    if double is not None:
+        precise = _steps_of(reference, double)
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
         state = _begin(reference, candidate, batch_size)
@@ -71,21 +86,39 @@ def prove_step(
                 inputs = draw(rng, batch_size)
             else:
                 inputs = rng.integers(0, reference.vocab_size, batch_size)
+            where = f"at step {step} of {steps}, at batch size {batch_size}"
             found_logits, found = candidate.step(inputs, _hand_over(reference, candidate, state))
-            logits, state = reference.step(inputs, state)
-            difference = max(
-                difference,
-                _compare(
-                    {**_named(logits), **reference.state_to_arrays(state)},
-                    {**_named(found_logits), **candidate.state_to_arrays(found)},
-                    tolerance,
-                    f"at step {step} of {steps}, at batch size {batch_size}",
-                ),
-            )
+            logits, after = reference.step(inputs, state)
+            wanted = {**_named(logits), **reference.state_to_arrays(after)}
+            other = {**_named(found_logits), **candidate.state_to_arrays(found)}
+            if precise is None:
+                difference = max(difference, _compare(wanted, other, tolerance, where))
+            else:
+                told = None if explain is None else explain(inputs, state)
+                comparison.add(wanted, other, precise(inputs, state), where, explain=told)
+                difference = max(difference, largest_difference(wanted, other))
+            state = after
             free_logits, free = candidate.step(inputs, free)
             wanted, own = _named(logits), _named(free_logits)
             drift = max([drift, *(relative_difference(wanted[name], own[name]) for name in wanted)])
-    return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, drift=drift)
+    comparison.judge()
+    return Proof(
+        steps=steps,
+        batch_sizes=tuple(batch_sizes),
+        difference=difference,
+        drift=drift,
+        ties=comparison.ties,
+    )
+
+
+def _steps_of(reference: HasState, double: Stepper) -> Precise:
+    """Steps of the reference in float64, each from a state of its own."""
+
+    def precise(tokens: Ids, state: Any) -> Arrays:
+        logits, after = double.step(tokens, _hand_over(reference, double, state))
+        return {"logits": logits, **double.state_to_arrays(after)}
+
+    return precise
 
 
 def _named(outputs: Logits | Arrays) -> Arrays:
@@ -100,6 +133,7 @@ def prove_generate(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    double: Stepper | None = None,
 ) -> Proof:
     """Lets the candidate write one token at a time, each from the reference's state, by every rule
     to choose a token; then many at a time, which must be what it writes one by one.
@@ -108,6 +142,7 @@ def prove_generate(
     rounding.
     """
     difference, ties = 0.0, 0
+    comparison = Comparison(tolerance)
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
         last = rng.integers(0, reference.vocab_size, batch_size)
@@ -118,23 +153,22 @@ def prove_generate(
             uniform = rng.random((1, batch_size), dtype=np.float32)
             same = _hand_over(reference, candidate, state)
             written, found = candidate.write(last, same, uniform, sampling)
-            logits, state = reference.step(last, state)
+            logits, after = reference.step(last, state)
             _require_finite(logits, where)  # the candidate's are not seen
-            difference = max(
-                difference,
-                _compare(
-                    reference.state_to_arrays(state),
-                    candidate.state_to_arrays(found),
-                    tolerance,
-                    where,
-                ),
-            )
+            wanted, other = reference.state_to_arrays(after), candidate.state_to_arrays(found)
+            if double is None:
+                difference = max(difference, _compare(wanted, other, tolerance, where))
+            else:
+                comparison.add(wanted, other, _steps_of(reference, double)(last, state), where)
+                difference = max([difference, largest_difference(wanted, other)])
+            state = after
             last = choose(logits, uniform[0], sampling)
             ties += _judge_tokens(last, written[0], logits, uniform[0], sampling, tolerance, where)
         for sampling in SAMPLINGS:
             uniform = rng.random((CHUNK, batch_size), dtype=np.float32)
             same = _hand_over(reference, candidate, state)
             _prove_chunk(candidate, last, same, uniform, sampling, tolerance)
+    comparison.judge()
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
 
 
@@ -199,6 +233,7 @@ def prove_sequence(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     gap: float = 0.0,
+    double: Stepper | Scorer | None = None,
 ) -> Proof:
     """Gives the candidate pieces of random tokens, each from the reference's state, and compares
     its logits and last state with the reference's, which goes step by step where it can.
@@ -209,6 +244,9 @@ def prove_sequence(
     Raises VerificationError naming the output, the piece and the difference.
     """
     difference, done = 0.0, 0
+    long = max(tolerance, PARTING * gap)
+    comparisons = {length: Comparison(tolerance if length in SHORT_PIECES else long)
+                   for length in PIECES}  # fmt: skip
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
         state = _begin(reference, candidate, batch_size)
@@ -218,17 +256,29 @@ def prove_sequence(
                 tokens = rng.integers(0, reference.vocab_size, (length, batch_size))
                 same = _hand_over(reference, candidate, state)
                 found_logits, found = candidate.logits(tokens, same)
+                where = f"over steps {done} to {done + length}, at batch size {batch_size}"
+                precise = None
+                if double is not None:
+                    exact, end = _run(double, tokens, _hand_over(reference, double, state))
+                    precise = double.state_to_arrays(end)
                 logits, state = _run(reference, tokens, state)
-                difference = max(
-                    difference,
-                    _compare(
-                        {"logits": logits, **reference.state_to_arrays(state)},
-                        {"logits": found_logits, **candidate.state_to_arrays(found)},
-                        tolerance if length in SHORT_PIECES else max(tolerance, PARTING * gap),
-                        f"over steps {done} to {done + length}, at batch size {batch_size}",
-                    ),
-                )
+                wanted, other = reference.state_to_arrays(state), candidate.state_to_arrays(found)
+                if precise is None:
+                    allowed = tolerance if length in SHORT_PIECES else long
+                    pair = {"logits": logits, **wanted}, {"logits": found_logits, **other}
+                    difference = max(difference, _compare(*pair, allowed, where))
+                else:
+                    comparison = comparisons[length]
+                    comparison.add(wanted, other, precise, where)
+                    parts = {"logits": logits}, {"logits": found_logits}, {"logits": exact}
+                    comparison.add(*parts, where, leading=2)
+                    difference = max(
+                        [difference, largest_difference(*parts[:2]),
+                         largest_difference(wanted, other)]
+                    )  # fmt: skip
                 done += length
+    for comparison in comparisons.values():
+        comparison.judge()
     return Proof(steps=done, batch_sizes=tuple(batch_sizes), difference=difference)
 
 
@@ -258,36 +308,36 @@ def _hand_over(reference: HasState, candidate: HasState, state: Any) -> Any:
     return candidate.state_from_arrays(reference.state_to_arrays(state))
 
 
-def relative_difference(
-    reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
-) -> float:
-    """The largest absolute difference, divided by the largest reference value where that exceeds
-    1. Equal infinities, as an initial state may have them,
-    are equal; any other value that is not finite gives the largest float there is."""
-    wanted, other = reference.astype(np.float64), found.astype(np.float64)
-    both = np.isinf(wanted) & (wanted == other)
-    wanted, other = wanted[~both], other[~both]
-    gap = np.abs(wanted - other).max(initial=0.0)
-    size = max(1.0, np.abs(wanted).max(initial=0.0))
-    finite = np.isfinite(gap) and np.isfinite(size)
-    return float(gap / size) if finite else sys.float_info.max
+def prove_independent_rows(engine: Stepper | Scorer, tolerance: float) -> None:
+    """VerificationError where a row of a batch gives something else alone, or in another order,
+    than among the others, within the tolerance that another batch size needs."""
+    rows, length = 4, 3
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, engine.vocab_size, (length, rows))
+    state = engine.init_state(rows)
+    for _ in range(2):
+        logits, after = _run(engine, tokens, state)
+        whole = engine.state_to_arrays(after)
+        leaves = engine.state_to_arrays(state)
+        for order in (rng.permutation(rows), np.array([0]), np.array([rows - 1])):
+            part = engine.state_from_arrays({name: leaf[order] for name, leaf in leaves.items()})
+            found, end = _run(engine, tokens[:, order], part)
+            alone = {"logits": found.swapaxes(0, 1), **engine.state_to_arrays(end)}
+            among = {"logits": logits.swapaxes(0, 1), **whole}
+            for name, value in among.items():
+                if not relative_difference(value[order], alone[name]) <= tolerance:
+                    raise VerificationError(
+                        f"mixes the rows of a batch: {name} of a row is another without the other "
+                        f"rows, and each row is to be a text of its own."
+                    )
+        state = after
 
 
 def _compare(wanted: Arrays, found: Arrays, tolerance: float, where: str) -> float:
-    if list(wanted) != list(found):
-        raise VerificationError(f"outputs are {list(found)} and should be {list(wanted)}, {where}.")
+    require_same_form(wanted, found, where)
     largest = 0.0
     for name, reference in wanted.items():
-        value = found[name]
-        if value.shape != reference.shape:
-            raise VerificationError(
-                f"{name} has shape {value.shape} and should have {reference.shape}, {where}."
-            )
-        if value.dtype != reference.dtype:
-            raise VerificationError(
-                f"{name} is {value.dtype} and should be {reference.dtype}, {where}."
-            )
-        gap = relative_difference(reference, value)
+        gap = relative_difference(reference, found[name])
         if not gap <= tolerance:
             raise VerificationError(
                 f"{name} differs by {gap:.2g} (allowed: {tolerance:.0e}) {where}."
@@ -321,50 +371,3 @@ def free_gap(
         tokens = rng.integers(0, single.vocab_size, len(tokens))
         tokens[:FREE_ROWS] = own[:FREE_ROWS]
     return gap
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A token that the two chose differently: its index (from 0) in the generated tokens, and how
-    far the reference's choice was from another. See `zoo.inference.sampling.margin`."""
-
-    token: int
-    margin: float
-
-    @property
-    def is_tie(self) -> bool:
-        """Whether rounding alone explains it."""
-        return self.margin <= ROUNDING_TIE
-
-
-def compare_texts(
-    reference: Stepper,
-    candidate: Engine,
-    prompt: Ids,
-    length: int,
-    sampling: Sampling,
-    seed: int = 0,
-) -> Iterator[Difference]:
-    """The differences between the tokens that both generate, each from its own state. After a
-    difference both continue from the reference's token."""
-    rng = np.random.default_rng(seed)
-    state = reference.init_state(1)
-    for token in prompt[:-1]:
-        _, state = reference.step(np.array([token]), state)
-    other = candidate.read(prompt[:-1, None], candidate.init_state(1))
-    last, done = prompt[-1:], 0
-    while done < length:
-        uniform = rng.random((min(candidate.chunk, length - done), 1), dtype=np.float32)
-        while len(uniform):
-            written, after = candidate.write(last, other, uniform, sampling)
-            first, agreed = last, 0
-            for row, found in zip(uniform, written, strict=True):
-                logits, state = reference.step(last, state)
-                last = choose(logits, row, sampling)
-                agreed += 1
-                if last[0] != found[0]:
-                    token = done + agreed - 1
-                    yield Difference(token, margin(logits[0], float(row[0]), sampling))
-                    _, after = candidate.write(first, other, uniform[:agreed], sampling)
-                    break
-            other, uniform, done = after, uniform[agreed:], done + agreed

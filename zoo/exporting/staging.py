@@ -17,9 +17,11 @@ from zoo.errors import VerificationError
 from zoo.exporting.exporter import Exporter, find_exporters
 from zoo.exporting.parity import (
     AMPLIFYING_STEPS,
+    PARTING,
     TOLERANCE,
     free_gap,
     prove_generate,
+    prove_independent_rows,
     prove_sequence,
     prove_step,
 )
@@ -84,8 +86,14 @@ class ExportBuilder:
 
     def gap_over(self, tokens: int) -> float:
         """How far a causal model's float32 and float64 runs part within so many tokens."""
+        assert isinstance(self.double, ModelStepper)
+        return free_gap(ModelStepper(self.model), self.double, tokens)
+
+    @cached_property
+    def double(self) -> ModelScorer:
+        """The model in float64."""
         double = to_float64(self.model)
-        return free_gap(ModelStepper(self.model), ModelStepper(double), tokens)
+        return ModelStepper(double) if self.model.causal else ModelScorer(double)
 
     def _require_one_model(self) -> None:
         """VerificationError for a model that reads a whole sequence otherwise than step by step: it
@@ -104,10 +112,22 @@ class ExportBuilder:
             ) from None
         self._is_one_model = True
 
+    @cached_property
+    def _rows_are_independent(self) -> bool:
+        """VerificationError for a model that mixes rows: each is to be a text of its own."""
+        try:
+            prove_independent_rows(self.reference, max(TOLERANCE, PARTING * (self.gap or 0.0)))
+        except VerificationError as error:
+            cell = self.model.config.cell
+            raise VerificationError(f"cell {cell!r} {error} See `zoo check {cell}`.") from None
+        return True
+
     def draft(self, exporter: Exporter, info: ArtifactInfo) -> ProvedFile:
         """The file that `info` describes, with its proof. Raises VerificationError for one that
-        does not compute what it should, or whose precision costs too much."""
+        does not compute what it should, whose precision costs too much, or of a model that mixes
+        the rows of a batch."""
         self._require_one_model()
+        assert self._rows_are_independent
         built = exporter.build(self.model, info)
         path = self._folder / file_name(info, exporter)
         try:
@@ -131,7 +151,7 @@ class ExportBuilder:
         `exporter`, or the one of that name, builds it."""
         gap = self.gap or 0.0
         if info.precision == FULL:
-            proof = prove(self.reference, engine, TOLERANCE, gap)
+            proof = prove(self.reference, engine, TOLERANCE, gap, self.double)
             return proof.model_copy(update={"float64_gap": self.gap})
         judged = STEP if self.model.causal else SEQUENCE
         if info.precision not in self._lower:
@@ -180,14 +200,17 @@ class ExportBuilder:
         return own
 
 
-def prove(reference: Any, candidate: Any, tolerance: float, gap: float) -> Proof:
+def prove(
+    reference: Any, candidate: Any, tolerance: float, gap: float, double: Any = None
+) -> Proof:
     """The proof that suits what the candidate can do, whatever its graph is called: steps, else
-    tokens, else the logits of sequences. `gap` is the model's own (see `free_gap`)."""
+    tokens, else the logits of sequences. `gap` is the model's own (see `free_gap`); with `double`,
+    the reference in float64, every element is compared by its own scale."""
     if isinstance(candidate, Stepper):
-        return prove_step(reference, candidate, tolerance=tolerance)
+        return prove_step(reference, candidate, tolerance=tolerance, double=double)
     if isinstance(candidate, Engine):
-        return prove_generate(reference, candidate, tolerance=tolerance)
-    return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap)
+        return prove_generate(reference, candidate, tolerance=tolerance, double=double)
+    return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap, double=double)
 
 
 def file_name(info: ArtifactInfo, exporter: Exporter) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from zoo.config import DEFAULT_MAX_LOSS, Sampling
 from zoo.errors import VerificationError
 from zoo.exporting.export import fingerprint, text_to_judge_by
-from zoo.exporting.parity import Difference, compare_texts
 from zoo.exporting.staging import ExportBuilder
+from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import open_artifact

@@ -30,6 +30,12 @@ MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 AMPLIFYING = 1e-3
 
 
+Dtype = Literal[
+    "float16", "float32", "float64", "bool",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+]  # fmt: skip
+
+
 class Proof(FrozenModel):
     """What was measured before a file was published. Differences are the largest absolute ones,
     divided by the largest value of that output where it exceeds 1.
@@ -73,7 +79,7 @@ class StateEntry(FrozenModel):
 
     name: str = Field(pattern=r"^\w+(\.\w+)*$", max_length=200)
     shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
-    dtype: Literal["float32", "float16", "float64", "int64", "int32", "bool"]
+    dtype: Dtype
     initial: float | str
     bound: float | None = Field(
         None, gt=0, description="What the values' sizes cannot exceed, by the cell's equations."

@@ -1,0 +1,175 @@
+"""Whether a module is a step of a recurrence: nothing is remembered beside its state, nothing is
+random, and each row of a batch is computed by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo.errors import UsageError
+from zoo.inference.engine import Arrays
+from zoo_onnx.given import array_of
+from zoo_onnx.memory import Attributes
+
+if TYPE_CHECKING:
+    from zoo_onnx.reference import ModuleReference
+
+CALLS = 4  # between two of the same arguments
+
+
+def require_no_memory(reference: ModuleReference) -> None:
+    """Calls the module with the same arguments before and after others: if the results differ,
+    something beside the state remembers."""
+    reference.attributes.put_back()
+    tensors = dict(reference.tensors)
+    _, reached = reference.call(reference.inputs, reference.initial)
+    _forget(reference, tensors)
+    first = reference.named(reference.call(reference.inputs, reached))
+    reference.remembered = _changed(reference, tensors)
+    if not reference.remembered:
+        return
+    state = reached
+    for turn in range(1, CALLS + 1):
+        shifted = [
+            x.roll(turn, axis)
+            for x, axis in zip(reference.inputs, reference.input_axes, strict=True)
+        ]
+        _, state = reference.call(shifted, state)
+    again = reference.named(reference.call(reference.inputs, reached))
+    changed = _changed(reference, tensors)
+    if not _are_equal(first, again):
+        telling = _influential(reference, changed, tensors, reached, first)
+        raise UsageError(
+            f"{reference.called} remembers {' and '.join(telling[:3])} from step to step beside "
+            f"its state; make {'it' if len(telling) == 1 else 'them'} part of the state."
+        )
+    _forget(reference, tensors)
+
+
+def _forget(reference: ModuleReference, tensors: dict[str, Tensor]) -> None:
+    reference.attributes.put_back()
+    reference.tensors = dict(tensors)
+
+
+def _changed(reference: ModuleReference, tensors: dict[str, Tensor]) -> list[str]:
+    """Attributes and buffers that hold something else than in `tensors` and at the start."""
+    buffers = [
+        name
+        for name in tensors
+        if not torch.equal(reference.tensors[name].nan_to_num(), tensors[name].nan_to_num())
+    ]
+    attributes = [
+        name
+        for name in reference.attributes.changed()
+        if name.rpartition(".")[2] not in ("training", "_buffers", "_parameters", "_modules")
+    ]
+    return [*buffers, *attributes]
+
+
+def _influential(
+    reference: ModuleReference,
+    changed: Sequence[str],
+    tensors: dict[str, Tensor],
+    state: Sequence[Tensor],
+    first: Arrays,
+) -> list[str]:
+    """Those of the changed that change the results when only they are kept."""
+    later, kept = dict(reference.tensors), Attributes(reference.module)
+    found = []
+    for name in changed:
+        kept.put_back()
+        reference.attributes.put_back([other for other in changed if other != name])
+        reference.tensors = dict(tensors)
+        if name in tensors:
+            reference.tensors[name] = later[name]
+        if not _are_equal(first, reference.named(reference.call(reference.inputs, state))):
+            found.append(name)
+    _forget(reference, tensors)
+    return found or list(changed)
+
+
+def require_independent_rows(reference: ModuleReference) -> None:
+    """Each row of the examples gives alone, and in another order, what it gives among the
+    others; so it does from a later state."""
+    together = [
+        array_of(x, axis) for x, axis in zip(reference.inputs, reference.input_axes, strict=True)
+    ]
+    rows = len(together[0])
+    rng = np.random.default_rng(0)
+    inputs = dict(zip([entry.name for entry in reference.info.inputs], together, strict=True))
+    if rows < 3:
+        inputs, rows = reference.draw(rng, 4), 4
+    state = reference.init_state(rows)
+    for _ in range(2):
+        whole, after = reference.step(inputs, state)
+        precise = reference.precise_step(inputs, state)
+        wanted = {**whole, **reference.state_to_arrays(after)}
+        for order in (rng.permutation(rows), np.arange(rows)[:1], np.arange(rows)[-1:]):
+            index = torch.from_numpy(order)
+            part = [
+                leaf.index_select(axis, index)
+                for leaf, axis in zip(state, reference.state_axes, strict=True)
+            ]
+            try:
+                found, end = reference.step({name: x[order] for name, x in inputs.items()}, part)
+            except UsageError as error:
+                raise UsageError(
+                    f"{reference.called} works for a batch of {rows} rows and not for one of "
+                    f"{len(order)}: {error}"
+                ) from None
+            got = {**found, **reference.state_to_arrays(end)}
+            for name, value in wanted.items():
+                if not _is_near(value[order], got[name], precise[name][order], value):
+                    raise UsageError(
+                        f"{reference.called} mixes the rows of a batch: {name} of a row is another "
+                        f"without the other rows. Compute each row by itself, or export with "
+                        f"independent_rows=False."
+                    )
+        state = after
+
+
+class RandomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the operators that draw random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded in function.tags:
+            self.found.append(f"torch.{function.overloadpacket.__name__}")
+        return function(*arguments, **(keywords or {}))
+
+
+def _are_equal(one: Arrays, other: Arrays) -> bool:
+    return all(
+        np.array_equal(value, other[name], equal_nan=value.dtype.kind == "f")
+        for name, value in one.items()
+    )
+
+
+def _is_near(
+    wanted: npt.NDArray[Any],
+    found: npt.NDArray[Any],
+    precise: npt.NDArray[Any],
+    whole: npt.NDArray[Any],
+) -> bool:
+    """Whether a batch of another size gives the same up to rounding: its kernels may add in another
+    order."""
+    if wanted.dtype.kind != "f":
+        return bool((wanted == found).all())
+    finite = np.isfinite(whole)
+    size = np.abs(whole, where=finite, out=np.zeros(whole.shape)).max(initial=0.0)
+    with np.errstate(invalid="ignore"):
+        allowed = 1e-5 * size + 16 * np.nan_to_num(np.abs(wanted - precise))
+        near = np.abs(wanted.astype(np.float64) - found) <= allowed
+    same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
+    return bool((near | same).all())

@@ -87,7 +87,7 @@ def follow(made: Made, batch_sizes: tuple[int, ...]) -> None:
                 output, after = module(
                     *(value.clone() for value in drawn), trees.unflatten(form, copies)
                 )
-            state, _ = trees.flatten(after, "the next state")
+            state, _ = trees.flatten(trees.in_order(after, form), "the next state")
             wanted, _ = trees.flatten(output, "the output")
             axis = 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0
             feeds = {

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from zoo.errors import RunError, UnknownNameError, UsageError, near_names
+from zoo.errors import RunError, UnknownNameError, UsageError, near_names, printable
 
 OptionValue = bool | int | float | str | None
 
@@ -37,9 +37,10 @@ def registered_in(table: str) -> dict[str, JsonValue]:
 
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
-MAX_MESSAGE = 400  # characters
+MAX_MESSAGE, MAX_KEY = 400, 60  # characters of an error that tells what a file holds
 DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
+DEFAULT_MAX_COST = 0.05  # the same of a module's outputs, as a share of their size
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
 
@@ -322,10 +323,10 @@ def read_settings(model: type[SettingsT], path: Path) -> SettingsT:
 def first_problem(error: ValidationError) -> str:
     """The first of a validation's findings, as "where: what"."""
     finding = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in finding["loc"] if isinstance(part, str | int))
+    where = ".".join(str(part)[:MAX_KEY] for part in finding["loc"] if isinstance(part, str | int))
     what = _problem(finding)
     told = f"{where}: {what}" if where else what
-    return " ".join(told.split())[:MAX_MESSAGE]  # keys of a file may hold anything
+    return printable(" ".join(told.split()))[:MAX_MESSAGE]  # keys of a file may hold anything
 
 
 def _problem(finding: Mapping[str, Any]) -> str:

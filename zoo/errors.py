@@ -102,7 +102,12 @@ def near_names(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The first line of an error's message, or its type's name if it has none."""
     lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    return printable(lines[0])[:limit] if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what is no visible character or space: a terminal obeys some."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,22 +11,27 @@ from torch import Tensor
 
 from zoo.errors import UsageError
 from zoo.inference.engine import Arrays
+from zoo_onnx.given import array_of
 from zoo_ort.modules import TensorEntry
 
 Inputs = Callable[[np.random.Generator, int], Any] | Iterable[Any]
 NOISE = 0.02  # relative, of inputs drawn from the examples
+LENGTHS = (1, 2, 3, 7, 16)  # of chunks, in multiples of what a chunk must be
 
 
 class Draws:
-    """Draws the inputs of a step by name. `given` is a function `(rng, batch_size)` or recorded
-    steps; without it, rows of the `examples` [B, …] are drawn."""
+    """Draws the inputs of a step, or of a chunk of several, by name. `given` is a function
+    `(rng, batch_size)` or recorded steps; without it, rows of the `examples` [B, …] are drawn, and
+    for chunks of them stretches whose lengths are multiples of `multiple_of`."""
 
     def __init__(
         self,
         entries: Sequence[TensorEntry],
         examples: Sequence[npt.NDArray[Any]],
         given: Inputs | None,
+        multiple_of: int = 1,
     ) -> None:
+        self._multiple_of, self._chunks = multiple_of, 0
         self._entries, self._examples = entries, examples
         self._function: Any = given if callable(given) else None
         self._steps: list[Any] | None = None
@@ -45,9 +50,24 @@ class Draws:
             return self._next_recorded(self._steps, batch_size)
         rows = rng.integers(0, len(self._examples[0]), batch_size)
         noisy = rng.random(batch_size) < 0.5
-        return {
+        found = {
             entry.name: _with_noise(values[rows], values, noisy, rng)
             for entry, values in zip(self._entries, self._examples, strict=True)
+        }
+        times = {e.name: e.shape.index(None) + 1 for e in self._entries if None in e.shape}
+        return found if not times else self._stretch(found, times, rng)
+
+    def _stretch(self, values: Arrays, times: dict[str, int], rng: np.random.Generator) -> Arrays:
+        """Steps that follow each other, with the first after the last, from any start."""
+        length = self._multiple_of * LENGTHS[self._chunks % len(LENGTHS)]
+        self._chunks += 1
+        name, axis = next(iter(times.items()))
+        start = rng.integers(0, values[name].shape[axis])
+        return {
+            name: value.take(np.arange(start, start + length), times[name], mode="wrap")
+            if name in times
+            else value
+            for name, value in values.items()
         }
 
     def _next_recorded(self, steps: list[Any], batch_size: int) -> Arrays:
@@ -70,7 +90,9 @@ class Draws:
         found = {}
         for entry, value in zip(self._entries, values, strict=True):
             array, wanted = _array(value), (batch_size, *entry.shape)
-            if array.shape != wanted:
+            if len(array.shape) != len(wanted) or any(
+                size not in (None, found) for size, found in zip(wanted, array.shape, strict=True)
+            ):
                 raise UsageError(
                     f"inputs gave {entry.name} with shape {array.shape} instead of {wanted}."
                 )
@@ -79,7 +101,9 @@ class Draws:
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if isinstance(value, Tensor):
+        return array_of(value.cpu(), 0) if value.dim() else value.detach().cpu().numpy()
+    return np.asarray(value)
 
 
 def _with_noise(

@@ -15,7 +15,7 @@ from zoo.errors import UsageError, one_line
 QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 DTYPES = frozenset(
     (torch.float16, torch.float32, torch.float64, torch.int8, torch.int16, torch.int32)
-) | {torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool}
+) | {torch.bfloat16, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool}
 
 
 def plain_module(module: nn.Module) -> nn.Module:
@@ -64,7 +64,13 @@ def plain_tensor(tensor: Tensor, what: str) -> Tensor:
     return tensor.detach().cpu().clone()
 
 
+def file_dtype(tensor: Tensor) -> torch.dtype:
+    """Its dtype in a file: NumPy has no bfloat16, whose values float32 holds."""
+    return torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
+
+
 def array_of(tensor: Tensor, axis: int) -> npt.NDArray[Any]:
     """The tensor with its batch axis first, in NumPy."""
-    array: npt.NDArray[Any] = tensor.detach().movedim(axis, 0).contiguous().numpy()
+    moved = tensor.detach().to(file_dtype(tensor)).movedim(axis, 0)
+    array: npt.NDArray[Any] = moved.contiguous().numpy()
     return array

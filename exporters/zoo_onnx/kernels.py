@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from zoo.errors import ZooError
 from zoo_ort.providers import SILENT
 
 MAX_NODES = 1000  # that get casts
@@ -32,20 +33,29 @@ WIDER = {
 
 def widen_missing(model: ir.Model) -> None:
     """Puts casts around each node of the main graph that ONNX Runtime has no kernel for, in place.
-    A node that cannot be widened stays, and opening the file says what is wrong."""
+    ZooError for one that cannot be widened."""
     widened: dict[str, int] = {}
     for _ in range(MAX_NODES):
         proto = onnx.shape_inference.infer_shapes(ir.to_proto(model))
-        name = _missing_node(proto.SerializeToString())
+        missing = _missing(proto.SerializeToString())
+        if missing is None:
+            return
+        op, name = missing
+        types = _types(proto)
         node = next((node for node in model.graph if node.name == name), None)
-        if name is None or node is None or widened.get(name, 0) > 2:
-            return
         widened[name] = widened.get(name, 0) + 1
-        if not _widen(model, node, _types(proto)):
-            return
+        if node is None or widened[name] > 2 or not _widen(model, node, types):
+            inputs = node.inputs if node is not None else ()
+            kinds = {types.get(value.name or "") for value in inputs if value is not None}
+            shown = " and ".join(sorted(kind.name.lower() for kind in kinds if kind is not None))
+            raise ZooError(
+                f"ONNX Runtime cannot compute {op}{f' of {shown}' if shown else ''} in the dtype "
+                f"that the module has there; use another, float32 for example."
+            )
 
 
-def _missing_node(content: bytes) -> str | None:
+def _missing(content: bytes) -> tuple[str, str] | None:
+    """Operator and name of the first node without a kernel."""
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -53,7 +63,7 @@ def _missing_node(content: bytes) -> str | None:
         ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         found = MISSING.search(str(error))
-        return found[2] if found else None
+        return (found[1], found[2]) if found else None
     return None
 
 

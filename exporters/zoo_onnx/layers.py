@@ -1,6 +1,6 @@
-"""Functions of torch written out in a trace, by the equations in torch's documentation: recurrent
-layers, whose kernels cannot be exported for a batch of any size, and what torch.onnx has no
-translation for, or a wrong one."""
+"""Recurrent layers of torch written out in a trace by the equations in torch's documentation, since
+their kernels cannot be exported for a batch of any size; and what cannot be traced found where it
+stands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from zoo.errors import ZooError
+from zoo_onnx.explanations import calling_line, one_size
+from zoo_onnx.over_time import emitted, over_time
+from zoo_onnx.scans import Scans
 
 States = tuple[Tensor, ...]
 Weights = Sequence[Tensor]
@@ -18,21 +23,44 @@ Step = Callable[[Tensor, States, Weights], States]
 
 
 class WrittenOut(TorchFunctionMode):
-    """Within it, torch.nn.RNN, GRU and LSTM compute step by step, with a fixed number of steps, and
-    other functions as below."""
+    """Within it, torch.nn.RNN, GRU and LSTM compute step by step: a fixed number of steps each by
+    itself, and steps over time as a recurrence of `scans`.
+
+    Raises ZooError at a line that computes with NumPy, or makes the size of an open axis a number.
+    """
+
+    def __init__(self, scans: Scans | None = None) -> None:
+        super().__init__()
+        self.scans = scans
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
     ) -> Any:
         name, keywords = getattr(function, "__name__", ""), keywords or {}
+        if function is over_time and self.scans is not None:
+            return emitted(self.scans, *arguments)
         if name in STEPS and not keywords and isinstance(arguments[3], bool):
-            return _layers(STEPS[name], *arguments)
-        if name in FUNCTIONS and FUNCTIONS[name][0](*arguments, **keywords):
-            return FUNCTIONS[name][1](*arguments, **keywords)
-        return function(*arguments, **keywords)
+            return _layers(self.scans, STEPS[name], *arguments)
+        if name in ("numpy", "__array__"):
+            raise ZooError(
+                f"{calling_line()} computes with NumPy, which cannot be traced; use torch's "
+                f"operators."
+            )
+        result = function(*arguments, **keywords)
+        if any(_is_fixed(value) for value in arguments if isinstance(value, Tensor)):
+            raise ZooError(f"the step cannot be traced: {one_size(calling_line())}")
+        return result
+
+
+def _is_fixed(tensor: Tensor) -> bool:
+    """Whether a symbol among its sizes has become a number."""
+    environments = [size.node.shape_env for size in tensor.shape if hasattr(size, "node")]
+    found = (value for environment in environments for value in environment.replacements.values())
+    return any(value.is_number for value in found)
 
 
 def _layers(
+    scans: Scans | None,
     step: Step,
     x: Tensor,
     state: Any,
@@ -54,20 +82,47 @@ def _layers(
         outputs = []
         for direction in range(directions):
             index = layer * directions + direction
-            own = _with_biases(weights[index * each : (index + 1) * each], bias)
+            w_ih, w_hh, b_ih, *others = _with_biases(
+                weights[index * each : (index + 1) * each], bias
+            )
+            gates = F.linear(x, w_ih, b_ih)
+            gates = gates.flip(0) if direction else gates
             before = tuple(leaf[index] for leaf in states)
-            steps = x.unbind(0)
-            found = []
-            for x_t in reversed(steps) if direction else steps:
-                before = step(x_t, before, own)
-                found.append(before[0])
-            outputs.append(torch.stack(found[::-1] if direction else found))
-            ends.append(before)
+            found, end = _one_layer(scans, step, gates, before, (w_hh, *others))
+            outputs.append(found.flip(0) if direction else found)
+            ends.append(end)
         x = torch.cat(outputs, -1)
         if training and dropout and layer < layers - 1:
             x = F.dropout(x, dropout)
     y = x.transpose(0, 1) if batch_first else x
     return y, *(torch.stack(leaves) for leaves in zip(*ends, strict=True))
+
+
+def _one_layer(
+    scans: Scans | None, step: Step, gates_T: Tensor, state: States, weights: Weights
+) -> tuple[Tensor, States]:
+    """The outputs and the last state of a layer, whose inputs have been multiplied."""
+    if scans is not None and not isinstance(gates_T.shape[0], int):
+        end, (found,) = scans.emit(_Layer(step, len(state)), state, [gates_T], weights)
+        return found, tuple(end)
+    outputs = []
+    for gates in gates_T.unbind(0):
+        state = step(gates, state, weights)
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+class _Layer(nn.Module):
+    """A step of a layer as the body of a recurrence."""
+
+    def __init__(self, step: Step, states: int) -> None:
+        super().__init__()
+        self.step, self.states = step, states
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        state, (gates, *weights) = values[: self.states], values[self.states :]
+        after = self.step(gates, state, weights)
+        return (*(leaf.clone() for leaf in after), after[0].clone())
 
 
 def _with_biases(weights: Weights, bias: bool) -> Weights:
@@ -79,30 +134,28 @@ def _with_biases(weights: Weights, bias: bool) -> Weights:
 
 
 def _rnn(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(x: Tensor, state: States, weights: Weights) -> States:
-        w_ih, w_hh, b_ih, b_hh = weights
-        return (activation(F.linear(x, w_ih, b_ih) + F.linear(state[0], w_hh, b_hh)),)
+    def step(gates: Tensor, state: States, weights: Weights) -> States:
+        return (activation(gates + F.linear(state[0], *weights)),)
 
     return step
 
 
-def _gru(x: Tensor, state: States, weights: Weights) -> States:
+def _gru(gates: Tensor, state: States, weights: Weights) -> States:
     (h,) = state
-    w_ih, w_hh, b_ih, b_hh = weights
-    r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
-    r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
+    r_x, z_x, n_x = gates.chunk(3, -1)
+    r_h, z_h, n_h = F.linear(h, *weights).chunk(3, -1)
     r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
     n = torch.tanh(n_x + r * n_h)
     return (n + z * (h - n),)
 
 
-def _lstm(x: Tensor, state: States, weights: Weights) -> States:
+def _lstm(gates: Tensor, state: States, weights: Weights) -> States:
     h, c = state
-    w_ih, w_hh, b_ih, b_hh, *projection = weights
-    i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+    w_hh, b_hh, *projection = weights
+    i, f, g, o = (gates + F.linear(h, w_hh, b_hh)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     h = torch.sigmoid(o) * torch.tanh(c)
-    return (F.linear(h, projection[0]) if projection else h), c
+    return (F.linear(h, *projection) if projection else h), c
 
 
 STEPS: dict[str, Step] = {
@@ -111,40 +164,3 @@ STEPS: dict[str, Step] = {
     "rnn_tanh": _rnn(torch.tanh),
     "rnn_relu": _rnn(torch.relu),
 }
-
-
-def _hypot(x: Tensor, y: Tensor) -> Tensor:
-    """Scaled by the larger, so that squares do not overflow."""
-    large, small = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
-    ratio = torch.where(large == 0, torch.zeros_like(small), small / large)
-    length = large * torch.sqrt(1 + ratio * ratio)
-    return torch.where(large.isinf(), large, length)
-
-
-def _median(x: Tensor, dim: int, keepdim: bool = False) -> Any:
-    """The lower of two in the middle, as torch has it."""
-    values, indices = torch.sort(x, dim)
-    middle = (x.shape[dim] - 1) // 2
-    found = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
-    if not keepdim:
-        found = found[0].squeeze(dim), found[1].squeeze(dim)
-    return torch.return_types.median(found)
-
-
-def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """With bounds of x's own type: ONNX takes no others."""
-    return torch.clamp(x, *(None if b is None else float(b) for b in (min, max)))
-
-
-FUNCTIONS: dict[str, tuple[Callable[..., bool], Callable[..., Any]]] = {
-    "hypot": (lambda x, y: isinstance(x, Tensor) and isinstance(y, Tensor), _hypot),
-    "median": (lambda x, *dim, **more: bool(dim or more), _median),
-    "clamp": (
-        lambda x, *bounds, **more: (
-            x.is_floating_point()
-            and any(isinstance(bound, int) for bound in (*bounds, *more.values()))
-        ),
-        _clamp,
-    ),
-}
-FUNCTIONS["clip"] = FUNCTIONS["clamp"]

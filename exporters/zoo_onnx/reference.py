@@ -3,31 +3,32 @@ initial state, its names and shapes, and inputs like its examples."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from zoo.errors import UsageError, ZooError
-from zoo.exporting.comparison import Explain
 from zoo.inference.artifact import StateEntry
 from zoo.inference.engine import Arrays
 from zoo.registry.locations import describe_raised
 from zoo_onnx import trees
+from zoo_onnx.axes import find_axes, open_shape
 from zoo_onnx.draws import Draws, Inputs
-from zoo_onnx.given import array_of, plain_module, plain_tensor
+from zoo_onnx.given import array_of, file_dtype, plain_module, plain_tensor
 from zoo_onnx.memory import Attributes
-from zoo_onnx.suitability import RandomOperators, require_independent_rows, require_no_memory
+from zoo_onnx.rounding import Rounding
+from zoo_onnx.suitability import (
+    RandomOperators,
+    require_independent_rows,
+    require_joined_chunks,
+    require_no_memory,
+)
 from zoo_ort.modules import ModuleInfo, TensorEntry
-
-LAST_BITS = 4  # in the last place, by which inputs are changed to see whether a value is on an edge
-NEARBY = 8  # runs with such changes
 
 
 class ModuleReference:
@@ -48,12 +49,14 @@ class ModuleReference:
         output_names: Sequence[str] | None = None,
         draws: Inputs | None = None,
         batch_axis: Any = None,
+        time_axis: Any = None,
+        multiple_of: int = 1,
     ) -> None:
         self.module = plain_module(module)
         self.called = type(self.module).__name__
         leaves, self.form = trees.flatten(state, "the state")
-        self.input_axes, self.output_axis = _own_axes(self.module, len(inputs))
-        self.state_axes = _state_axes(self.module, batch_axis, self.form)
+        self.axes = find_axes(self.module, len(inputs), self.form, batch_axis, time_axis)
+        self.multiple_of = multiple_of
         self.inputs = [plain_tensor(x, "an input") for x in inputs]
         self.initial = [plain_tensor(x, "the state") for x in leaves]
         self._require_batch()
@@ -63,7 +66,7 @@ class ModuleReference:
         }
         self.buffers = {name for name, _ in self.module.named_buffers()}
         self.remembered: list[str] = []
-        self._double: dict[str, Tensor] | None = None
+        self._last: tuple[Arrays, Sequence[Tensor], Arrays] | None = None
         self._draws = draws
         self._names = input_names, output_names
         self.out_form = trees.TENSOR
@@ -98,12 +101,16 @@ class ModuleReference:
                 f"outside and pass them as an input."
             )
         info = self._describe(outputs, after)
-        examples = [array_of(x, axis) for x, axis in zip(self.inputs, self.input_axes, strict=True)]
-        self.draw = Draws(info.inputs, examples, self._draws)
+        examples = [
+            array_of(x, axis) for x, axis in zip(self.inputs, self.axes.inputs, strict=True)
+        ]
+        self.draw = Draws(info.inputs, examples, self._draws, self.multiple_of)
         require_no_memory(self)
-        self._double = self._in_float64()
+        self.rounding = Rounding(self)
         if independent_rows:
             require_independent_rows(self)
+        if self.axes.over_time:
+            require_joined_chunks(self)
         return info
 
     def call(
@@ -122,10 +129,19 @@ class ModuleReference:
         except Exception as error:  # of the user's code
             told = describe_raised(error, type(self.module).__module__.partition(".")[0])
             raise UsageError(f"{self.called}(*inputs, state) raised {told}.") from None
-        if tensors is None:
-            for name, value in own.items():  # what the module keeps there stays, as in use
-                if value is not used[name] or value._version != versions[name]:
-                    self.tensors[name] = value.detach().clone()
+        changed = [
+            name
+            for name, value in own.items()
+            if value is not used[name] or value._version != versions[name]
+        ]
+        weights = [name for name in changed if name not in self.buffers]
+        if weights:  # that were not copied; from now on they are, as buffers are
+            self.buffers.update(weights)
+            original = dict(self.module.named_parameters())
+            self.tensors |= {name: original[name].detach().clone() for name in weights}
+            return self.call(inputs, leaves, tensors)
+        if tensors is None:  # what the module keeps there stays, as in use
+            self.tensors |= {name: own[name].detach().clone() for name in changed}
         return self._parted(result)
 
     def _parted(self, result: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -150,67 +166,33 @@ class ModuleReference:
     def init_state(self, batch_size: int) -> list[Tensor]:
         return [
             leaf.narrow(axis, 0, 1).repeat_interleave(batch_size, axis)
-            for leaf, axis in zip(self.initial, self.state_axes, strict=True)
+            for leaf, axis in zip(self.initial, self.axes.states, strict=True)
         ]
 
     def step(self, inputs: Arrays, state: Sequence[Tensor]) -> tuple[Arrays, list[Tensor]]:
-        outputs, after = self.call(self._tensors_of(inputs), state)
-        return self._outputs(outputs), after
+        outputs, after = self.call(self.tensors_of(inputs), state)
+        found = self._outputs(outputs)
+        self._last = inputs, state, {**found, **self.state_to_arrays(after)}
+        return found, after
 
-    def precise_step(self, inputs: Arrays, state: Sequence[Tensor]) -> Arrays:
-        """Outputs and next state in float64; where the module has no float64, those that differ
-        most from its own among runs with other last bits of the inputs."""
-        tensors = self._tensors_of(inputs)
-        if self._double is not None:
-            with self._in_double():
-                outputs, after = self.call(_double(tensors), _double(state), self._double)
-            return {**self._outputs(outputs), **self.state_to_arrays(after)}
-        base = self.named(self.call(tensors, state, self.tensors))
-        far = dict(base)
-        for near in self._nearby(tensors, state):
-            for name, value in near.items():
-                if value.dtype.kind != "f":
-                    continue
-                with np.errstate(invalid="ignore", over="ignore"):
-                    farther = np.abs(value - base[name]) > np.abs(far[name] - base[name])
-                far[name] = np.where(farther, value, far[name])
-        return far
-
-    def explain(self, inputs: Arrays, state: Sequence[Tensor]) -> Explain:
-        """See `zoo.exporting.comparison`: whether inputs and a state that differ in their last bits
-        give the other value too."""
-        runs: list[Arrays] = []
-
-        def explained(
-            name: str, wrong: npt.NDArray[np.bool_], found: npt.NDArray[Any]
-        ) -> npt.NDArray[np.bool_]:
-            if not runs:
-                tensors = self._tensors_of(inputs)
-                runs.append(self.named(self.call(tensors, state, self.tensors)))
-                runs.extend(self._nearby(tensors, state))
-            values = np.stack([run[name] for run in runs])
-            if found.dtype.kind in "biu":
-                on_edge: npt.NDArray[np.bool_] = wrong & (values == found).any(0)
-                return on_edge
-            low, high = np.nanmin(values, 0), np.nanmax(values, 0)
-            pad = 1e-3 * (high - low)
-            between: npt.NDArray[np.bool_] = (
-                wrong & (low < high) & (found >= low - pad) & (found <= high + pad)
-            )
-            return between
-
-        return explained
+    def results(self, inputs: Arrays, state: Sequence[Tensor]) -> Arrays:
+        """Outputs and next state by name; what the module keeps is not kept."""
+        if self._last is not None and self._last[0] is inputs and self._last[1] is state:
+            return self._last[2]
+        return self.named(self.call(self.tensors_of(inputs), state, self.tensors))
 
     def state_to_arrays(self, state: Sequence[Tensor]) -> Arrays:
         return {
             entry.name: array_of(leaf, axis)
-            for entry, leaf, axis in zip(self.info.state, state, self.state_axes, strict=True)
+            for entry, leaf, axis in zip(self.info.state, state, self.axes.states, strict=True)
         }
 
     def state_from_arrays(self, arrays: Arrays) -> list[Tensor]:
         return [
-            torch.from_numpy(np.array(arrays[entry.name])).movedim(0, axis)
-            for entry, axis in zip(self.info.state, self.state_axes, strict=True)
+            torch.from_numpy(np.array(arrays[entry.name])).to(own.dtype).movedim(0, axis)
+            for entry, own, axis in zip(
+                self.info.state, self.initial, self.axes.states, strict=True
+            )
         ]
 
     # the parts
@@ -231,8 +213,10 @@ class ModuleReference:
             )
         if sizes == {0}:
             raise UsageError("the examples have no rows; give at least one.")
+        if self.axes.over_time:
+            self._require_time()
         for leaf, axis, name in zip(
-            self.initial, self.state_axes, trees.names(self.form, "state"), strict=True
+            self.initial, self.axes.states, trees.names(self.form, "state"), strict=True
         ):
             first = leaf.narrow(axis, 0, 1)
             if not torch.equal(leaf.nan_to_num(), first.expand_as(leaf).nan_to_num()):
@@ -241,8 +225,23 @@ class ModuleReference:
                     f"are not."
                 )
 
+    def _require_time(self) -> None:
+        lengths = set()
+        for x, axis, time in zip(self.inputs, self.axes.inputs, self.axes.times, strict=True):
+            if time is not None and time >= x.dim():
+                raise UsageError(
+                    f"an input {_shown(x)} has no time axis {time}; time_axis says where it "
+                    f"stands, with the batch first."
+                )
+            lengths |= {x.movedim(axis, 0).shape[time]} if time is not None else set()
+        if len(lengths) != 1 or min(lengths) < 2 * self.multiple_of:
+            raise UsageError(
+                f"the examples have {' and '.join(map(str, sorted(lengths)))} steps; they should "
+                f"have one length of at least {2 * self.multiple_of}."
+            )
+
     def _with_axes(self) -> list[tuple[Tensor, int]]:
-        tensors, axes = [*self.inputs, *self.initial], [*self.input_axes, *self.state_axes]
+        tensors, axes = [*self.inputs, *self.initial], [*self.axes.inputs, *self.axes.states]
         return list(zip(tensors, axes, strict=True))
 
     def _describe(self, outputs: Sequence[Tensor], after: Sequence[Tensor]) -> ModuleInfo:
@@ -253,63 +252,91 @@ class ModuleReference:
                     f"the next state must have the shapes and dtypes of the state that was given: "
                     f"{name} is {_shown(leaf)} instead of {_shown(before)}."
                 )
-        rows = self.inputs[0].shape[self.input_axes[0]] if self.inputs else None
-        rows = self.initial[0].shape[self.state_axes[0]] if rows is None else rows
+        rows = self.rows
         names, given = _output_names(self.out_form), self._names[1]
         for name, value in zip(names, outputs, strict=True):
             plain_tensor(value, f"the output {name}")
-            if value.dim() <= self.output_axis or value.shape[self.output_axis] != rows:
+            if value.dim() <= self.axes.output or value.shape[self.axes.output] != rows:
                 raise UsageError(
                     f"the output {name} is {_shown(value)}; every output needs the batch of {rows} "
                     f"rows as its first axis."
                 )
+        given_shapes = [
+            open_shape(x, axis, time)
+            for x, axis, time in zip(self.inputs, self.axes.inputs, self.axes.times, strict=True)
+        ]
         self.info = ModuleInfo.checked(
-            inputs=_entries(self.inputs, self.input_axes, self._names[0], None, "input"),
-            outputs=_entries(outputs, [self.output_axis] * len(outputs), given, names, "output"),
+            inputs=_entries(self.inputs, given_shapes, self._names[0], None, "input"),
+            outputs=_entries(outputs, self._open_shapes(outputs), given, names, "output"),
             state=tuple(
                 StateEntry.from_row(name, array_of(leaf, axis)[0])
-                for name, leaf, axis in zip(state_names, self.initial, self.state_axes, strict=True)
+                for name, leaf, axis in zip(
+                    state_names, self.initial, self.axes.states, strict=True
+                )
             ),
         )
         return self.info
 
-    def _in_float64(self) -> dict[str, Tensor] | None:
-        """Weights in float64; None where the module does not compute with them."""
-        double = {
-            name: value.double() if value.is_floating_point() else value
-            for name, value in self.tensors.items()
+    def _open_shapes(self, outputs: Sequence[Tensor]) -> list[tuple[int | None, ...]]:
+        """Those of the outputs without the batch; None for an axis whose size follows from the
+        length of the inputs."""
+        shapes = [open_shape(value, self.axes.output, None) for value in outputs]
+        if not self.axes.over_time:
+            return shapes
+        others, _ = self.call(self.part(self.inputs, 0, self.multiple_of), self.initial)
+        if len(others) != len(outputs) or any(
+            one.dim() != other.dim() for one, other in zip(outputs, others, strict=True)
+        ):
+            raise UsageError(
+                f"{self.called} gives outputs of another form for {self.multiple_of} steps than "
+                f"for {self.length}."
+            )
+        return [
+            tuple(size if size == now else None for size, now in zip(
+                shape, open_shape(other, self.axes.output, None), strict=True))
+            for shape, other in zip(shapes, others, strict=True)
+        ]  # fmt: skip
+
+    @property
+    def output_times(self) -> dict[str, tuple[int, ...]]:
+        """The time axes of the outputs that have some, with the batch as axis 0."""
+        found = {
+            entry.name: tuple(i + 1 for i, size in enumerate(entry.shape) if size is None)
+            for entry in self.info.outputs
         }
-        if not any(x.is_floating_point() for x in (*double.values(), *self.inputs, *self.initial)):
-            return double
-        try:
-            with self._in_double():
-                outputs, after = self.call(_double(self.inputs), _double(self.initial), double)
-        except UsageError:
-            return None
-        same = [x.shape for x in after] == [x.shape for x in self.initial]
-        floats = [x for x in (*outputs, *after) if x.is_floating_point()]
-        return double if same and any(x.dtype == torch.float64 for x in floats) else None
+        return {name: times for name, times in found.items() if times}
 
-    @contextmanager
-    def _in_double(self) -> Iterator[None]:
-        """Tensors that the module makes for itself are float64 too; what it keeps is not kept."""
-        before = torch.get_default_dtype()
-        kept = Attributes(self.module) if self.remembered else None
-        torch.set_default_dtype(torch.float64)
-        try:
-            if kept is not None:
-                self.attributes.put_back()
-            yield
-        finally:
-            torch.set_default_dtype(before)
-            if kept is not None:
-                kept.put_back()
+    @property
+    def hint(self) -> str:
+        """What to do about what the module changes in its step; empty where it changes nothing."""
+        if not self.remembered:
+            return ""
+        return (
+            f" {self.called} changes {self.remembered[0]} in its step; what later steps need of it "
+            f"belongs in the state."
+        )
 
-    def _nearby(self, tensors: Sequence[Tensor], state: Sequence[Tensor]) -> Iterator[Arrays]:
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(NEARBY):
-            near = [_nudged(x, generator) for x in tensors], [_nudged(x, generator) for x in state]
-            yield self.named(self.call(*near, self.tensors))
+    @property
+    def rows(self) -> int:
+        """The batch size of the examples."""
+        return self.initial[0].shape[self.axes.states[0]]
+
+    @property
+    def length(self) -> int:
+        """The number of steps in the examples."""
+        return min(
+            x.movedim(axis, 0).shape[time]
+            for x, axis, time in zip(self.inputs, self.axes.inputs, self.axes.times, strict=True)
+            if time is not None
+        )
+
+    def part(self, inputs: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
+        """These steps of the inputs."""
+        return [
+            x if time is None
+            else x.movedim(axis, 0).narrow(time, start, stop - start).movedim(0, axis)
+            for x, axis, time in zip(inputs, self.axes.inputs, self.axes.times, strict=True)
+        ]  # fmt: skip
 
     def named(self, parts: tuple[list[Tensor], list[Tensor]]) -> Arrays:
         return {**self._outputs(parts[0]), **self.state_to_arrays(parts[1])}
@@ -317,53 +344,19 @@ class ModuleReference:
     def _outputs(self, outputs: Sequence[Tensor]) -> Arrays:
         names = [entry.name for entry in self.info.outputs]
         return {
-            name: array_of(value, self.output_axis)
+            name: array_of(value, self.axes.output)
             for name, value in zip(names, outputs, strict=True)
         }
 
-    def _tensors_of(self, inputs: Arrays) -> list[Tensor]:
+    def tensors_of(self, inputs: Arrays) -> list[Tensor]:
         return [
-            torch.from_numpy(np.ascontiguousarray(inputs[entry.name])).movedim(0, axis)
-            for entry, axis in zip(self.info.inputs, self.input_axes, strict=True)
+            torch.from_numpy(np.ascontiguousarray(inputs[entry.name]))
+            .to(example.dtype)
+            .movedim(0, axis)
+            for entry, example, axis in zip(
+                self.info.inputs, self.inputs, self.axes.inputs, strict=True
+            )
         ]
-
-
-def _own_axes(module: nn.Module, inputs: int) -> tuple[list[int], int]:
-    """Where the batch of each input and of the outputs stands."""
-    axis = 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0
-    return [axis] * inputs, axis
-
-
-def _state_axes(module: nn.Module, given: Any, form: trees.Form) -> list[int]:
-    if given is None:
-        given = 1 if isinstance(module, nn.RNNBase) else 0
-    return list(_axes(given, form))
-
-
-def _axes(given: Any, form: trees.Form) -> Iterator[int]:
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
-        yield from itertools.repeat(given, form.leaves)
-        return
-    parts = trees.children(given)
-    if form.make is None or parts is None or tuple(map(str, parts[0])) != form.keys:
-        raise UsageError(
-            "batch_axis must be a number, or numbers in the form of the state: 1 for torch.nn's "
-            "[layers, batch, hidden]."
-        )
-    for part, child in zip(parts[1], form.children, strict=True):
-        yield from _axes(part, child)
-
-
-def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    size = LAST_BITS * torch.finfo(tensor.dtype).eps
-    noise = (2 * torch.rand(tensor.shape, generator=generator) - 1).to(tensor.dtype)
-    return torch.where(tensor.isfinite(), tensor * (1 + size * noise), tensor)
-
-
-def _double(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [x.double() if x.is_floating_point() else x for x in tensors]
 
 
 def _shown(tensor: Tensor) -> str:
@@ -379,7 +372,7 @@ def _output_names(form: trees.Form) -> list[str]:
 
 def _entries(
     tensors: Sequence[Tensor],
-    axes: Sequence[int],
+    shapes: Sequence[tuple[int | None, ...]],
     given: Sequence[str] | None,
     own: Sequence[str] | None,
     what: str,
@@ -392,8 +385,8 @@ def _entries(
     return tuple(
         TensorEntry.checked(
             name=name,
-            shape=tuple(tensor.shape[:axis] + tensor.shape[axis + 1 :]),
-            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=shape,
+            dtype=str(file_dtype(tensor)).removeprefix("torch."),
         )
-        for name, tensor, axis in zip(names, tensors, axes, strict=True)
+        for name, tensor, shape in zip(names, tensors, shapes, strict=True)
     )

@@ -10,10 +10,7 @@ from zoo.errors import NoStepError
 from zoo.inference.artifact import LOGITS, TOKEN, ArtifactInfo
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, unflatten
-from zoo_onnx.tracing import trace
-
-# Two would do for a dynamic axis; the proof uses no batch of three, so the size is not hard-coded.
-TRACED_BATCH = 3
+from zoo_onnx.tracing import BATCH, TRACED_BATCH, trace
 
 
 class Step(nn.Module):
@@ -34,12 +31,11 @@ def trace_step(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     if not model.causal:
         raise NoStepError(f"cell {info.model.cell!r}")
     leaves = flatten(model.init_state(TRACED_BATCH))
-    batch = torch.export.Dim("batch")
     return trace(
         Step(model),
         (torch.zeros(TRACED_BATCH, dtype=torch.int64), *leaves),
         [TOKEN, *info.state_names("in")],
         [LOGITS, *info.state_names("out")],
-        ({0: batch}, tuple({0: batch} for _ in leaves)),
+        ({0: BATCH}, tuple({0: BATCH} for _ in leaves)),
         f"the step of cell {info.model.cell!r}",
     )

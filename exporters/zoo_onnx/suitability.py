@@ -20,6 +20,10 @@ from zoo_onnx.memory import Attributes
 if TYPE_CHECKING:
     from zoo_onnx.reference import ModuleReference
 
+# Attributes that torch's own modules change: references to what they hold elsewhere.
+TORCHS_OWN = frozenset(
+    ("training", "_buffers", "_parameters", "_modules", "_flat_weights", "_flat_weight_refs")
+)
 CALLS = 4  # between two of the same arguments
 
 
@@ -28,19 +32,20 @@ def require_no_memory(reference: ModuleReference) -> None:
     something beside the state remembers."""
     reference.attributes.put_back()
     tensors = dict(reference.tensors)
-    _, reached = reference.call(reference.inputs, reference.initial)
+    rng, rows = np.random.default_rng(0), reference.rows
+
+    def others() -> list[Tensor]:
+        return reference.tensors_of(reference.draw(rng, rows))
+
+    _, reached = reference.call(others(), reference.initial)
     _forget(reference, tensors)
     first = reference.named(reference.call(reference.inputs, reached))
     reference.remembered = _changed(reference, tensors)
     if not reference.remembered:
         return
     state = reached
-    for turn in range(1, CALLS + 1):
-        shifted = [
-            x.roll(turn, axis)
-            for x, axis in zip(reference.inputs, reference.input_axes, strict=True)
-        ]
-        _, state = reference.call(shifted, state)
+    for _ in range(CALLS):
+        _, state = reference.call(others(), state)
     again = reference.named(reference.call(reference.inputs, reached))
     changed = _changed(reference, tensors)
     if not _are_equal(first, again):
@@ -65,9 +70,7 @@ def _changed(reference: ModuleReference, tensors: dict[str, Tensor]) -> list[str
         if not torch.equal(reference.tensors[name].nan_to_num(), tensors[name].nan_to_num())
     ]
     attributes = [
-        name
-        for name in reference.attributes.changed()
-        if name.rpartition(".")[2] not in ("training", "_buffers", "_parameters", "_modules")
+        name for name in reference.attributes.changed() if name.rpartition(".")[2] not in TORCHS_OWN
     ]
     return [*buffers, *attributes]
 
@@ -98,7 +101,7 @@ def require_independent_rows(reference: ModuleReference) -> None:
     """Each row of the examples gives alone, and in another order, what it gives among the
     others; so it does from a later state."""
     together = [
-        array_of(x, axis) for x, axis in zip(reference.inputs, reference.input_axes, strict=True)
+        array_of(x, axis) for x, axis in zip(reference.inputs, reference.axes.inputs, strict=True)
     ]
     rows = len(together[0])
     rng = np.random.default_rng(0)
@@ -108,13 +111,13 @@ def require_independent_rows(reference: ModuleReference) -> None:
     state = reference.init_state(rows)
     for _ in range(2):
         whole, after = reference.step(inputs, state)
-        precise = reference.precise_step(inputs, state)
+        precise = reference.rounding.precise_step(inputs, state)
         wanted = {**whole, **reference.state_to_arrays(after)}
         for order in (rng.permutation(rows), np.arange(rows)[:1], np.arange(rows)[-1:]):
             index = torch.from_numpy(order)
             part = [
                 leaf.index_select(axis, index)
-                for leaf, axis in zip(state, reference.state_axes, strict=True)
+                for leaf, axis in zip(state, reference.axes.states, strict=True)
             ]
             try:
                 found, end = reference.step({name: x[order] for name, x in inputs.items()}, part)
@@ -132,6 +135,44 @@ def require_independent_rows(reference: ModuleReference) -> None:
                         f"independent_rows=False."
                     )
         state = after
+
+
+def require_joined_chunks(reference: ModuleReference) -> None:
+    """A sequence gives in two chunks, the second from the state after the first, what it gives as
+    one: outputs over time, and the last state."""
+    inputs, length = reference.inputs, reference.length // reference.multiple_of
+    names = [entry.name for entry in reference.info.outputs]
+    times = {name: axes[0] for name, axes in reference.output_times.items() if len(axes) == 1}
+    length *= reference.multiple_of
+    whole, end = reference.call(reference.part(inputs, 0, length), reference.initial)
+    wanted = reference.named((whole, end))
+    arrays = dict(
+        zip(
+            [entry.name for entry in reference.info.inputs],
+            [array_of(x, axis) for x, axis in zip(
+                reference.part(inputs, 0, length), reference.axes.inputs, strict=True)],
+            strict=True,
+        )
+    )  # fmt: skip
+    precise = reference.rounding.precise_step(arrays, reference.initial)
+    for cut in sorted({reference.multiple_of, length // 2 // reference.multiple_of
+                       * reference.multiple_of}):  # fmt: skip
+        first, middle = reference.call(reference.part(inputs, 0, cut), reference.initial)
+        second, last = reference.call(reference.part(inputs, cut, length), middle)
+        parts = reference.named((first, middle)), reference.named((second, last))
+        for name, value in wanted.items():
+            if name in names and name not in times:
+                continue  # of a chunk as a whole
+            found = parts[1][name]
+            if name in times:
+                found = np.concatenate([part[name] for part in parts], times[name])
+            near = found.shape == value.shape and _is_near(value, found, precise[name], value)
+            if not near:
+                raise UsageError(
+                    f"{reference.called} depends on where a sequence is cut: {name} of {length} "
+                    f"steps is another in chunks of {cut} and {length - cut}. Keep what the next "
+                    f"chunk needs in the state, or say by multiple_of which lengths are whole."
+                )
 
 
 class RandomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.errors import ArtifactError
+from zoo.inference.artifact import AGAIN
 
 METADATA_PROPS = 14
 DIGEST = "zoo.digest"
-NOT_ONNX = "is not an ONNX file, or is truncated"
+NOT_ONNX = f"is not an ONNX file, or is truncated; {AGAIN}"
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
 MAX_VARINT_BYTES = 10
 
@@ -69,7 +70,7 @@ def read_metadata(path: Path, content: bytes) -> dict[str, str]:
             f"{path} was not exported by the zoo; export the run with `zoo export`."
         )
     if view[sealed.end :] or digest(view[: sealed.start]) != metadata[DIGEST]:
-        raise ArtifactError(f"{path} is damaged: it changed after it was exported.")
+        raise ArtifactError(f"{path} is damaged: it changed after it was exported; {AGAIN}.")
     return metadata
 
 

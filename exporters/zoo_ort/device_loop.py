@@ -21,7 +21,7 @@ from zoo.inference.engine import Uniform
 from zoo.inference.sampling import filters
 from zoo_ort.engines import CHUNK, State, StepEngine
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
-from zoo_ort.providers import make_session
+from zoo_ort.providers import make_session, run_bound
 
 POSITION, TEMPERATURE = "position", "temperature"
 NEXT_TOKEN, NEXT_POSITION, MORE_TOKENS = "next_token", "next_position", "more_tokens"
@@ -140,7 +140,7 @@ class DeviceEngine(StepEngine):
         temperature = 0.0 if sampling.greedy else sampling.temperature
         loop.shared[TEMPERATURE].update_inplace(np.array(temperature, np.float32))
         for _ in range(steps):
-            self._loop_session.run_with_iobinding(loop.bindings[side], loop.options[side])
+            run_bound(self._loop_session, loop.bindings[side], loop.options[side])
             side = 1 - side
         loop.bindings[1 - side].synchronize_outputs()
         target = loop.buffers[side]

@@ -12,18 +12,9 @@ import onnxruntime as ort
 from zoo.config import Sampling
 from zoo.data.tokenizers import Ids
 from zoo.errors import ArtifactError
-from zoo.inference.artifact import (
-    GENERATE,
-    LOGITS,
-    SAMPLING_INPUTS,
-    SEQUENCE,
-    STEP,
-    TOKEN,
-    TOKENS,
-    UNIFORM,
-    ArtifactInfo,
-)
+from zoo.inference.artifact import SAMPLING_INPUTS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite
+from zoo_ort.interface import language_interface, require_shapes
 from zoo_ort.providers import run_session
 
 State = tuple[np.ndarray, ...]
@@ -44,9 +35,9 @@ class SessionEngine:
         self._entries = info.state
         self._inputs = info.state_names("in")
         self._outputs = info.state_names("out")
-        rank = 3 if info.graph == SEQUENCE else 2
+        (tokens, *_), (result, *_) = language_interface(info)
+        self._tokens, self._result = tokens.name, result.name
         self._initial = self.init_state(1)
-        self._ranks = [rank, *(1 + len(entry.shape) for entry in info.state)]
 
     def init_state(self, batch_size: int) -> State:
         return tuple(entry.initial_rows(batch_size) for entry in self._entries)
@@ -62,25 +53,21 @@ class SessionEngine:
         if not is_finite(state, self._initial):
             raise NotFiniteError
 
-    def _run(self, output: str, state: State, **feeds: Any) -> tuple[Any, State]:
-        """One run: the output by that name, and the next state."""
-        feeds.update(zip(self._inputs, state, strict=True))
-        result, *leaves = run_session(self.session, [output, *self._outputs], feeds)
-        found = [result.ndim, *(leaf.ndim for leaf in leaves)]
-        if found != self._ranks:  # ONNX Runtime does not enforce declared output shapes
-            raise ArtifactError(
-                "the graph's outputs do not have their declared shapes; export the run again."
-            )
-        if output == LOGITS and result.shape[-1] != self.vocab_size:
-            raise ArtifactError(
-                f"the graph has logits for {result.shape[-1]} tokens and its tokenizer has "
-                f"{self.vocab_size}; export the run again."
-            )
+    def _run(
+        self, tokens: Ids, state: State, shape: tuple[int, ...], **feeds: Any
+    ) -> tuple[Any, State]:
+        """One run on tokens [B] or [B, T]: the output, which is to be of this shape, and the next
+        state."""
+        feeds |= {self._tokens: tokens, **dict(zip(self._inputs, state, strict=True))}
+        names = [self._result, *self._outputs]
+        result, *leaves = found = run_session(self.session, names, feeds)
+        states = [(len(tokens), *entry.shape) for entry in self._entries]
+        require_shapes(names, found, [shape, *states])
         return result, tuple(leaves)
 
     def _require_tokens(self, tokens: Ids) -> None:
         """Raises ArtifactError for tokens that the tokenizer does not have."""
-        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
             raise ArtifactError(
                 f"the graph writes tokens from {tokens.min()} to {tokens.max()} and its tokenizer "
                 f"has {self.vocab_size}; export the run again."
@@ -97,7 +84,7 @@ class StepEngine(SessionEngine, StepLoop):
         self._reader = reader
 
     def step(self, tokens: Ids, state: State) -> tuple[Logits, State]:
-        return self._run(LOGITS, state, **{TOKEN: tokens})
+        return self._run(tokens, state, (len(tokens), self.vocab_size))
 
     def read(self, tokens: Ids, state: State) -> State:
         if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
@@ -135,7 +122,8 @@ class GenerateEngine(SessionEngine):
             np.float32(sampling.top_p),
         )
         feeds = {name: np.array(v) for name, v in zip(SAMPLING_INPUTS, settings, strict=True)}
-        tokens, state = self._run(TOKENS, state, **{TOKEN: last, UNIFORM: uniform}, **feeds)
+        feeds[UNIFORM] = uniform
+        tokens, state = self._run(last, state, uniform.shape, **feeds)
         self._require_finite(state)
         self._require_tokens(tokens)
         return tokens, state
@@ -147,8 +135,8 @@ class SequenceScorer(SessionEngine):
     def logits(self, tokens: Ids, state: State) -> tuple[Logits, State]:
         found = []
         for start in range(0, len(tokens), self.chunk_length(len(tokens))):
-            chunk = tokens[start : start + self.chunk_length(len(tokens))]
-            logits, state = self._run(LOGITS, state, **{TOKENS: np.ascontiguousarray(chunk.T)})
+            chunk = np.ascontiguousarray(tokens[start : start + self.chunk_length(len(tokens))].T)
+            logits, state = self._run(chunk, state, (*chunk.shape, self.vocab_size))
             found.append(logits.swapaxes(0, 1))
         return np.concatenate(found), state
 
@@ -164,24 +152,8 @@ class SequenceEngine(SequenceScorer, StepLoop):
         return SEQUENCE_CHUNK
 
     def step(self, tokens: Ids, state: State) -> tuple[Logits, State]:
-        logits, state = self._run(LOGITS, state, **{TOKENS: tokens[:, None]})
+        logits, state = self._run(tokens[:, None], state, (len(tokens), 1, self.vocab_size))
         return logits[:, 0], state
 
     def read(self, tokens: Ids, state: State) -> State:
         return self.logits(tokens, state)[1] if len(tokens) else state
-
-
-INTERFACES: dict[str, tuple[list[str], list[str], str]] = {
-    STEP: ([TOKEN], [], LOGITS),
-    GENERATE: ([TOKEN], [UNIFORM, *SAMPLING_INPUTS], TOKENS),
-    SEQUENCE: ([TOKENS], [], LOGITS),
-}
-
-
-def interface(info: ArtifactInfo) -> tuple[list[str], list[str]]:
-    """The inputs and the outputs of a graph of this kind, in order."""
-    before, after, result = INTERFACES[info.graph]
-    return (
-        [*before, *info.state_names("in"), *after],
-        [result, *info.state_names("out")],
-    )

@@ -199,6 +199,8 @@ class _Inspector:
         value = self._read(message, VALUE)
         name = _name(value, "name")
         types = [self._read(part, TYPE) for part in value.get("type", ())]
+        if any("sequence_type" in t for t in types) and (complete or not self.any_operator):
+            raise Refusal(f"has a sequence {quoted(name)} in place of a tensor", WITHOUT)
         tensors = [
             self._read(part, TENSOR_TYPE) for t in types for part in t.get("tensor_type", ())
         ]
@@ -243,7 +245,8 @@ class _Inspector:
         inputs = [bytes(name) for name in node.get("input", ())]
         outputs = [bytes(name) for name in node.get("output", ())]
         for index, name in enumerate(inputs):
-            if not name and index not in OPTIONAL_INPUTS.get(op, ()):
+            known = op in ALLOWED_OPERATORS  # the inputs of others are not known
+            if not name and known and index not in OPTIONAL_INPUTS.get(op, ()):
                 raise Refusal(f"has an operator {op} without its input {index}")
         check_sizes(op, [scope.find(name) if name else None for name in inputs])
         attributes: dict[bytes, Attribute] = {}

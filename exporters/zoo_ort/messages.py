@@ -80,7 +80,7 @@ TENSOR = Layout(
     },
 )
 VALUE = Layout("a value", once={"name": 1, "type": 2, "doc_string": 3}, often={"metadata_props": 4})
-TYPE = Layout("a type", once={"tensor_type": 1, "denotation": 6})
+TYPE = Layout("a type", once={"tensor_type": 1, "sequence_type": 4, "denotation": 6})
 TENSOR_TYPE = Layout("a tensor's type", once={"shape": 2}, scalars={"elem_type": (1, VARINT)})
 SHAPE = Layout("a shape", often={"dim": 1})
 DIMENSION = Layout(

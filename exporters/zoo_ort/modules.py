@@ -12,36 +12,56 @@ import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import Field
 
-from zoo.config import FrozenModel
+from zoo.config import MAX_MESSAGE, FrozenModel
 from zoo.errors import ArtifactError, UsageError, require_choice
-from zoo.inference.artifact import MAX_STATE_ELEMENTS, Dtype, SelfDescription
+from zoo.inference.artifact import (
+    MAX_STATE_ELEMENTS,
+    MAX_STATE_LEAVES,
+    Dtype,
+    SelfDescription,
+    StateEntry,
+)
 from zoo.inference.engine import Arrays
-from zoo.registry.specs import MODULE
+from zoo.registry.specs import FULL, MODULE, WORD
+from zoo_ort.interface import Value, check_interface, fits, require_shapes, state_values
 from zoo_ort.providers import run_session
-from zoo_ort.runtime import check_interface, describe_file, open_session
+from zoo_ort.runtime import describe_file, open_session
 
 State = tuple[npt.NDArray[Any], ...]
 
 
 class TensorEntry(FrozenModel):
-    """An input or output: its name, its shape without the batch axis, and its dtype."""
+    """An input or output: its name, its shape without the batch axis, and its dtype. A size is None
+    where the number of steps in a chunk decides it."""
 
     name: str = Field(pattern=r"^[A-Za-z]\w*$", max_length=200)
-    shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)], ...] = Field(max_length=8)
+    shape: tuple[Annotated[int, Field(ge=1, le=MAX_STATE_ELEMENTS)] | None, ...] = Field(
+        max_length=8
+    )
     dtype: Dtype
+
+    @property
+    def value(self) -> Value:
+        return Value(self.name, self.dtype, (None, *self.shape))
 
 
 class ModuleInfo(SelfDescription):
-    """The metadata of the exported step of a module."""
+    """The metadata of a module's exported step, or of a module that takes chunks of a sequence.
+    `weights` is the SHA-256 of the weights that it was exported from."""
 
+    precision: str = Field(FULL, pattern=WORD, max_length=40)
     graph: Literal["module"] = MODULE  # type: ignore[assignment]
+    weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
     inputs: tuple[TensorEntry, ...] = Field(min_length=1, max_length=256)
     outputs: tuple[TensorEntry, ...] = Field(min_length=1, max_length=256)
+    state: tuple[StateEntry, ...] = Field(min_length=1, max_length=MAX_STATE_LEAVES)
 
     @classmethod
     def check_graph(cls, graph: str) -> None:
         if graph != MODULE:
-            raise ArtifactError("it is a language model; open it with zoo.open_source.")
+            raise ArtifactError(
+                "it is a language model; open it with zoo.open_source, and verify it against its run."
+            )
 
 
 class ModuleStepper:
@@ -52,6 +72,7 @@ class ModuleStepper:
         self.info = info
         self._session = session
         self._inputs, self._outputs = info.state_names("in"), info.state_names("out")
+        self._shapes = [out.shape for out in info.outputs] + [leaf.shape for leaf in info.state]
 
     def init_state(self, batch_size: int) -> State:
         """The state before the first step, for a batch of `batch_size`."""
@@ -62,13 +83,14 @@ class ModuleStepper:
         for inputs that are missing, unknown, or of another shape."""
         feeds = {entry.name: self._checked(entry, inputs, state) for entry in self.info.inputs}
         if unknown := set(inputs) - set(feeds):
-            raise UsageError(
-                f"there is no input {sorted(unknown)[0]!r}; the inputs are {sorted(feeds)}."
-            )
+            known = str(sorted(feeds))[:MAX_MESSAGE]
+            raise UsageError(f"there is no input {sorted(unknown)[0]!r}; the inputs are {known}.")
         feeds.update(zip(self._inputs, state, strict=True))
-        names = [entry.name for entry in self.info.outputs]
-        found = run_session(self._session, [*names, *self._outputs], feeds)
-        return dict(zip(names, found, strict=False)), tuple(found[len(names) :])
+        names = [*(entry.name for entry in self.info.outputs), *self._outputs]
+        found = run_session(self._session, names, feeds)
+        require_shapes(names, found, [(len(state[0]), *shape) for shape in self._shapes])
+        count = len(self.info.outputs)
+        return dict(zip(names[:count], found, strict=False)), tuple(found[count:])
 
     def state_to_arrays(self, state: State) -> Arrays:
         """The leaves of a state by name."""
@@ -85,8 +107,9 @@ class ModuleStepper:
             raise UsageError(f"input {entry.name!r} is missing.")
         value = np.asarray(inputs[entry.name], entry.dtype)
         wanted = (len(state[0]), *entry.shape)
-        if value.shape != wanted:
-            raise UsageError(f"input {entry.name!r} has shape {value.shape} instead of {wanted}.")
+        if not fits(value.shape, wanted):
+            shown = f"({', '.join('any' if size is None else str(size) for size in wanted)})"
+            raise UsageError(f"input {entry.name!r} has shape {value.shape} instead of {shown}.")
         return value
 
 
@@ -107,7 +130,7 @@ def open_module(
     check_interface(
         path,
         session,
-        [*(entry.name for entry in info.inputs), *info.state_names("in")],
-        [*(entry.name for entry in info.outputs), *info.state_names("out")],
+        [*(entry.value for entry in info.inputs), *state_values(info, "in")],
+        [*(entry.value for entry in info.outputs), *state_values(info, "out")],
     )
     return ModuleStepper(session, info)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ctypes
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 import onnxruntime as ort
 
 from zoo.errors import ArtifactError, ProviderError, one_line
+from zoo.inference.artifact import AGAIN
 from zoo.inference.runtime import ProviderReport
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+MAX_TOLD = 200  # characters
 SILENT = 4  # ONNX Runtime's "fatal": errors are raised as exceptions
 
 # A model that adds a tensor to itself: y = x + x, float32 [n], opset 20, IR 10.
@@ -43,8 +47,23 @@ def run_session(session: ort.InferenceSession, outputs: list[str], feeds: dict[s
     """The outputs of one run; ArtifactError for a graph that cannot run on its inputs."""
     try:
         return session.run(outputs, feeds)
-    except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise ArtifactError(f"ONNX Runtime cannot run the graph: {_message(error)}") from None
+    except Exception as error:
+        raise _cannot_run(error) from None
+
+
+def run_bound(
+    session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions
+) -> None:
+    """One run on inputs and outputs that are bound; otherwise as `run_session`."""
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:
+        raise _cannot_run(error) from None
+
+
+def _cannot_run(error: Exception) -> ArtifactError:
+    """Of ONNX Runtime's own exceptions, which have no common base."""
+    return ArtifactError(f"ONNX Runtime cannot run the graph: {told(error)}; {AGAIN}.")
 
 
 def resolve_provider(provider: str) -> str:
@@ -65,7 +84,7 @@ def probe_providers() -> list[ProviderReport]:
         except ProviderError as error:
             reason = one_line(error)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
-            reason = _message(error)
+            reason = told(error)
         reports.append(ProviderReport(name, not reason, reason))
     return reports
 
@@ -80,7 +99,7 @@ def _cuda_session(model: bytes | Path, graphs: bool = False) -> ort.InferenceSes
     try:
         session = _session(model, options, CUDA, graphs)
     except Exception as error:
-        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {_message(error)}") from None
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {told(error)}") from None
     if CUDA not in session.get_providers():
         raise ProviderError("CUDA does not run in ONNX Runtime here: it fell back to the CPU.")
     return session
@@ -145,9 +164,10 @@ def _missing_library(name: str) -> str:
     return ""
 
 
-def _message(error: Exception) -> str:
-    """ONNX Runtime's message without its code: "[ONNXRuntimeError] : 1 : FAIL : …"."""
-    return one_line(error).rpartition(" : ")[2]
+def told(error: Exception) -> str:
+    """The beginning of ONNX Runtime's message, without what stands before it: a code, "Load model
+    from PATH failed:"."""
+    return PREAMBLE.sub("", one_line(error, 1000))[:MAX_TOLD].rstrip(". ")
 
 
 def provider_name(session: ort.InferenceSession) -> str:

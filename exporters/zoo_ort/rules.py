@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.inference.artifact import AGAIN
 from zoo_ort.container import MAX_VARINT_BYTES, varint
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
@@ -45,7 +46,6 @@ TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
 EQUATION = re.compile(rb"%b(?:,%b)*(?:->%b)?" % (TERM, TERM, TERM))
 TOO_MANY_AXES = f"has a tensor of more than {MAX_RANK} axes"
 
-AGAIN = "export the run again with `zoo export`"
 WITHOUT = "write the cell without it and export again"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnxruntime as ort
 
-from zoo.errors import ArtifactError, ProviderError, one_line
-from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
+from zoo.errors import ArtifactError, ProviderError
+from zoo.inference.artifact import AGAIN, GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads
 from zoo.inference.throughput import measure_throughput, writing
@@ -19,22 +19,22 @@ from zoo.registry.specs import FULL
 from zoo_ort.container import read_metadata
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
-    INTERFACES,
     GenerateEngine,
     PromptReader,
     SequenceEngine,
     SequenceScorer,
     SessionEngine,
     StepEngine,
-    interface,
 )
 from zoo_ort.inspection import inspect, read_file
+from zoo_ort.interface import GRAPHS, check_interface, language_interface
 from zoo_ort.providers import (
     CUDA,
     make_session,
     probe_providers,
     provider_name,
     resolve_provider,
+    told,
 )
 from zoo_ort.tuning import fastest_threads, usual_threads
 
@@ -60,9 +60,10 @@ class OnnxRuntime:
         infos = {path: info for path, (info, _) in described.items()}
         path = _choose(infos, provider, scores)
         info, as_checked = described[path]
-        if info.graph not in INTERFACES:
+        if info.graph not in GRAPHS:
             raise ArtifactError(
-                f"{path} has a graph that this version of the zoo cannot run: {info.graph}."
+                f"{path} has a graph {info.graph!r}, which this version of the zoo cannot run; "
+                f"{AGAIN}."
             )
         if info.graph != STEP:
             if provider == "cuda":
@@ -79,7 +80,7 @@ class OnnxRuntime:
         else:
             count = usual_threads(path) if on_cpu else 1
         session = open_session(path, as_checked, provider, count)
-        check_interface(path, session, *interface(info))
+        check_interface(path, session, *language_interface(info))
         reader = cache(partial(self._prompt_reader, infos, info, count))
         return Artifact(
             engine=_engine(path, as_checked, session, info, reader),
@@ -107,8 +108,8 @@ class OnnxRuntime:
         """The sequence graph among the files with the weights and precision of `info`, if any. It
         reads long prompts on the CPU; without it they are read step by step."""
         for path, other in infos.items():
-            same = (other.weights, other.precision) == (info.weights, info.precision)
-            if other.graph == SEQUENCE and same and info.weights:
+            same = _model(other) == _model(info)
+            if other.graph == SEQUENCE and same and other.causal and info.weights:
                 engine = self.open([path], "cpu", threads).engine
                 assert isinstance(engine, SequenceEngine)
                 return engine
@@ -130,6 +131,11 @@ def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> 
     else:
         order = (GENERATE, STEP)
     return next((by_graph[graph] for graph in order if graph in by_graph), next(iter(infos)))
+
+
+def _model(info: ArtifactInfo) -> tuple[Any, ...]:
+    """What two files have alike if one can go on from the other's state."""
+    return info.weights, info.precision, info.tokenizer, info.state
 
 
 def _engine(
@@ -180,7 +186,7 @@ def open_session(
     except ProviderError:
         raise
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
-        raise ArtifactError(f"ONNX Runtime cannot open {path}: {one_line(error)}") from None
+        raise ArtifactError(f"ONNX Runtime cannot open {path}: {told(error)}; {AGAIN}.") from None
     require_same(path, as_checked)
     return session
 
@@ -198,15 +204,3 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def check_interface(
-    path: Path, session: ort.InferenceSession, inputs: list[str], outputs: list[str]
-) -> None:
-    """Compares the names of the graph's inputs and outputs with the metadata."""
-    for found, wanted in (
-        ([value.name for value in session.get_inputs()], inputs),
-        ([value.name for value in session.get_outputs()], outputs),
-    ):
-        if found != wanted:
-            raise ArtifactError(f"{path} has {found} where its metadata says {wanted}.")

@@ -28,6 +28,7 @@ VERBS = (
     "score",
     "fill",
     "export",
+    "export-module",
     "verify",
     "bench",
     "check",
@@ -39,7 +40,7 @@ INTERRUPTED = 130
 
 
 class Verbs(click.Group):
-    """Finds the verb `v` as `zoo.cli.v.command`. The list of verbs in `zoo --help` imports none of
+    """Finds the verb `a-verb` as `zoo.cli.a_verb.command`. The list of verbs in `zoo --help` imports none of
     them: what they import would take most of its time."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -48,7 +49,7 @@ class Verbs(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"zoo.cli.{name}").command
+        command: click.Command = import_module(f"zoo.cli.{_file(name)}").command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,9 +57,13 @@ class Verbs(click.Group):
             formatter.write_dl([(name, _first_sentence(name)) for name in VERBS])
 
 
+def _file(verb: str) -> str:
+    return verb.replace("-", "_")
+
+
 def _first_sentence(verb: str) -> str:
     """The first sentence of the docstring of a verb's `command`, read from its source."""
-    tree = ast.parse(pkgutil.get_data("zoo.cli", f"{verb}.py") or b"")
+    tree = ast.parse(pkgutil.get_data("zoo.cli", f"{_file(verb)}.py") or b"")
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
     command = next(function for function in functions if function.name == "command")
     text = ast.get_docstring(command) or ""

@@ -67,11 +67,11 @@ def command(
         print(exported.path)
 
 
-def describe_proof(proof: Proof) -> str:
-    """A proof in a line or two."""
+def describe_proof(proof: Proof, chunks: bool = False) -> str:
+    """A proof in a line or two; `chunks` for one whose steps are chunks of a sequence."""
     batches = " and ".join(map(str, proof.batch_sizes))
     lines = (
-        f"proved over {proof.steps} steps at batch sizes {batches}: largest difference "
+        f"proved over {proof.steps} {'chunks' if chunks else 'steps'} at batch sizes {batches}: largest difference "
         f"{proof.difference:.1e} from the same state"
     )
     if proof.drift is not None:
@@ -83,6 +83,8 @@ def describe_proof(proof: Proof) -> str:
             f"\nthe precision costs {proof.cost_bits:+.4f} bits per token "
             f"({proof.cost_measured_on})"
         )
+    if proof.cost is not None:
+        lines += f"\nthe precision costs {proof.cost:.4f} ({proof.cost_measured_on})"
     if proof.amplifies:
         lines += (
             f"\nthis model amplifies rounding (its own float32 and float64 runs differ by up to "

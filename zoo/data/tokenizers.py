@@ -46,6 +46,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 PACKAGE = "package"  # the key of a description that names what a plugin's tokenizer needs
 MAX_NAME = 100  # of a description's words that are shown
 MAX_CODE_POINTS = 0x110000
+AGAIN = "write it again with `zoo train` or `zoo export`"
 BYTES = 256
 MAX_TOKEN_BYTES = 128  # of a subword: merges that double could otherwise make one of any length
 
@@ -277,14 +278,14 @@ def read_tokenizer(description: str | bytes, registry: Registry) -> Tokenizer:
     try:
         content = json.loads(description)
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"the tokenizer is damaged: {one_line(error)}") from None
+        raise TokenizerError(f"the tokenizer is damaged: {one_line(error)}; {AGAIN}.") from None
     return parse_tokenizer(content, registry)
 
 
 def parse_tokenizer(content: Any, registry: Registry) -> Tokenizer:
     """`read_tokenizer` of JSON that has been parsed."""
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-        raise TokenizerError("the tokenizer is damaged: it has no field 'kind'.")
+        raise TokenizerError(f"the tokenizer is damaged: it has no field 'kind'; {AGAIN}.")
     fields = {name: value for name, value in content.items() if name != PACKAGE}
     kind, package = content["kind"][:MAX_NAME], str(content.get(PACKAGE, ""))[:MAX_NAME]
     if kind not in registry.tokenizers:
@@ -296,7 +297,8 @@ def parse_tokenizer(content: Any, registry: Registry) -> Tokenizer:
     try:
         tokenizer: Tokenizer = find_tokenizer(kind, registry).model_validate(fields)
     except ValidationError as error:
-        raise TokenizerError(f"the tokenizer is damaged: {first_problem(error)}") from None
+        problem = first_problem(error)
+        raise TokenizerError(f"the tokenizer is damaged: {problem}; {AGAIN}.") from None
     return tokenizer
 
 

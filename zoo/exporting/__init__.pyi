@@ -2,7 +2,11 @@ from .export import (
     Exported as Exported,
     export_all as export_all,
 )
-from .exporter import Exporter as Exporter
+from .exporter import (
+    Exporter as Exporter,
+    ModuleExporter as ModuleExporter,
+)
+from .modules import ModuleSpec as ModuleSpec
 from .parity import (
     prove_generate as prove_generate,
     prove_sequence as prove_sequence,

@@ -1,15 +1,17 @@
 """Comparing what two engines compute, each output element against its own scale.
 
-Integers and booleans must be equal. A float may differ by `tolerance` of the largest value that its
-element has over all rows and steps, and by a few times what rounding does to the reference itself:
-its float32 and float64 results from the same state. So a small output beside a large one in one
-tensor is seen. Needs no torch.
+Integers and booleans must be equal. A float may differ by `tolerance` of its own size and of its
+element's over all rows and steps, and by a few times what rounding does to the reference itself:
+its float32 and float64 results from the same state. So a small output beside a large one is seen,
+in one tensor or beside a spike. The size of a state is how far it moves in a step: one that stands
+still is seen, however large. Needs no torch.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +23,38 @@ from zoo.inference.engine import Arrays
 
 # Two float32 computations differ by a few times what each differs from float64.
 OWN_ROUNDING = 4.0
-TYPICAL = 0.9  # quantile of the reference's own rounding over rows and steps
-MAX_GAPS = 2**22  # numbers that are kept of an output to take that quantile of
-# Share of an output's values that may lie on an edge (of a rounding, say) where the last bit of the
-# input decides; the shares are of all its values over the steps.
-MAX_TIES = 0.002
+TYPICAL_ROUNDING, TYPICAL_SIZE = 0.9, 0.5  # quantiles over rows and steps
+OF_LARGEST = 0.01  # an element is at least this share of its largest value in size
+MAX_KEPT = 2**22  # numbers that are kept of an output to take those quantiles of
+# So many, and such a share of an output's values, end a proof before its end.
+SURELY_MANY, MANY_TIES = 100, 0.1
+MIN_TIES = 2
 JUMP = 1e-3  # of an element's scale: more than rounding, as at an edge
 TOLERANCES = {
     np.dtype(np.float16): 2e-3,  # two steps of its last bit
     np.dtype(np.float64): 1e-10,
 }
 
+Times = Mapping[str, tuple[int, ...]]
 Explain = Callable[[str, npt.NDArray[np.bool_], npt.NDArray[Any]], npt.NDArray[np.bool_]]
+
+
+@dataclass
+class _Sample:
+    """Some of an output's rows and steps, evenly spaced."""
+
+    parts: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    every: int = 1
+
+    def add(self, rows: npt.NDArray[Any]) -> None:
+        self.parts.append(rows.astype(np.float32)[:: self.every])
+        if sum(part.size for part in self.parts) > MAX_KEPT:
+            self.every *= 2
+            self.parts = [np.concatenate(self.parts)[::2]]
+
+    def quantile(self, share: float) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = np.quantile(np.concatenate(self.parts), share, axis=0)
+        return found
 
 
 @dataclass
@@ -41,14 +63,19 @@ class _Output:
 
     dtype: np.dtype[Any]
     points: int
-    scale: npt.NDArray[np.float64]
+    largest: npt.NDArray[np.float64]
     excess: npt.NDArray[np.float64]
     wanted: npt.NDArray[np.float64]
     found: npt.NDArray[np.float64]
     where: npt.NDArray[np.object_]
-    gaps: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    every: int = 1
+    sizes: _Sample = field(default_factory=_Sample)
+    gaps: _Sample = field(default_factory=_Sample)
     ties: int = 0
+    edges: int = 0
+
+    @property
+    def values(self) -> int:
+        return self.points * math.prod(self.largest.shape)
 
 
 class Comparison:
@@ -70,11 +97,13 @@ class Comparison:
         precise: Arrays,
         where: str,
         *,
-        leading: int = 1,
+        times: Times | None = None,
+        before: Arrays | None = None,
         explain: Explain | None = None,
     ) -> None:
         """The results of one step, all from the same state: the reference's, the candidate's, and
-        the reference's in float64. The first `leading` axes are rows (or steps and rows).
+        the reference's in float64. The first axis are the rows; `times` are by name the axes of
+        outputs that are steps; `before` is the state, by the names of the next.
 
         `explain` says of values that differ whether the reference gives them too for inputs that
         differ in their last bits. Raises VerificationError for other names, shapes or dtypes, for
@@ -84,10 +113,12 @@ class Comparison:
         for name, value in wanted.items():
             other = found[name]
             same = (value == other) | (_is_nan(value) & _is_nan(other))
-            output = self._output(name, value, leading)
-            output.points += int(np.prod(value.shape[:leading]))
+            repeated = (0, *(times or {}).get(name, ()))
+            output = self._output(name, value, repeated)
+            output.points += math.prod(value.shape[axis] for axis in repeated)
             if value.dtype.kind in "biu":
                 wrong = ~same
+                output.edges += int((value != precise[name]).sum())
             else:
                 wrong = ~same & ~(np.isfinite(value) & np.isfinite(other))
             if wrong.any() and explain is not None:
@@ -97,16 +128,20 @@ class Comparison:
             if wrong.any():
                 raise _different(name, value, other, tuple(np.argwhere(wrong)[0]), where)
             if value.dtype.kind == "f":
-                gap = np.abs(value.astype(np.float64) - precise[name])
-                self._measure(name, output, value, other, gap, where, leading, explain)
+                start = None if before is None else before.get(name)
+                self._measure(
+                    name, output, value, other, precise[name], start, where, repeated, explain
+                )
+            if output.ties > max(SURELY_MANY, MANY_TIES * output.values):
+                raise _too_many_ties(name, output)
 
-    def _output(self, name: str, value: npt.NDArray[Any], leading: int) -> _Output:
+    def _output(self, name: str, value: npt.NDArray[Any], repeated: tuple[int, ...]) -> _Output:
         if name not in self._outputs:
-            shape = value.shape[leading:]
+            shape = tuple(n for axis, n in enumerate(value.shape) if axis not in repeated)
             self._outputs[name] = _Output(
                 value.dtype,
                 0,
-                scale=np.zeros(shape),
+                largest=np.zeros(shape),
                 excess=np.zeros(shape),
                 wanted=np.zeros(shape),
                 found=np.zeros(shape),
@@ -120,42 +155,50 @@ class Comparison:
         output: _Output,
         value: npt.NDArray[Any],
         other: npt.NDArray[Any],
-        gap: npt.NDArray[np.float64],
+        precise: npt.NDArray[Any],
+        before: npt.NDArray[Any] | None,
         where: str,
-        leading: int,
+        repeated: tuple[int, ...],
         explain: Explain | None,
     ) -> None:
         wanted, found = value.astype(np.float64), other.astype(np.float64)
         finite = np.isfinite(wanted) & np.isfinite(found)
-        gap = np.where(np.isfinite(gap), gap, 0.0)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             difference = np.where(finite, np.abs(wanted - found), 0.0)
-        size = np.where(finite, np.abs(wanted), 0.0)
-        shape = output.scale.shape
-        rows = (-1, *shape)
-        output.scale = np.maximum(output.scale, size.reshape(rows).max(0, initial=0.0))
-        excess = difference - OWN_ROUNDING * gap
+            gap = np.abs(wanted - precise)
+            size = np.abs(wanted if before is None else wanted - before)
+        gap = np.where(np.isfinite(gap), gap, 0.0)
+        size = np.where(np.isfinite(size), size, 0.0)
+
+        def rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            moved = np.moveaxis(values, repeated, range(len(repeated)))
+            return moved.reshape(-1, *output.largest.shape)
+
+        output.largest = np.maximum(output.largest, rows(size).max(0, initial=0.0))
+        excess = difference - OWN_ROUNDING * gap - self._allowance(output.dtype) * size
+        output.sizes.add(rows(size))
+        output.gaps.add(rows(gap))
         if explain is not None:
-            suspect = excess > JUMP * np.maximum(output.scale, size)
+            jump = JUMP * np.maximum(np.expand_dims(output.largest, repeated), size)
+            output.edges += int((gap > jump).sum())
+            suspect = excess > jump
+            if suspect.any():
+                own = np.expand_dims(output.gaps.quantile(TYPICAL_ROUNDING), repeated)
+                suspect &= excess > OWN_ROUNDING * own
             if suspect.any():
                 explained = suspect & explain(name, suspect, other)
                 output.ties += int(explained.sum())
                 excess = np.where(explained, 0.0, excess)
-        flat = excess.reshape(rows)
+        flat = rows(excess)
         worst = flat.argmax(0)
         highest = np.take_along_axis(flat, worst[None], 0)[0]
         larger = highest > output.excess
         if larger.any():
             output.excess = np.where(larger, highest, output.excess)
             for place, now in ((output.wanted, wanted), (output.found, found)):
-                chosen = np.take_along_axis(now.reshape(rows), worst[None], 0)[0]
+                chosen = np.take_along_axis(rows(now), worst[None], 0)[0]
                 np.copyto(place, chosen, where=larger)
             output.where[larger] = where
-        kept = gap.reshape(rows).astype(np.float32)[:: output.every]
-        output.gaps.append(kept)
-        if sum(part.size for part in output.gaps) > MAX_GAPS:
-            output.every *= 2
-            output.gaps = [np.concatenate(output.gaps)[::2]]
 
     def _allowance(self, dtype: np.dtype[Any]) -> float:
         return TOLERANCES.get(dtype, self._tolerance) if self._tolerance < 1e-3 else self._tolerance
@@ -163,17 +206,15 @@ class Comparison:
     def judge(self) -> None:
         """VerificationError, with the worst element, unless every output is the same."""
         for name, output in self._outputs.items():
-            count = output.points * int(np.prod(output.scale.shape))
-            if output.ties > max(2, MAX_TIES * count):
-                raise VerificationError(
-                    f"{name} differs in {output.ties} of {count} values where the last bits of the "
-                    f"inputs decide; at most {int(max(2, MAX_TIES * count))} are expected."
-                )
-            if not output.gaps:
+            if output.ties > _most_ties(output):
+                raise _too_many_ties(name, output)
+            if not output.gaps.parts:
                 continue
-            own = np.quantile(np.concatenate(output.gaps), TYPICAL, axis=0)
-            allowance = self._allowance(output.dtype)
-            allowed = allowance * output.scale + OWN_ROUNDING * own
+            own, size = output.gaps.quantile(TYPICAL_ROUNDING), output.sizes.quantile(TYPICAL_SIZE)
+            size = np.maximum(size, OF_LARGEST * output.largest)
+            # an element that is always 0 has no size of its own: rounding is that of the others
+            own = np.where(output.largest == 0, own.max(initial=0.0), own)
+            allowed = self._allowance(output.dtype) * size + OWN_ROUNDING * own
             over = output.excess - allowed
             if (over > 0).any():
                 index = np.unravel_index(np.argmax(over / np.maximum(allowed, 1e-300)), over.shape)
@@ -181,18 +222,30 @@ class Comparison:
                 raise VerificationError(
                     f"{name}{_shown(index)} is {found:.9g} and should be {wanted:.9g} "
                     f"{output.where[index]}: it differs by {abs(wanted - found):.2g} (allowed: "
-                    f"{allowed[index]:.2g}, as its values reach {output.scale[index]:.2g})."
+                    f"{allowed[index]:.2g}, as its size is {size[index]:.2g})."
                 )
+
+
+def _most_ties(output: _Output) -> int:
+    """A few times the values that the reference in float64 decides otherwise."""
+    return int(max(MIN_TIES, OWN_ROUNDING * output.edges))
+
+
+def _too_many_ties(name: str, output: _Output) -> VerificationError:
+    return VerificationError(
+        f"{name} differs in {output.ties} of {output.values} values where the last bits of the "
+        f"inputs decide; at most {_most_ties(output)} are expected."
+    )
 
 
 def relative_difference(
     reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
 ) -> float:
-    """The largest absolute difference, divided by the largest reference value where that exceeds
-    1. Equal infinities, as an initial state may have them,
-    are equal; any other value that is not finite gives the largest float there is."""
+    """The largest absolute difference, divided by the largest reference value where that exceeds 1.
+    Infinities and NaN that both have are equal; any other value that is not finite gives the
+    largest float there is."""
     wanted, other = reference.astype(np.float64), found.astype(np.float64)
-    both = np.isinf(wanted) & (wanted == other)
+    both = (np.isinf(wanted) & (wanted == other)) | (np.isnan(wanted) & np.isnan(other))
     wanted, other = wanted[~both], other[~both]
     gap = np.abs(wanted - other).max(initial=0.0)
     size = max(1.0, np.abs(wanted).max(initial=0.0))

@@ -1,12 +1,14 @@
-"""The contract of exporters, and the exporter of a graph."""
+"""The contracts of exporters, and finding the one that is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from zoo.errors import UnknownNameError, UsageError
-from zoo.inference.artifact import ArtifactInfo
+from zoo.exporting.modules import ModuleSpec
+from zoo.inference.artifact import ArtifactInfo, Proof
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
 from zoo.registry.specs import ExporterSpec
@@ -24,6 +26,25 @@ class Exporter(Protocol):
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
         """The file: the graph with `info` as its metadata, and a digest of all of it."""
+
+
+class ModuleExporter(Protocol):
+    """Writes recurrent modules that are no language models in one format. It is made without
+    arguments."""
+
+    suffix: str
+
+    def export(self, spec: ModuleSpec, path: Path) -> Proof:
+        """Writes the module to `path` in the precision that `spec` says, after the file was proved
+        against it, and returns the proof. Raises UsageError for a module that cannot be exported,
+        and VerificationError for a file whose results differ or whose precision costs more than
+        `spec.max_cost`; nothing is written then."""
+
+    def verify(self, path: Path, spec: ModuleSpec, provider: str = "auto") -> Proof:
+        """Proves the file against the module again, in the file's own precision, and returns the
+        new proof. Raises VerificationError as `export` does, and for a file of another module or of
+        other weights; ArtifactError for a file that is not of this format, damaged, or of a
+        language model."""
 
 
 def find_exporters(
@@ -67,3 +88,37 @@ def find_exporters(
             )
     objects = {spec.name: spec.load_factory()() for spec in found.values()}
     return {graph: objects[spec.name] for graph, spec in found.items()}
+
+
+def find_module_exporter(
+    registry: Registry,
+    name: str | None = None,
+    *,
+    precision: str | None = None,
+    file: Path | None = None,
+) -> ModuleExporter:
+    """The exporter of modules called `name`, or else the only one: in this precision, or of the
+    format of a file. Raises UnknownNameError for a name or precision that there is not, UsageError
+    where none or several could be meant."""
+    specs = list(registry.exporters.values()) if name is None else [registry.exporters[name]]
+    able = [spec for spec in specs if spec.modules is not None]
+    if not able:
+        raise UsageError(
+            "no exporter that is installed writes modules."
+            if name is None
+            else f"the exporter {name} writes language models only."
+        )
+    if precision is not None:
+        precisions = list(dict.fromkeys(kind for spec in able for kind in spec.precisions))
+        if precision not in precisions:
+            raise UnknownNameError("precision", precision, precisions)
+        able = [spec for spec in able if precision in spec.precisions]
+    found: dict[str, ModuleExporter] = {spec.name: spec.load_modules()() for spec in able}
+    if file is not None and len(found) > 1:
+        found = {key: one for key, one in found.items() if one.suffix == file.suffix} or found
+    if len(found) > 1:
+        raise UsageError(
+            f"the exporters {' and '.join(found)} both write modules; choose one with "
+            f"--exporter NAME."
+        )
+    return next(iter(found.values()))

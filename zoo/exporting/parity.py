@@ -15,6 +15,7 @@ from zoo.errors import VerificationError
 from zoo.exporting.comparison import (
     Comparison,
     Explain,
+    Times,
     largest_difference,
     relative_difference,
     require_same_form,
@@ -42,7 +43,7 @@ PARTING = 4
 # Every rule of choosing a token: greedy; from all; top-k; top-p; both.
 SAMPLINGS = (
     Sampling(),
-    Sampling(temperature=1.0),
+    Sampling(temperature=0.8),
     Sampling(temperature=0.7, top_k=5),
     Sampling(temperature=1.3, top_p=0.8),
     Sampling(temperature=1.0, top_k=9, top_p=0.6),
@@ -61,6 +62,7 @@ def prove_step(
     double: Stepper | None = None,
     precise: Precise | None = None,
     explain: Callable[[Any, Any], Explain] | None = None,
+    times: Times | None = None,
 ) -> Proof:
     """Runs both Steppers over random tokens, different in each row, from the initial state on. For
     steps of something else than tokens, `draw` gives their inputs for a batch size; outputs may
@@ -69,12 +71,15 @@ def prove_step(
     In each step the candidate gets the reference's state, and its logits and next state are
     compared: names, shapes, dtypes, values. With `double`, the reference in float64, or `precise`,
     its step in float64, every element is compared by its own scale (see `zoo.exporting.comparison`,
-    also for what `explain` gives for a step). Beside that the candidate runs freely, for the drift.
+    also for what `explain` gives for a step, and `times`). Beside that the candidate runs freely,
+    for the drift.
 
     Raises VerificationError naming the output, the step and the difference.
     """
     difference = drift = 0.0
     comparison = Comparison(tolerance)
+    if draw is None:
+        draw = _every_token(reference.vocab_size)
     if double is not None:
         precise = _steps_of(reference, double)
     for batch_size in batch_sizes:
@@ -82,10 +87,7 @@ def prove_step(
         state = _begin(reference, candidate, batch_size)
         free = candidate.init_state(batch_size)
         for step in range(steps):
-            if draw is not None:
-                inputs = draw(rng, batch_size)
-            else:
-                inputs = rng.integers(0, reference.vocab_size, batch_size)
+            inputs = draw(rng, batch_size)
             where = f"at step {step} of {steps}, at batch size {batch_size}"
             found_logits, found = candidate.step(inputs, _hand_over(reference, candidate, state))
             logits, after = reference.step(inputs, state)
@@ -94,8 +96,15 @@ def prove_step(
             if precise is None:
                 difference = max(difference, _compare(wanted, other, tolerance, where))
             else:
-                told = None if explain is None else explain(inputs, state)
-                comparison.add(wanted, other, precise(inputs, state), where, explain=told)
+                comparison.add(
+                    wanted,
+                    other,
+                    precise(inputs, state),
+                    where,
+                    times=times,
+                    before=reference.state_to_arrays(state),
+                    explain=None if explain is None else explain(inputs, state),
+                )
                 difference = max(difference, largest_difference(wanted, other))
             state = after
             free_logits, free = candidate.step(inputs, free)
@@ -119,6 +128,24 @@ def _steps_of(reference: HasState, double: Stepper) -> Precise:
         return {"logits": logits, **double.state_to_arrays(after)}
 
     return precise
+
+
+def _every_token(vocab_size: int) -> Callable[[np.random.Generator, int], Ids]:
+    """Draws tokens so that each comes once before one comes again, the first and the last at once:
+    a wrong row of a table is seen."""
+    left = np.array([], np.int64)
+
+    def draw(rng: np.random.Generator, batch_size: int) -> Ids:
+        nonlocal left
+        if not len(left):
+            ends = [0, vocab_size - 1] if vocab_size > 1 else [0]
+            left = np.concatenate([ends, 1 + rng.permutation(max(vocab_size - 2, 0))])
+        while len(left) < batch_size:
+            left = np.concatenate([left, rng.permutation(vocab_size)])
+        tokens, left = left[:batch_size], left[batch_size:]
+        return tokens
+
+    return draw
 
 
 def _named(outputs: Logits | Arrays) -> Arrays:
@@ -159,7 +186,13 @@ def prove_generate(
             if double is None:
                 difference = max(difference, _compare(wanted, other, tolerance, where))
             else:
-                comparison.add(wanted, other, _steps_of(reference, double)(last, state), where)
+                comparison.add(
+                    wanted,
+                    other,
+                    _steps_of(reference, double)(last, state),
+                    where,
+                    before=reference.state_to_arrays(state),
+                )
                 difference = max([difference, largest_difference(wanted, other)])
             state = after
             last = choose(logits, uniform[0], sampling)
@@ -261,6 +294,7 @@ def prove_sequence(
                 if double is not None:
                     exact, end = _run(double, tokens, _hand_over(reference, double, state))
                     precise = double.state_to_arrays(end)
+                before = reference.state_to_arrays(state)
                 logits, state = _run(reference, tokens, state)
                 wanted, other = reference.state_to_arrays(state), candidate.state_to_arrays(found)
                 if precise is None:
@@ -269,9 +303,9 @@ def prove_sequence(
                     difference = max(difference, _compare(*pair, allowed, where))
                 else:
                     comparison = comparisons[length]
-                    comparison.add(wanted, other, precise, where)
+                    comparison.add(wanted, other, precise, where, before=before)
                     parts = {"logits": logits}, {"logits": found_logits}, {"logits": exact}
-                    comparison.add(*parts, where, leading=2)
+                    comparison.add(*parts, where, times={"logits": (1,)})
                     difference = max(
                         [difference, largest_difference(*parts[:2]),
                          largest_difference(wanted, other)]
@@ -295,12 +329,13 @@ def _run(reference: Stepper | Scorer, tokens: Ids, state: Any) -> tuple[Logits, 
 def _begin(reference: HasState, candidate: HasState, batch_size: int) -> Any:
     """The reference's initial state, after the candidate's was found to be the same."""
     state = reference.init_state(batch_size)
-    _compare(
-        reference.state_to_arrays(state),
-        candidate.state_to_arrays(candidate.init_state(batch_size)),
-        TOLERANCE,
-        f"before the first step, at batch size {batch_size}",
-    )
+    wanted = reference.state_to_arrays(state)
+    found = candidate.state_to_arrays(candidate.init_state(batch_size))
+    where = f"before the first step, at batch size {batch_size}"
+    require_same_form(wanted, found, where)
+    for name, value in wanted.items():
+        if value.tobytes() != found[name].tobytes():
+            raise VerificationError(f"{name} is not the initial state that was given, {where}.")
     return state
 
 

@@ -26,7 +26,7 @@ from zoo.exporting.parity import (
     prove_step,
 )
 from zoo.inference.artifact import AMPLIFYING, SEQUENCE, STEP, ArtifactInfo, Proof
-from zoo.inference.engine import Engine, Scorer, Stepper
+from zoo.inference.engine import Engine, Scorer, StepLoop, Stepper
 from zoo.inference.runtime import Artifact, open_artifact
 from zoo.inference.scoring import masked_nats, text_nats
 from zoo.models.language_model import LanguageModel
@@ -37,6 +37,7 @@ from zoo.registry.specs import FULL
 # Between two graphs of a lower precision: rounding to integers turns a last bit into a whole step
 # of the scale where a value lies on the edge.
 ROUNDED_TOLERANCE = 0.05
+ROUNDED_GAP = 1.0  # its runs part, so that only short pieces are compared
 COST_ROWS, COST_STEPS = 16, 600
 
 
@@ -166,7 +167,7 @@ class ExportBuilder:
             self._lower[info.precision] = shown, self._measure(shown)
         reference, proof = self._lower[info.precision]
         if info.graph != judged:
-            found = prove(reference, engine, ROUNDED_TOLERANCE, gap)
+            found = prove(reference, engine, ROUNDED_TOLERANCE, ROUNDED_GAP)
             cost = {"cost_bits": proof.cost_bits, "cost_measured_on": proof.cost_measured_on}
             proof = found.model_copy(update=cost)
         return proof.model_copy(update={"float64_gap": self.gap})
@@ -203,14 +204,18 @@ class ExportBuilder:
 def prove(
     reference: Any, candidate: Any, tolerance: float, gap: float, double: Any = None
 ) -> Proof:
-    """The proof that suits what the candidate can do, whatever its graph is called: steps, else
-    tokens, else the logits of sequences. `gap` is the model's own (see `free_gap`); with `double`,
-    the reference in float64, every element is compared by its own scale."""
+    """The proof that suits what the candidate can do, whatever its graph is called: the logits of
+    sequences, where it reads them otherwise than token by token; else steps, else tokens. `gap` is
+    the model's own (see `free_gap`); with `double`, the reference in float64, every element is
+    compared by its own scale."""
+    reads_sequences = isinstance(candidate, Scorer) and not (
+        isinstance(candidate, StepLoop) and type(candidate).logits is StepLoop.logits
+    )
+    if reads_sequences:
+        return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap, double=double)
     if isinstance(candidate, Stepper):
         return prove_step(reference, candidate, tolerance=tolerance, double=double)
-    if isinstance(candidate, Engine):
-        return prove_generate(reference, candidate, tolerance=tolerance, double=double)
-    return prove_sequence(reference, candidate, tolerance=tolerance, gap=gap, double=double)
+    return prove_generate(reference, candidate, tolerance=tolerance, double=double)
 
 
 def file_name(info: ArtifactInfo, exporter: Exporter) -> str:

@@ -25,10 +25,10 @@ TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
 UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
 MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
-
+MAX_STATE_LEAVES = 4096
 
 AMPLIFYING = 1e-3
-
+AGAIN = "export the run again with `zoo export`"
 
 Dtype = Literal[
     "float16", "float32", "float64", "bool",
@@ -57,7 +57,10 @@ class Proof(FrozenModel):
     cost_bits: float | None = Field(
         None, description="What a lower precision costs, in bits per token."
     )
-    cost_measured_on: str = Field("", description="The text that the cost was measured on.")
+    cost: float | None = Field(None, description="What a lower precision costs a module's outputs.")
+    cost_measured_on: str = Field(
+        "", description="The text, or the measure, that the cost was measured on."
+    )
 
     @property
     def amplifies(self) -> bool:
@@ -91,6 +94,8 @@ class StateEntry(FrozenModel):
             raise ValueError("a state leaf is too large")
         if isinstance(self.initial, str):
             self._decoded()
+        elif not self._holds(self.initial):
+            raise ValueError(f"the initial value is no {self.dtype}")
         return self
 
     @property
@@ -107,6 +112,12 @@ class StateEntry(FrozenModel):
             return np.repeat(row[None], batch_size, axis=0)
         return np.full((batch_size, *self.shape), self.initial, self.dtype)
 
+    def _holds(self, number: float) -> bool:
+        """Whether the dtype has the number: a float rounded, all others exactly."""
+        with np.errstate(all="ignore"):
+            stored = np.float64(number).astype(self.dtype)
+        return bool(np.isfinite(stored) if stored.dtype.kind == "f" else stored.item() == number)
+
     def _decoded(self) -> npt.NDArray[Any]:
         assert isinstance(self.initial, str)
         raw = base64.b64decode(self.initial, validate=True)
@@ -119,9 +130,12 @@ class StateEntry(FrozenModel):
     def from_row(cls, name: str, row: npt.NDArray[Any], bound: float | None = None) -> StateEntry:
         """The entry of a leaf whose initial row, without the batch axis, is `row`."""
         first = row.flat[0].item()
+        fills = (row == first).all() and math.isfinite(first) and float(first) == first
+        if isinstance(first, float) and first == 0 and np.signbit(row).any():
+            fills = False  # zeros of both signs are equal
         initial: float | str = (
             float(first)
-            if (row == first).all() and math.isfinite(first)
+            if fills
             else base64.b64encode(row.astype(row.dtype.newbyteorder("<")).tobytes()).decode()
         )
         return cls.checked(
@@ -149,13 +163,15 @@ class SelfDescription(FrozenModel):
 
     format: Literal["1"] = "1"
     graph: str = Field(pattern=WORD, max_length=40)
-    state: tuple[StateEntry, ...] = Field(max_length=4096)
+    state: tuple[StateEntry, ...] = Field(max_length=MAX_STATE_LEAVES)
     proof: Proof | None = None
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _bounded(self) -> Self:
         if len({entry.name for entry in self.state}) != len(self.state):
             raise ValueError("two state leaves have one name")
+        if sum(entry.elements for entry in self.state) > MAX_STATE_ELEMENTS:
+            raise ValueError("the state is too large")
         return self
 
     def state_names(self, side: Literal["in", "out"]) -> list[str]:
@@ -202,7 +218,7 @@ class SelfDescription(FrozenModel):
             try:
                 values[name] = text if is_text else json.loads(text)
             except (ValueError, RecursionError):
-                raise ArtifactError(f"its metadata {PREFIX}{name} is damaged.") from None
+                raise ArtifactError(f"its metadata {PREFIX}{name} is damaged; {AGAIN}.") from None
         try:
             if "tokenizer" in values:
                 registry = registry or load_registry()
@@ -211,7 +227,8 @@ class SelfDescription(FrozenModel):
         except TokenizerError as error:
             raise ArtifactError(str(error)) from None
         except ValidationError as error:
-            raise ArtifactError(f"its metadata is damaged: {first_problem(error)}") from None
+            told = first_problem(error).rstrip(".")
+            raise ArtifactError(f"its metadata is damaged: {told}; {AGAIN}.") from None
 
     @classmethod
     def check_graph(cls, graph: str) -> None:
@@ -238,4 +255,7 @@ class ArtifactInfo(SelfDescription):
     @classmethod
     def check_graph(cls, graph: str) -> None:
         if graph == MODULE:
-            raise ArtifactError("it is no language model; open it with zoo_ort.open_module.")
+            raise ArtifactError(
+                "it is no language model; open it with zoo_ort.open_module, and verify it against "
+                "the Python file that defines its module."
+            )

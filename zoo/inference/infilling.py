@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from zoo.data.tokenizers import Ids, encode_prompt
 from zoo.errors import UsageError
-from zoo.inference.engine import Engine, Scorer
+from zoo.inference.engine import Engine, NotFiniteError, Scorer
 from zoo.inference.runtime import Source, open_source
 from zoo.inference.sampling import softmax
 from zoo.registry.registry import Registry
@@ -76,7 +76,10 @@ def fill(
             positions.append(len(ids))
             ids.append(source.engine.mask_token)
         ids.extend(source.tokenizer.encode(piece).tolist())
-    probabilities = fill_ids(source.engine, np.array(ids))
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN
+        probabilities = fill_ids(source.engine, np.array(ids))
+    if not np.isfinite(probabilities).all():
+        raise NotFiniteError
     masked = []
     for position in positions:
         best = np.argsort(-probabilities[position], kind="stable")[:top]

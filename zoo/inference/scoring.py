@@ -12,7 +12,7 @@ from zoo.config import FrozenModel
 from zoo.data.corpora import load_corpus
 from zoo.data.tokenizers import Ids
 from zoo.errors import CorpusError, UsageError
-from zoo.inference.engine import Engine, HasState, Logits, Scorer
+from zoo.inference.engine import Engine, HasState, Logits, NotFiniteError, Scorer
 from zoo.inference.runtime import Source, open_source
 from zoo.inference.sampling import log_softmax
 from zoo.registry.registry import Registry
@@ -72,6 +72,8 @@ def score(
                 "this model was trained without a mask token: it has nothing to predict."
             )
         targets, nats = masked_nats(source.engine, ids)
+    if not np.isfinite(nats).all():
+        raise NotFiniteError
     chars = max(1, len(source.tokenizer.decode(targets.tolist())))
     mean, by_char = float(nats.mean()), float(nats.sum()) / chars
     return Score(
@@ -115,6 +117,7 @@ def masked_nats(engine: HasState, ids: Ids) -> tuple[Ids, npt.NDArray[np.float64
 
 
 def _nats(logits: Logits, targets: Ids) -> npt.NDArray[np.float64]:
-    chosen = np.take_along_axis(log_softmax(logits), targets[..., None], -1)
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN
+        chosen = np.take_along_axis(log_softmax(logits), targets[..., None], -1)
     nats: npt.NDArray[np.float64] = -chosen[..., 0]
     return nats

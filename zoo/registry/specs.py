@@ -149,13 +149,15 @@ class ExporterSpec(Spec):
     """A format that trained models can be written in. `factory` names a `zoo.exporting.Exporter`;
     `graphs` are the kinds of graph that it writes ("step", "generate", "sequence"), `precisions`
     those that its products can have ("fp32", "fp16", "int8"). Both are open words, of small
-    letters, digits, - and _."""
+    letters, digits, - and _. `modules`, of a format that other recurrent modules can be written in
+    too, names a `zoo.exporting.ModuleExporter`, as "module:attribute"."""
 
     name: str
     factory: str
     title: str
     graphs: tuple[str, ...]
     precisions: tuple[str, ...] = (FULL,)
+    modules: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,6 +168,15 @@ class ExporterSpec(Spec):
             for word in words:
                 if not re.fullmatch(WORD, word) or word in (ALL, MODULE):
                     raise ValueError(f"{self.name}: {field} cannot have the word {word!r}")
+        if self.modules is None:
+            return
+        if not isinstance(self.modules, str) or not REFERENCE.fullmatch(self.modules):
+            raise ValueError(f"{self.name}: modules {self.modules!r} is not 'module:attribute'")
+
+    def load_modules(self) -> Any:
+        """Imports what `modules` names; FactoryError where that fails."""
+        assert self.modules is not None
+        return self._load(self.modules)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""The exporter of modules that a Python file defines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.exporting import ModuleSpec
+from zoo.inference.artifact import Proof
+from zoo_onnx.module_verification import verify_module
+from zoo_onnx.modules import export_sequence, export_step
+
+
+class OnnxModuleExporter:
+    """See `zoo.exporting.ModuleExporter`."""
+
+    suffix = ".onnx"
+
+    def export(self, spec: ModuleSpec, path: Path) -> Proof:
+        given = (spec.module, spec.example_inputs, spec.state, path)
+        if spec.sequence:
+            info = export_sequence(
+                *given, **_settings(spec), **_time(spec), precision=spec.precision
+            )
+        else:
+            info = export_step(*given, **_settings(spec), precision=spec.precision)
+        assert info.proof is not None
+        return info.proof
+
+    def verify(self, path: Path, spec: ModuleSpec, provider: str = "auto") -> Proof:
+        return verify_module(
+            path,
+            spec.module,
+            spec.example_inputs,
+            spec.state,
+            provider=provider,
+            sequence=spec.sequence,
+            **_settings(spec),
+            **_time(spec),
+        )
+
+
+def _settings(spec: ModuleSpec) -> dict[str, Any]:
+    return {
+        "input_names": spec.input_names,
+        "output_names": spec.output_names,
+        "inputs": spec.inputs,
+        "batch_axis": spec.batch_axis,
+        "independent_rows": spec.independent_rows,
+        "metric": spec.metric,
+        "max_cost": spec.max_cost,
+    }
+
+
+def _time(spec: ModuleSpec) -> dict[str, Any]:
+    return {"time_axis": spec.time_axis, "multiple_of": spec.multiple_of}

@@ -1,0 +1,261 @@
+"""A recurrent module that is to be exported, as a Python file defines it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from importlib import invalidate_caches
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isroutine
+from numbers import Real
+from pathlib import Path
+from traceback import walk_tb
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo.config import DEFAULT_MAX_COST
+from zoo.errors import UsageError, ZooError, near_names, one_line
+from zoo.registry.locations import shown_path
+from zoo.registry.specs import FULL
+
+NAME = "__module_spec__"  # of the file as a Python module: nothing else is imported under it
+REQUIRED = ("module", "example_inputs", "state")
+ALIKE = 0.8  # from which on two names are taken for one, misspelt
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleSpec:
+    """A recurrent module that is no language model, and how it is to be exported: what
+    `zoo_onnx.export_step` takes, by the same names, and for a `sequence` what
+    `zoo_onnx.export_sequence` takes."""
+
+    module: nn.Module
+    example_inputs: Tensor | Sequence[Tensor]
+    state: Any
+    input_names: Sequence[str] | None = None
+    output_names: Sequence[str] | None = None
+    inputs: Callable[..., Any] | Iterable[Any] | None = None
+    batch_axis: Any = None
+    independent_rows: bool = True
+    precision: str = FULL
+    metric: Callable[..., float] | None = None
+    max_cost: float = DEFAULT_MAX_COST
+    sequence: bool = False
+    time_axis: int | Sequence[int | None] = 1
+    multiple_of: int = 1
+
+
+NAMES = tuple(field.name for field in fields(ModuleSpec))
+TYPES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "module": ((nn.Module,), "a torch.nn.Module"),
+    "example_inputs": ((Tensor, list, tuple), "a tensor or a sequence of tensors"),
+    "input_names": ((list, tuple), "a list of texts"),
+    "output_names": ((list, tuple), "a list of texts"),
+    "inputs": ((Callable, Iterable), "a function or recorded steps"),
+    "independent_rows": ((bool,), "True or False"),
+    "precision": ((str,), "a text"),
+    "metric": ((Callable,), "a function"),
+    "max_cost": ((Real,), "a number"),
+    "sequence": ((bool,), "True or False"),
+    "time_axis": ((int, list, tuple), "a number, or one for each input"),
+    "multiple_of": ((int,), "a number"),
+}
+
+
+@contextmanager
+def read_module_spec(path: str | Path) -> Iterator[ModuleSpec]:
+    """What the Python file at `path` defines by the names of `ModuleSpec`: `module`,
+    `example_inputs` and `state`, and any of the others. With `time_axis` or `multiple_of` it is a
+    sequence. Other names are for the file alone, unless one looks like a misspelling of these.
+
+    The file runs as `python FILE` would run it, but under another name than `__main__`: it imports
+    from its own folder, also while the block runs. What it prints goes to standard error; nothing
+    is written beside it, and afterwards `sys.path` and `sys.modules` are as before.
+
+    UsageError, in a line or two, for a file that cannot be read, that raises (also within the
+    block), or that does not define what it should.
+    """
+    path = Path(path)
+    content = _read(path)
+    with _as_a_script(path) as (namespace, is_own):
+        try:
+            exec(compile(content, str(path.resolve()), "exec", dont_inherit=True), vars(namespace))
+            spec = _spec(path, vars(namespace))
+        except UsageError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{path} raised {_told(error, is_own)}.") from error
+        try:
+            yield spec
+        except ZooError:
+            raise
+        except (Exception, SystemExit) as error:
+            if _frames(error, is_own):
+                raise UsageError(f"{path} raised {_told(error, is_own)}.") from error
+            raise
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix != ".py":
+        raise UsageError(
+            f"{path} is no Python file; give one (NAME.py) that defines "
+            f"{', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}."
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+# running the file
+
+
+@contextmanager
+def _as_a_script(path: Path) -> Iterator[tuple[ModuleType, Callable[[str], bool]]]:
+    """A module to run the file in, and whether a module of that name belongs to it: is the file
+    itself, or was imported from its folder."""
+    path = path.resolve()
+    spec = spec_from_file_location(NAME, path)
+    assert spec is not None
+    namespace = module_from_spec(spec)
+    before = frozenset(sys.modules)
+    paths, arguments, without_bytecode = sys.path[:], sys.argv, sys.dont_write_bytecode
+
+    def is_own(name: str) -> bool:
+        first = name.partition(".")[0]
+        return first == NAME or (first not in before and _lies_in(path.parent, first))
+
+    sys.path.insert(0, str(path.parent))
+    sys.argv, sys.dont_write_bytecode = [str(path)], True
+    sys.modules[NAME] = namespace
+    invalidate_caches()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield namespace, is_own
+    finally:
+        for name in [name for name in list(sys.modules) if is_own(name)]:
+            del sys.modules[name]
+        sys.path[:], sys.argv, sys.dont_write_bytecode = paths, arguments, without_bytecode
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether the imported module NAME is NAME.py in the folder, or the folder NAME in it."""
+    found = getattr(sys.modules.get(name), "__dict__", {})
+    places = [*(found.get("__path__") or ()), found.get("__file__") or ""]
+    return any(Path(place).parent == folder for place in places if isinstance(place, str))
+
+
+def _frames(error: BaseException, is_own: Callable[[str], bool]) -> list[str]:
+    """ "file:line" of the calls that the error passed in the file and what it imported from its
+    folder, the innermost last."""
+    return [
+        f"{shown_path(frame.f_code.co_filename)}:{line}"
+        for frame, line in walk_tb(error.__traceback__)
+        if is_own(str(frame.f_globals.get("__name__")))
+    ]
+
+
+def _told(error: BaseException, is_own: Callable[[str], bool]) -> str:
+    what, places = one_line(error), _frames(error, is_own)
+    if isinstance(error, SyntaxError):
+        what = error.msg
+        if error.filename and error.lineno:
+            places = [f"{shown_path(error.filename)}:{error.lineno}"]
+    place = f", at {places[-1]}" if places else ""
+    return f"{type(error).__name__}: {what}{place}"
+
+
+# what it defines
+
+
+def _spec(path: Path, namespace: Mapping[str, Any]) -> ModuleSpec:
+    defined = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    given = {
+        name: defined[name]
+        for name in NAMES
+        if name in defined and (name in REQUIRED or defined[name] is not None)
+    }
+    for name in REQUIRED:
+        if name not in given:
+            raise UsageError(f"{path} does not define {name!r}; {_meant(name, defined)}")
+    _require_no_misspelling(path, defined, given)
+    for name, value in given.items():
+        if not _fits(name, value):
+            raise UsageError(f"{path}: {name} must be {TYPES[name][1]} (got {_shown(value)}).")
+    of_time = [name for name in ("time_axis", "multiple_of") if name in given]
+    if of_time and not given.setdefault("sequence", True):
+        raise UsageError(f"{path}: {of_time[0]} is of sequences, and sequence is False.")
+    return ModuleSpec(**given)
+
+
+def _meant(name: str, defined: Mapping[str, Any]) -> str:
+    """What a required name may be called in the file, which lacks it."""
+    fitting = [
+        other
+        for other, value in defined.items()
+        if other not in REQUIRED
+        and not isinstance(value, type)
+        and not _is_imported(value)
+        and _fits(name, value)
+    ]
+    near = near_names(name, fitting)
+    if not near and name == "module":  # few values are one
+        near = " or ".join(map(repr, fitting))
+    if near:
+        return f"did you mean that by {near}?"
+    return f"it should define {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}."
+
+
+def _require_no_misspelling(
+    path: Path, defined: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """UsageError for a name that is nearly one of an argument, with a value that the argument could
+    have, and that no argument uses."""
+    used = list(given.values())
+    used += [part for value in used if isinstance(value, list | tuple) for part in value]
+    free = [name for name in NAMES if name not in defined]
+    for name, value in defined.items():
+        if name in NAMES or any(value is other for other in used):
+            continue
+        for near in get_close_matches(name, free, 1, ALIKE):
+            if _may_be_meant(value, near):
+                raise UsageError(
+                    f"{path} defines {name!r}, which is not used; did you mean {near!r}? A name of "
+                    f"your own can begin with _."
+                )
+
+
+def _may_be_meant(value: Any, name: str) -> bool:
+    if isinstance(value, type | Tensor | nn.Module) or _is_imported(value):
+        return False
+    if isinstance(value, str):
+        return name in ("input_names", "output_names", "precision")
+    return _fits(name, value)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether the argument can have this value, by its type."""
+    if name not in TYPES:
+        return True
+    types, _ = TYPES[name]
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _is_imported(value: Any) -> bool:
+    """Whether it is a function of another module."""
+    return isroutine(value) and getattr(value, "__module__", NAME) != NAME
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not an instance"
+    return type(value).__name__

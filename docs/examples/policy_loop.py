@@ -4,9 +4,6 @@ The cart-poles show positions and hide velocities, so the policy needs a memory.
 controller that sees everything, is exported to policy.onnx, and then both run whole episodes.
 """
 
-import sys
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,6 +12,7 @@ from torch.nn import functional as F
 from zoo_onnx import export_step
 from zoo_ort import open_module
 
+Memory = tuple[Tensor, ...]  # h and c, [B, 32] each
 CONTROLLER = torch.tensor([0.5, 1.0, 20.0, 4.0])  # pushes right where the weighted state is above 0
 
 
@@ -30,7 +28,7 @@ class CartPoles:
         begins = options["reset_mask"]
         self.state[begins] = self.rng.uniform(-0.05, 0.05, (begins.sum(), 4))
         self.time[begins] = 0
-        return np.float32(self.state[:, ::2]), {"state": np.float32(self.state)}
+        return np.float32(self.state[:, ::2]), {}
 
     def step(self, action: np.ndarray) -> tuple:
         _, speed, angle, turning = self.state.T
@@ -41,13 +39,8 @@ class CartPoles:
         self.state = self.state + 0.02 * np.stack((speed, moved, turning, turned), 1)
         self.time += 1
         terminated = (abs(self.state[:, 0]) > 2.4) | (abs(self.state[:, 2]) > 0.21)
-        seen, info = np.float32(self.state[:, ::2]), {"state": np.float32(self.state)}
-        return seen, np.ones(len(action)), terminated, self.time >= 200, info
-
-
-class Memory(NamedTuple):
-    h: Tensor  # [B, 32]
-    c: Tensor  # [B, 32]
+        rewards, truncated = np.ones(len(action)), self.time >= 200
+        return np.float32(self.state[:, ::2]), rewards, terminated, truncated, {}
 
 
 class Policy(nn.Module):
@@ -65,37 +58,43 @@ class Policy(nn.Module):
             self.mean.lerp_(seen.mean(0), 0.01)
             self.variance.lerp_((seen - self.mean).square().mean(0), 0.01)
         h, c = self.cell((seen - self.mean) / (self.variance + 1e-4).sqrt(), memory)
-        return (self.action(h), self.velocity(h)), Memory(h, c)
+        return (self.action(h), self.velocity(h)), (h, c)
 
 
 def train(policy: Policy, memory: Memory) -> Tensor:
     """Imitates the controller in the policy's own episodes (DAgger). The last observations."""
-    envs, optimizer = CartPoles(len(memory.h), seed=1), torch.optim.Adam(policy.parameters(), 0.01)
-    seen, info = envs.reset(options={"reset_mask": envs.time == 0})
+    envs, optimizer = CartPoles(len(memory[0]), seed=1), torch.optim.Adam(policy.parameters(), 0.01)
+    seen, _ = envs.reset(options={"reset_mask": envs.time == 0})
     for _ in range(120):
-        losses, memory = [], Memory(*(leaf.detach() for leaf in memory))
+        losses, memory = [], tuple(leaf.detach() for leaf in memory)
         for _ in range(32):
             (logits, velocity), memory = policy(torch.from_numpy(seen), memory)
-            state = torch.from_numpy(info["state"])
+            state = torch.from_numpy(np.float32(envs.state))
             losses.append(F.cross_entropy(logits, (state @ CONTROLLER > 0).long()))
             losses.append(F.mse_loss(velocity, state[:, 1::2]))
             _, _, terminated, truncated, _ = envs.step(logits.argmax(1).numpy())
-            seen, info = envs.reset(options={"reset_mask": terminated | truncated})
-            going_on = torch.from_numpy(~(terminated | truncated))[:, None]
-            memory = Memory(memory.h * going_on, memory.c * going_on)
+            ends = (terminated | truncated)[:, None]
+            seen, _ = envs.reset(options={"reset_mask": ends[:, 0]})
+            memory = tuple(leaf * torch.from_numpy(~ends) for leaf in memory)
         optimizer.zero_grad()
         torch.stack(losses).mean().backward()
         optimizer.step()
     return torch.from_numpy(seen)
 
 
-def run_episodes(policy: Policy, path: str, count: int = 8, steps: int = 400) -> dict[str, float]:
-    stepper, envs = open_module(path), CartPoles(count, seed=2)
+def main() -> dict[str, float]:
+    torch.manual_seed(0)
+    policy, memory = Policy(), (torch.zeros(64, 32), torch.zeros(64, 32))
+    observations = train(policy, memory)
+    names = {"input_names": ["seen"], "output_names": ["action", "velocity"]}
+    export_step(policy.eval(), observations, memory, "policy.onnx", **names)
+
+    stepper, envs = open_module("policy.onnx"), CartPoles(8, seed=2)
     seen, _ = envs.reset(options={"reset_mask": envs.time == 0})
-    memory, state = Memory(torch.zeros(count, 32), torch.zeros(count, 32)), stepper.init_state(count)
-    fresh, lengths, differing, largest = state, [], 0, 0.0
+    memory, start = (torch.zeros(8, 32), torch.zeros(8, 32)), stepper.init_state(8)
+    state, lengths, differing, largest = start, [], 0, 0.0
     print("step  PyTorch: left, right  the file: left, right")
-    for step in range(steps):
+    for step in range(400):
         with torch.no_grad():
             (logits, _), memory = policy(torch.from_numpy(seen), memory)
         outputs, state = stepper.step({"seen": seen}, state)
@@ -108,23 +107,13 @@ def run_episodes(policy: Policy, path: str, count: int = 8, steps: int = 400) ->
         ends = (terminated | truncated)[:, None]
         lengths += envs.time[ends[:, 0]].tolist()
         seen, _ = envs.reset(options={"reset_mask": ends[:, 0]})
-        memory = Memory(*(leaf * torch.from_numpy(~ends) for leaf in memory))
-        state = tuple(np.where(ends, *pair) for pair in zip(fresh, state, strict=True))
+        memory = tuple(leaf * torch.from_numpy(~ends) for leaf in memory)
+        state = tuple(np.where(ends, *pair) for pair in zip(start, state, strict=True))
     print(f"{len(lengths)} episodes of {np.mean(lengths):.0f} steps on average")
-    print(f"{differing} of {count * steps} actions differ, logits by at most {largest:.0e}")
+    print(f"{differing} of {8 * 400} actions differ, logits by at most {largest:.0e}")
     return {"episodes": len(lengths), "differing": differing, "largest": largest}
-
-
-def main() -> dict[str, float]:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    policy, start = Policy(), Memory(torch.zeros(64, 32), torch.zeros(64, 32))
-    observations = train(policy, start)
-    names = {"input_names": ["seen"], "output_names": ["action", "velocity"]}
-    export_step(policy.eval(), observations, start, "policy.onnx", **names)
-    return run_episodes(policy, "policy.onnx")
 
 
 if __name__ == "__main__":
     result = main()
-    sys.exit(result["differing"] > 0 or result["largest"] > 1e-4)
+    raise SystemExit(result["differing"] > 0 or result["largest"] > 1e-4)

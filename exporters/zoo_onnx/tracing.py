@@ -17,8 +17,8 @@ from torch.export import ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
 from zoo.errors import VerificationError, ZooError
+from zoo_onnx.decompositions import decompose
 from zoo_onnx.explanations import explain_capture, explain_translation
-from zoo_onnx.rules import decompose
 from zoo_onnx.simplification import simplify
 
 OPSET = 20

@@ -42,8 +42,7 @@ class Value(NamedTuple):
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
-        axes = ", ".join("any" if size is None else f"{size:,}" for size in self.shape)
-        return f"{quoted(self.name.encode('utf-8', 'replace'))}, {self.dtype} [{axes}]"
+        return f"{quoted(self.name.encode('utf-8', 'replace'))}, {self.dtype} {_shown(self.shape)}"
 
 
 def language_interface(info: ArtifactInfo) -> tuple[list[Value], list[Value]]:
@@ -96,10 +95,10 @@ def require_shapes(
     """ArtifactError for outputs of other shapes, which ONNX Runtime returns though the graph
     declares these."""
     for name, array, shape in zip(names, arrays, shapes, strict=True):
-        if not fits(array.shape, shape):
+        if array.shape != shape and not fits(array.shape, shape):
             raise ArtifactError(
-                f"the graph's output {name!r} has shape {[*array.shape]} instead of {[*shape]}; "
-                f"{AGAIN}."
+                f"the graph's output {name!r} has shape {_shown(array.shape)} instead of "
+                f"{_shown(shape)}; {AGAIN}."
             )
 
 
@@ -108,6 +107,10 @@ def fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(found) == len(wanted) and all(
         size in (None, own) for own, size in zip(found, wanted, strict=True)
     )
+
+
+def _shown(shape: Iterable[int | None]) -> str:
+    return f"[{', '.join('any' if size is None else f'{size:,}' for size in shape)}]"
 
 
 def _value(declared: Any) -> Value:

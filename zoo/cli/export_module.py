@@ -23,13 +23,13 @@ from zoo.errors import UsageError
     cls=WrittenOption,
     words="precisions",
     metavar="NAME",
-    help="Of products with weights, in place of SPEC's",
+    help="Of matrix products, in place of SPEC's",
 )
 @click.option(
     "--max-cost",
     type=click.FloatRange(min=0),
-    help=f"Most that a lower precision may cost the outputs, as a share of their size, or by SPEC's "
-    f"metric; in place of SPEC's max_cost.  [default: {DEFAULT_MAX_COST}]",
+    show_default=f"SPEC's, else {DEFAULT_MAX_COST}",
+    help="Most that a lower precision may cost, as a share of the outputs' size or by SPEC's metric.",
 )
 @exporter_option
 def command(
@@ -42,10 +42,9 @@ def command(
     outputs and the next state; `example_inputs`, a tensor [batch, …] or several; and `state`, the
     state before the first step.
 
-    SPEC may also define further arguments of `zoo_onnx.export_step` by their names: `input_names`,
-    `output_names`, `inputs`, `batch_axis`, `independent_rows`, `precision`, `metric` and
-    `max_cost`. A module that takes chunks of a sequence says so by `sequence = True`, or by
-    `time_axis` or `multiple_of`, which are those of `zoo_onnx.export_sequence`.
+    SPEC may also define other fields of `zoo.exporting.ModuleSpec`: `input_names`, `output_names`,
+    `inputs`, `batch_axis`, `independent_rows`, `precision`, `metric` and `max_cost`. A module that
+    takes chunks of a sequence has `sequence = True`, or a `time_axis` or `multiple_of`.
     """
     from zoo.exporting.exporter import find_module_exporter
     from zoo.exporting.modules import read_module_spec

@@ -35,8 +35,8 @@ OF_RUNS = "length", "seeds", "temperature", "max_loss", "runtime"
               show_default=True,
               help="Most that a lower precision may cost, in bits per token.")  # fmt: skip
 @click.option("--max-cost", type=click.FloatRange(min=0),
-              help="Most that a lower precision may cost a module's outputs, in place of the "
-              f"Python file's max_cost.  [default: {DEFAULT_MAX_COST}]")  # fmt: skip
+              show_default=f"the Python file's, else {DEFAULT_MAX_COST}",
+              help="The same of a module, as a share of its outputs' size.")  # fmt: skip
 @provider_option
 @exporter_option
 @runtime_option

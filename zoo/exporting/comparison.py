@@ -3,8 +3,8 @@
 Integers and booleans must be equal. A float may differ by `tolerance` of its own size and of its
 element's over all rows and steps, and by a few times what rounding does to the reference itself:
 its float32 and float64 results from the same state. So a small output beside a large one is seen,
-in one tensor or beside a spike. The size of a state is how far it moves in a step: one that stands
-still is seen, however large. Needs no torch.
+in one tensor or beside a spike. A state may differ by no more than a hundredth of how far it moves:
+one that stands still is seen, however large it is. Needs no torch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from zoo.inference.engine import Arrays
 # Two float32 computations differ by a few times what each differs from float64.
 OWN_ROUNDING = 4.0
 TYPICAL_ROUNDING, TYPICAL_SIZE = 0.9, 0.5  # quantiles over rows and steps
-OF_LARGEST = 0.01  # an element is at least this share of its largest value in size
+OF_LARGEST = 0.1  # an element is at least this share of its largest value in size
+OF_MOVE = 0.01  # of how far a state moves in a step
 MAX_KEPT = 2**22  # numbers that are kept of an output to take those quantiles of
 # So many, and such a share of an output's values, end a proof before its end.
 SURELY_MANY, MANY_TIES = 100, 0.1
 MIN_TIES = 2
-JUMP = 1e-3  # of an element's scale: more than rounding, as at an edge
+JUMP = 100  # times what is allowed: more than rounding, as at an edge
 TOLERANCES = {
     np.dtype(np.float16): 2e-3,  # two steps of its last bit
     np.dtype(np.float64): 1e-10,
@@ -45,12 +46,15 @@ class _Sample:
 
     parts: list[npt.NDArray[np.float32]] = field(default_factory=list)
     every: int = 1
+    kept: int = 0
 
     def add(self, rows: npt.NDArray[Any]) -> None:
         self.parts.append(rows.astype(np.float32)[:: self.every])
-        if sum(part.size for part in self.parts) > MAX_KEPT:
+        self.kept += self.parts[-1].size
+        if self.kept > MAX_KEPT:
             self.every *= 2
             self.parts = [np.concatenate(self.parts)[::2]]
+            self.kept = self.parts[0].size
 
     def quantile(self, share: float) -> npt.NDArray[np.float64]:
         found: npt.NDArray[np.float64] = np.quantile(np.concatenate(self.parts), share, axis=0)
@@ -68,7 +72,7 @@ class _Output:
     wanted: npt.NDArray[np.float64]
     found: npt.NDArray[np.float64]
     where: npt.NDArray[np.object_]
-    sizes: _Sample = field(default_factory=_Sample)
+    allowances: _Sample = field(default_factory=_Sample)
     gaps: _Sample = field(default_factory=_Sample)
     ties: int = 0
     edges: int = 0
@@ -166,20 +170,22 @@ class Comparison:
         with np.errstate(invalid="ignore", over="ignore"):
             difference = np.where(finite, np.abs(wanted - found), 0.0)
             gap = np.abs(wanted - precise)
-            size = np.abs(wanted if before is None else wanted - before)
+            allowance = self._share(output.dtype) * np.abs(wanted)
+            if before is not None:
+                allowance = np.fmin(allowance, OF_MOVE * np.abs(wanted - before))
         gap = np.where(np.isfinite(gap), gap, 0.0)
-        size = np.where(np.isfinite(size), size, 0.0)
+        allowance = np.where(np.isfinite(allowance), allowance, 0.0)
 
         def rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             moved = np.moveaxis(values, repeated, range(len(repeated)))
             return moved.reshape(-1, *output.largest.shape)
 
-        output.largest = np.maximum(output.largest, rows(size).max(0, initial=0.0))
-        excess = difference - OWN_ROUNDING * gap - self._allowance(output.dtype) * size
-        output.sizes.add(rows(size))
+        output.largest = np.maximum(output.largest, rows(allowance).max(0, initial=0.0))
+        excess = difference - OWN_ROUNDING * gap - allowance
+        output.allowances.add(rows(allowance))
         output.gaps.add(rows(gap))
         if explain is not None:
-            jump = JUMP * np.maximum(np.expand_dims(output.largest, repeated), size)
+            jump = JUMP * np.maximum(np.expand_dims(output.largest, repeated), allowance)
             output.edges += int((gap > jump).sum())
             suspect = excess > jump
             if suspect.any():
@@ -200,7 +206,7 @@ class Comparison:
                 np.copyto(place, chosen, where=larger)
             output.where[larger] = where
 
-    def _allowance(self, dtype: np.dtype[Any]) -> float:
+    def _share(self, dtype: np.dtype[Any]) -> float:
         return TOLERANCES.get(dtype, self._tolerance) if self._tolerance < 1e-3 else self._tolerance
 
     def judge(self) -> None:
@@ -210,11 +216,11 @@ class Comparison:
                 raise _too_many_ties(name, output)
             if not output.gaps.parts:
                 continue
-            own, size = output.gaps.quantile(TYPICAL_ROUNDING), output.sizes.quantile(TYPICAL_SIZE)
-            size = np.maximum(size, OF_LARGEST * output.largest)
+            own = output.gaps.quantile(TYPICAL_ROUNDING)
             # an element that is always 0 has no size of its own: rounding is that of the others
             own = np.where(output.largest == 0, own.max(initial=0.0), own)
-            allowed = self._allowance(output.dtype) * size + OWN_ROUNDING * own
+            allowed = output.allowances.quantile(TYPICAL_SIZE)
+            allowed = np.maximum(allowed, OF_LARGEST * output.largest) + OWN_ROUNDING * own
             over = output.excess - allowed
             if (over > 0).any():
                 index = np.unravel_index(np.argmax(over / np.maximum(allowed, 1e-300)), over.shape)
@@ -222,7 +228,7 @@ class Comparison:
                 raise VerificationError(
                     f"{name}{_shown(index)} is {found:.9g} and should be {wanted:.9g} "
                     f"{output.where[index]}: it differs by {abs(wanted - found):.2g} (allowed: "
-                    f"{allowed[index]:.2g}, as its size is {size[index]:.2g})."
+                    f"{allowed[index]:.2g})."
                 )
 
 

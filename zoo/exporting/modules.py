@@ -30,9 +30,22 @@ ALIKE = 0.8  # from which on two names are taken for one, misspelt
 
 @dataclass(frozen=True, eq=False)
 class ModuleSpec:
-    """A recurrent module that is no language model, and how it is to be exported: what
-    `zoo_onnx.export_step` takes, by the same names, and for a `sequence` what
-    `zoo_onnx.export_sequence` takes."""
+    """A recurrent module that is no language model, and how it is to be exported.
+
+    `module(*inputs, state)` returns its outputs and the next state, and remembers nothing else. It
+    computes one step, or, as a `sequence`, a chunk of any number of steps, at `time_axis` of the
+    inputs (a number, or one for each input, None for an input without time), `multiple_of` at a
+    time. Tensors are batch-first, [B, …]; `batch_axis` says where the batch of the state stands
+    otherwise. Rows must not depend on each other, unless `independent_rows` is False.
+
+    `example_inputs` are realistic values of some rows, and `state` is that before the first step.
+    Inputs for a proof are drawn from the examples, or come from `inputs`: recorded steps, or a
+    function `(rng, batch_size)` that draws those of a step. `input_names` and `output_names` are
+    the names that the file is to have.
+
+    `precision` is that of products with weights. What a lower one costs, which may be `max_cost`,
+    is the share of the outputs' size by which they differ, or `metric(wanted, found)`.
+    """
 
     module: nn.Module
     example_inputs: Tensor | Sequence[Tensor]

@@ -1,4 +1,9 @@
-"""Which operators of a traced program are decomposed, and for which arguments."""
+"""Operators of torch for which torch.onnx has no translation, or one that computes something else
+than torch: each as a function of others that are translated right.
+
+A decomposition takes the operator's arguments and gives its result, so that it can be compared with
+the operator itself. Here stands which operators are decomposed, and for which arguments.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from zoo_onnx import decompositions as own, linear_algebra
+from zoo_onnx.decompositions import along_axes, arithmetic, floats, linear_algebra
+from zoo_onnx.decompositions.values import float64_constant
 
 
 def _is_integer(x: Any, *_: Any, **__: Any) -> bool:
@@ -42,7 +48,7 @@ def _is_float64(x: Any, *_: Any, **__: Any) -> bool:
 def _with_tensor(operator: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """With the numbers as float64: torch.onnx holds them in float32."""
     numbers = (float, int)
-    given = [own.float64_constant(x) if isinstance(x, numbers) else x for x in arguments]
+    given = [float64_constant(x) if isinstance(x, numbers) else x for x in arguments]
     return operator(*given, **keywords)
 
 
@@ -84,64 +90,70 @@ SCALARS = frozenset(
 Rule = tuple[Callable[..., Any], Callable[..., bool]]
 # By the packet of overloads: the decomposition, and for which arguments it is needed.
 RULES: dict[Any, Rule] = {
-    aten.expm1: (own.expm1, _always),
-    aten.log1p: (own.log1p, _always),
-    aten.log10: (own.log10, _always),
-    aten.log_sigmoid: (own.log_sigmoid, _always),
-    aten.softplus: (own.softplus, _is_float64),
-    aten.logaddexp: (own.logaddexp, _always),
-    aten.logaddexp2: (own.logaddexp2, _always),
-    aten.xlogy: (own.xlogy, _always),
-    aten.signbit: (own.signbit, _always),
-    aten.copysign: (own.copysign, _always),
-    aten.sign: (own.sign, _always),
-    aten.heaviside: (own.heaviside, _always),
-    aten.hypot: (own.hypot, _always),
-    aten.atan2: (own.atan2, _always),
-    aten.div: (own.divide, lambda *a, **k: bool(k) or _float64_and_number(*a)),
-    aten.fmod: (own.fmod, _are_integers),
-    aten.remainder: (own.remainder, lambda x, y: not _are_integers(x, y)),
-    aten.minimum: (own.minimum, _is_int64),
-    aten.maximum: (own.maximum, _is_int64),
-    aten.fmax: (own.fmax, _always),
-    aten.fmin: (own.fmin, _always),
-    aten.clamp: (own.clamp, _has_other_bounds),
-    aten.nan_to_num: (own.nan_to_num, _always),
-    aten.isclose: (own.isclose, _always),
-    aten.sum: (own.integer_sum, _sums_integers),
-    aten.prod: (own.prod, _is_integer),
-    aten.dot: (own.dot, _is_integer),
-    aten.cumprod: (own.cumprod, _always),
-    aten.cummax: (own.cummax, _always),
-    aten.cummin: (own.cummin, _always),
-    aten.sort: (own.sort, _always),
-    aten.kthvalue: (own.kthvalue, _always),
-    aten.median: (own.median, lambda x, *dim, **more: bool(dim or more)),
-    aten.searchsorted: (own.searchsorted, _always),
-    aten.isin: (own.isin, _always),
-    aten.__rshift__: (partial(own.shift_of_bytes, torch.bitwise_right_shift), _are_short),
-    aten.__lshift__: (partial(own.shift_of_bytes, torch.bitwise_left_shift), _are_short),
-    aten.bitwise_right_shift: (partial(own.shift_of_bytes, torch.bitwise_right_shift), _are_short),
-    aten.bitwise_left_shift: (partial(own.shift_of_bytes, torch.bitwise_left_shift), _are_short),
-    aten.neg: (own.neg, lambda x: x.dtype == torch.uint8),
-    aten.pow: (own.power, lambda x, y: _are_short(x, y) or _float64_and_number(x, y)),
-    aten.square: (own.square, lambda x: _are_short(x, x)),
-    aten.relu: (own.relu, _is_integer),
-    aten.add: (own.add, lambda x, y, **_: _are_bools(x, y) or _float64_and_number(x, y)),
-    aten.amax: (own.amax, _is_int64),
-    aten.amin: (own.amin, _is_int64),
-    aten.max: (own.max, _is_int64),
-    aten.min: (own.min, _is_int64),
-    aten.elu: (own.elu, _is_float64),
-    aten.cosh: (own.cosh, _is_float64),
-    aten.diagonal: (own.diagonal, _always),
-    aten.scatter_reduce: (own.scatter_mean, lambda *a, **k: "mean" in (*a, *k.values())),
-    aten.clamp_min: (own.clamp_min, _has_other_bounds),
-    aten.clamp_max: (own.clamp_max, _has_other_bounds),
-    aten.lerp: (own.lerp, _is_float64),
-    aten.addcmul: (own.addcmul, _is_float64),
-    aten.addcdiv: (own.addcdiv, _is_float64),
-    aten.cdist: (own.cdist, _always),
+    aten.expm1: (floats.expm1, _always),
+    aten.log1p: (floats.log1p, _always),
+    aten.log10: (floats.log10, _always),
+    aten.log_sigmoid: (floats.log_sigmoid, _always),
+    aten.softplus: (floats.softplus, _is_float64),
+    aten.logaddexp: (floats.logaddexp, _always),
+    aten.logaddexp2: (floats.logaddexp2, _always),
+    aten.xlogy: (floats.xlogy, _always),
+    aten.signbit: (floats.signbit, _always),
+    aten.copysign: (floats.copysign, _always),
+    aten.sign: (floats.sign, _is_integer),
+    aten.heaviside: (floats.heaviside, _always),
+    aten.hypot: (floats.hypot, _always),
+    aten.atan2: (floats.atan2, _always),
+    aten.div: (arithmetic.divide, lambda *a, **k: bool(k) or _float64_and_number(*a)),
+    aten.fmod: (arithmetic.fmod, _are_integers),
+    aten.remainder: (arithmetic.remainder, lambda x, y: not _are_integers(x, y)),
+    aten.minimum: (arithmetic.minimum, _is_int64),
+    aten.maximum: (arithmetic.maximum, _is_int64),
+    aten.fmax: (arithmetic.fmax, _always),
+    aten.fmin: (arithmetic.fmin, _always),
+    aten.clamp: (arithmetic.clamp, _has_other_bounds),
+    aten.nan_to_num: (arithmetic.nan_to_num, _is_float64),
+    aten.isclose: (arithmetic.isclose, _always),
+    aten.sum: (along_axes.integer_sum, _sums_integers),
+    aten.prod: (along_axes.prod, _is_integer),
+    aten.dot: (along_axes.dot, _is_integer),
+    aten.cumprod: (along_axes.cumprod, _always),
+    aten.cummax: (along_axes.cummax, _always),
+    aten.cummin: (along_axes.cummin, _always),
+    aten.sort: (along_axes.sort, _always),
+    aten.kthvalue: (along_axes.kthvalue, _always),
+    aten.median: (along_axes.median, lambda x, *dim, **more: bool(dim or more)),
+    aten.searchsorted: (along_axes.searchsorted, _always),
+    aten.isin: (along_axes.isin, _always),
+    aten.__rshift__: (partial(arithmetic.shift_of_bytes, torch.bitwise_right_shift), _are_short),
+    aten.__lshift__: (partial(arithmetic.shift_of_bytes, torch.bitwise_left_shift), _are_short),
+    aten.bitwise_right_shift: (
+        partial(arithmetic.shift_of_bytes, torch.bitwise_right_shift),
+        _are_short,
+    ),
+    aten.bitwise_left_shift: (
+        partial(arithmetic.shift_of_bytes, torch.bitwise_left_shift),
+        _are_short,
+    ),
+    aten.neg: (arithmetic.neg, lambda x: x.dtype == torch.uint8),
+    aten.pow: (arithmetic.power, lambda x, y: _are_short(x, y) or _float64_and_number(x, y)),
+    aten.square: (arithmetic.square, lambda x: _are_short(x, x)),
+    aten.relu: (arithmetic.relu, _is_integer),
+    aten.add: (arithmetic.add, lambda x, y, **_: _are_bools(x, y) or _float64_and_number(x, y)),
+    aten.amax: (along_axes.amax, _is_int64),
+    aten.amin: (along_axes.amin, _is_int64),
+    aten.max: (along_axes.max, _is_int64),
+    aten.min: (along_axes.min, _is_int64),
+    aten.elu: (floats.elu, _is_float64),
+    aten.cosh: (floats.cosh, _is_float64),
+    aten.diagonal: (along_axes.diagonal, _always),
+    aten.scatter_reduce: (along_axes.scatter_mean, lambda *a, **k: "mean" in (*a, *k.values())),
+    aten.clamp_min: (arithmetic.clamp_min, _has_other_bounds),
+    aten.clamp_max: (arithmetic.clamp_max, _has_other_bounds),
+    aten.lerp: (floats.lerp, _is_float64),
+    aten.addcmul: (floats.addcmul, _is_float64),
+    aten.addcdiv: (floats.addcdiv, _is_float64),
+    aten.cdist: (floats.cdist, _always),
     aten.linalg_inv_ex: (linear_algebra.inverse, _always),
     aten._linalg_solve_ex: (linear_algebra.solve_ex, _always),
     aten.linalg_cholesky_ex: (linear_algebra.cholesky, _always),
@@ -164,7 +176,7 @@ ALIASES: dict[Any, Callable[..., Any]] = {
     aten.arctan2: torch.atan2,
     aten.clip: torch.clamp,
     aten.divide: torch.div,
-    aten.argsort: own.argsort,
+    aten.argsort: along_axes.argsort,
     aten.hstack: lambda parts: torch.cat(parts, 0 if parts[0].dim() == 1 else 1),
     aten.msort: lambda x: torch.sort(x, 0)[0],
     aten.linalg_inv: lambda a: aten.linalg_inv_ex(a)[0],
@@ -186,17 +198,19 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     }
     if not used & {name.rstrip("_") for name in names}:
         return program
-    decomposed: ExportedProgram = program.run_decompositions(_table())
+    decomposed: ExportedProgram = program.run_decompositions(table())
     return decomposed
 
 
-def _table() -> dict[Any, Callable[..., Any]]:
-    table: dict[Any, Callable[..., Any]] = {}
+def table() -> dict[Any, Callable[..., Any]]:
+    """The decomposition of each operator of ATen that has one, by its overload. It gives
+    NotImplemented for arguments for which it is not needed."""
+    found: dict[Any, Callable[..., Any]] = {}
     for packet, rule in RULES.items():
-        table |= dict.fromkeys(_overloads(packet), partial(_apply, *rule))
+        found |= dict.fromkeys(_overloads(packet), partial(_apply, *rule))
     for packet, function in ALIASES.items():
-        table |= dict.fromkeys(_overloads(packet), function)
-    return table
+        found |= dict.fromkeys(_overloads(packet), function)
+    return found
 
 
 def _overloads(packet: Any) -> list[Any]:

@@ -108,5 +108,5 @@ def _widen(model: ir.Model, node: ir.Node, types: dict[str, ir.DataType]) -> boo
         model.graph.insert_after(node, cast)
         narrow.name, output.name = name, wide.name
         narrow.type, narrow.shape = output.type, output.shape
-        output.type = None
+        output.type = ir.TensorType(WIDER[own])
     return True

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 LAST_BITS = 4  # in the last place, by which inputs are changed to see whether a value is on an edge
 NEARBY = 8  # runs with such changes
-LARGE_GAP = 1e-4  # of an output's size, between float32 and float64: more than rounding does mostly
+# Of an output's size, between its dtype and float64: more than rounding does mostly.
+LARGE_GAP, LARGE_GAPS = 1e-4, {np.dtype(np.float16): 0.03}
 
 
 class Rounding:
@@ -45,7 +46,10 @@ class Rounding:
             double = reference.named(reference.call(_double(tensors), _double(state), self._double))
         base = reference.results(inputs, state)
         gaps = {name: _gap(value, double[name]) for name, value in base.items()}
-        large = {name: gap > LARGE_GAP * _size(base[name]) for name, gap in gaps.items()}
+        large = {
+            name: gap > LARGE_GAPS.get(base[name].dtype, LARGE_GAP) * _size(base[name])
+            for name, gap in gaps.items()
+        }
         if not any(far.any() for far in large.values()):
             return double
         near = self._farthest(base, tensors, state)
@@ -83,11 +87,12 @@ class Rounding:
             if found.dtype.kind in "biu":
                 on_edge: npt.NDArray[np.bool_] = wrong & (values == found).any(0)
                 return on_edge
-            low, high = np.nanmin(values, 0), np.nanmax(values, 0)
-            pad = 1e-3 * (high - low)
-            between: npt.NDArray[np.bool_] = (
-                wrong & (low < high) & (found >= low - pad) & (found <= high + pad)
-            )
+            low, high = np.fmin.reduce(values, 0), np.fmax.reduce(values, 0)
+            with np.errstate(invalid="ignore", over="ignore"):
+                pad = 1e-3 * (high - low)
+                between: npt.NDArray[np.bool_] = (
+                    wrong & (low < high) & (found >= low - pad) & (found <= high + pad)
+                )
             return between
 
         return explained

@@ -211,9 +211,10 @@ def _is_near(
         return bool((wanted == found).all())
     finite = np.isfinite(whole)
     size = np.abs(whole, where=finite, out=np.zeros(whole.shape)).max(initial=0.0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.abs(wanted.astype(np.float64) - precise)
         share = HALF_ROUNDING if wanted.dtype == np.float16 else ROUNDING
-        allowed = share * size + 16 * np.nan_to_num(np.abs(wanted - precise))
+        allowed = share * size + 16 * np.where(np.isfinite(gap), gap, 0.0)
         near = np.abs(wanted.astype(np.float64) - found) <= allowed
     same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
     return bool((near | same).all())

@@ -244,8 +244,8 @@ class _Inspector:
             raise Refusal(f"uses the operator {op[:40]!r}, which the zoo does not run", WITHOUT)
         inputs = [bytes(name) for name in node.get("input", ())]
         outputs = [bytes(name) for name in node.get("output", ())]
+        known = op in ALLOWED_OPERATORS  # what others take is not
         for index, name in enumerate(inputs):
-            known = op in ALLOWED_OPERATORS  # the inputs of others are not known
             if not name and known and index not in OPTIONAL_INPUTS.get(op, ()):
                 raise Refusal(f"has an operator {op} without its input {index}")
         check_sizes(op, [scope.find(name) if name else None for name in inputs])
@@ -256,11 +256,11 @@ class _Inspector:
                 raise Refusal(f"has an operator {op} with two attributes {quoted(name)}")
             attributes[name] = attribute
         graphs = [name for name, attribute in attributes.items() if attribute.field == "g"]
-        if {*graphs} != BODIES.get(op, set()):
+        if known and {*graphs} != BODIES.get(op, set()):
             raise Refusal(f"has an operator {op} with other subgraphs than it takes")
         for name in graphs:
             arity = self._graph(attributes[name].content[0], scope, depth + 1)
-            if arity != (0 if op == "If" else len(inputs), len(outputs)):
+            if known and arity != (0 if op == "If" else len(inputs), len(outputs)):
                 raise Refusal(f"has an operator {op} whose graph has other inputs or outputs")
         if op == "Scan":
             check_scan(attributes, len(inputs), len(outputs))

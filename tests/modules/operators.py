@@ -68,28 +68,35 @@ class Operator:
         return self(*(value.to(dtype) if value.is_floating_point() else value for value in inputs))
 
 
-class OneOperator(nn.Module):
-    """A step that computes an operator of its inputs, and carries a state with the dtype of its
-    first result: a leaky float, a counter, or a boolean that flips."""
+class Operators(nn.Module):
+    """A step that computes operators of its inputs, and carries for each a state with the dtype of
+    its first result: a leaky float, a counter, or a boolean that flips."""
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__()
-        self.operator = operator
-        (first, *_) = operator(*operator.draw(np.random.default_rng(0), 2))
-        self.dtype = first.dtype
+        self.operators = operators
+        self.dtypes = [
+            operator(*operator.draw(np.random.default_rng(0), 2))[0].dtype for operator in operators
+        ]
 
-    def forward(self, *streams: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(self, *streams: Any) -> tuple[dict[str, tuple[Tensor, ...]], list[Tensor]]:
         *inputs, state = streams
-        if self.dtype == boolean:
-            after = ~state
-        elif self.dtype.is_floating_point:
-            after = 0.75 * state + 0.5
-        else:
-            after = state + 1
-        return self.operator(*inputs), after
+        remaining, results = iter(inputs), {}
+        for operator in self.operators:
+            own = [next(remaining) for _ in operator.inputs]
+            results[operator.name] = operator(*own)
+        return results, [self._after(leaf) for leaf in state]
 
-    def initial(self, rows: int) -> Tensor:
-        return torch.full((rows, 3), START.get(self.dtype, 0), dtype=self.dtype)
+    def _after(self, state: Tensor) -> Tensor:
+        if state.dtype == boolean:
+            return ~state
+        return 0.75 * state + 0.5 if state.dtype.is_floating_point else state + 1
+
+    def initial(self, rows: int) -> list[Tensor]:
+        return [torch.full((rows, 3), START.get(dtype, 0), dtype=dtype) for dtype in self.dtypes]
+
+    def draw(self, rng: np.random.Generator, rows: int) -> list[Tensor]:
+        return [value for operator in self.operators for value in operator.draw(rng, rows)]
 
 
 def draw(rng: np.random.Generator, dtype: torch.dtype, kind: str, shape: tuple[int, ...]) -> Tensor:

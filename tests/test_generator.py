@@ -12,7 +12,7 @@ import torch
 import zoo
 from zoo.config import Sampling
 from zoo.errors import RunError, UsageError, VerificationError, ZooError
-from zoo.exporting.parity import free_gap
+from zoo.exporting.suitability import free_gap
 from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.position import Position, Stops
 from zoo.models.torch_engine import ModelStepper

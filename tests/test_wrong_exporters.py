@@ -374,6 +374,7 @@ OPERATORS: dict[str, tuple[Measure, Measure, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_operators_without_a_mistake_pass(change_meter: Callable[..., None]) -> None:
     def measure(x: Tensor, n: Tensor) -> dict[str, Tensor]:
         return {f"output{i}": right(x, n) for i, (right, _, _) in enumerate(OPERATORS.values())}
@@ -383,6 +384,7 @@ def test_operators_without_a_mistake_pass(change_meter: Callable[..., None]) -> 
     assert len(open_module("step.onnx").info.outputs) == len(OPERATORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_wrong_operators(name: str, change_meter: Callable[..., None]) -> None:
     right, wrong, told = OPERATORS[name]
@@ -390,6 +392,7 @@ def test_wrong_operators(name: str, change_meter: Callable[..., None]) -> None:
     require_refused(export_meter, told)
 
 
+@pytest.mark.slow
 def test_a_limit_that_matters_late(change_meter: Callable[..., None]) -> None:
     change_meter(power, power, limit=np.inf)
     require_refused(export_meter, r"state is 2\.\d+ and should be 2 at step 2\d\d of 256")
@@ -450,6 +453,7 @@ def time_runs_backwards(graph: ir.Graph) -> None:
             node.attributes.add(ir.AttrInt64s("scan_input_directions", [1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "edit", "told"),
     [
@@ -474,6 +478,7 @@ def test_wrong_graphs_of_a_language_model(
     require_refused(lambda: zoo.export(gru, graph=kind, out="out"), told, rf"{kind}\.onnx")
 
 
+@pytest.mark.slow
 def test_the_graphs_without_a_mistake_pass(
     gru: zoo.Run, edit_trace: Callable[[str, Edit], None]
 ) -> None:
@@ -482,6 +487,7 @@ def test_the_graphs_without_a_mistake_pass(
     assert len(zoo.export_all(gru, out="out")) == 3
 
 
+@pytest.mark.slow
 def test_a_lower_precision_that_loses_a_state(
     gru: zoo.Run, edit_trace: Callable[[str, Edit], None]
 ) -> None:
@@ -490,6 +496,7 @@ def test_a_lower_precision_that_loses_a_state(
     require_refused(lambda: zoo.export(gru, precision="int8", out="out"), told, r"step\.int8\.onnx")
 
 
+@pytest.mark.slow
 def test_a_lookup_table_that_is_off_by_one_token(
     gru: zoo.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,6 +510,7 @@ def test_a_lookup_table_that_is_off_by_one_token(
     require_refused(lambda: zoo.export(gru, out="out"), r"(logits|layer0\.h)\[\d+\] is")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
@@ -525,6 +533,7 @@ def test_a_wrong_sampler(
     require_refused(lambda: zoo.export(gru, graph=GENERATE, out="out"), told, r"generate\.onnx")
 
 
+@pytest.mark.slow
 def test_the_last_token_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row of the lookup table is that of the last but one."""
     letters = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
@@ -570,6 +579,7 @@ class Power(nn.Module):
         return x * x + 0.02, mean
 
 
+@pytest.mark.slow
 def test_a_bias_that_is_dropped_beside_a_spike(change_step: Callable[[Change], None]) -> None:
     change_step(lambda step, x, mean: (x * x, step(x, mean)[1]))
     torch.manual_seed(0)
@@ -584,6 +594,7 @@ class Normalised(nn.Module):
         return y, 0.9 * mean + 0.1 * y
 
 
+@pytest.mark.slow
 def test_an_epsilon_that_is_the_dtypes(change_step: Callable[[Change], None]) -> None:
     def without(step: Step, x: Tensor, mean: Tensor) -> Values:
         y = normalised(x, 0.0)
@@ -600,6 +611,7 @@ class Rounded(nn.Module):
         return torch.round(x), total + x
 
 
+@pytest.mark.slow
 def test_halves_that_are_rare(change_step: Callable[[Change], None]) -> None:
     """One value in 512, as of an analogue-to-digital converter."""
     change_step(lambda step, x, total: (torch.floor(x + 0.5), total + x))
@@ -625,6 +637,7 @@ def change_initial_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return plant
 
 
+@pytest.mark.slow
 def test_a_wrong_initial_state_of_a_language_model(
     gru: zoo.Run, change_initial_rows: Callable[..., None]
 ) -> None:
@@ -639,6 +652,7 @@ class Count(nn.Module):
         return x * count, count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "stored"),
     [
@@ -656,6 +670,7 @@ def test_a_wrong_initial_state(
     refused_of(Count(), torch.randn(ROWS, 2), first.expand(ROWS, 2), "state .*before the first")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [2**53 + 1, -3750763034362895579])
 def test_an_initial_state_of_large_integers_is_stored_exactly(start: int) -> None:
     state = torch.full((ROWS, 2), start)

@@ -28,7 +28,7 @@ class BalloonFilter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("acceleration", torch.tensor(0.005))  # its power spectral density
+        self.register_buffer("acceleration", torch.tensor(0.01))  # its power spectral density
         self.register_buffer("noise", torch.tensor([4.0, 0.09]))  # variances of the two sensors
 
     def forward(
@@ -80,7 +80,8 @@ def run_device(path: str, times: np.ndarray, readings: np.ndarray) -> np.ndarray
         if step == len(times) // 2:
             np.savez("belief.npz", **stepper.state_to_arrays(state))
             stepper = open_module(path)
-            state = stepper.state_from_arrays(np.load("belief.npz"))
+            with np.load("belief.npz") as saved:
+                state = stepper.state_from_arrays(saved)
     return np.stack(means)
 
 

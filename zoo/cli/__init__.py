@@ -40,8 +40,8 @@ INTERRUPTED = 130
 
 
 class Verbs(click.Group):
-    """Finds the verb `a-verb` as `zoo.cli.a_verb.command`. The list of verbs in `zoo --help` imports none of
-    them: what they import would take most of its time."""
+    """Finds the verb `a-verb` as `zoo.cli.a_verb.command`. The list of verbs in `zoo --help`
+    imports none of them: what they import would take most of its time."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(VERBS)

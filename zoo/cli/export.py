@@ -71,8 +71,8 @@ def describe_proof(proof: Proof, chunks: bool = False) -> str:
     """A proof in a line or two; `chunks` for one whose steps are chunks of a sequence."""
     batches = " and ".join(map(str, proof.batch_sizes))
     lines = (
-        f"proved over {proof.steps} {'chunks' if chunks else 'steps'} at batch sizes {batches}: largest difference "
-        f"{proof.difference:.1e} from the same state"
+        f"proved over {proof.steps} {'chunks' if chunks else 'steps'} at batch sizes {batches}: "
+        f"largest difference {proof.difference:.1e} from the same state"
     )
     if proof.drift is not None:
         lines += f", {proof.drift:.1e} free-running"
@@ -84,7 +84,7 @@ def describe_proof(proof: Proof, chunks: bool = False) -> str:
             f"({proof.cost_measured_on})"
         )
     if proof.cost is not None:
-        lines += f"\nthe precision costs {proof.cost:.4f} ({proof.cost_measured_on})"
+        lines += f"\nthe precision costs {proof.cost:.2g} ({proof.cost_measured_on})"
     if proof.amplifies:
         lines += (
             f"\nthis model amplifies rounding (its own float32 and float64 runs differ by up to "

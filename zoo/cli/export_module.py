@@ -29,11 +29,16 @@ from zoo.errors import UsageError
     "--max-cost",
     type=click.FloatRange(min=0),
     show_default=f"SPEC's, else {DEFAULT_MAX_COST}",
-    help="Most that a lower precision may cost, as a share of the outputs' size or by SPEC's metric.",
+    help="Most that a lower precision may cost, as a share of the outputs' size or by SPEC's "
+    "metric.",
 )
 @exporter_option
 def command(
-    spec: Path, out: Path | None, precision: str | None, max_cost: float | None, exporter: str | None
+    spec: Path,
+    out: Path | None,
+    precision: str | None,
+    max_cost: float | None,
+    exporter: str | None,
 ) -> None:
     """Export the recurrent module that the Python file SPEC defines, prove it against PyTorch, and
     print the file's path. The module need not be a language model, nor built with the zoo.

@@ -30,6 +30,7 @@ MAX_KEPT = 2**22  # numbers that are kept of an output to take those quantiles o
 # So many, and such a share of an output's values, end a proof before its end.
 SURELY_MANY, MANY_TIES = 100, 0.1
 MIN_TIES = 2
+SURPRISES = 8  # after which a proof is judged before its end
 JUMP = 100  # times what is allowed: more than rounding, as at an edge
 TOLERANCES = {
     np.dtype(np.float16): 2e-3,  # two steps of its last bit
@@ -76,6 +77,7 @@ class _Output:
     gaps: _Sample = field(default_factory=_Sample)
     ties: int = 0
     edges: int = 0
+    surprises: int = 0  # steps with a large difference that the last bits do not explain
 
     @property
     def values(self) -> int:
@@ -83,10 +85,11 @@ class _Output:
 
 
 class Comparison:
-    """Collects pairs of results by `add`; `judge` says whether they are the same."""
+    """Collects pairs of results by `add`; `judge` says whether they are the same. Elements may
+    differ by `floor` of the largest in their output, where all of them are of one kind."""
 
-    def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance
+    def __init__(self, tolerance: float, floor: float = 0.0) -> None:
+        self._tolerance, self._floor = tolerance, floor
         self._outputs: dict[str, _Output] = {}
 
     @property
@@ -136,6 +139,9 @@ class Comparison:
                 self._measure(
                     name, output, value, other, precise[name], start, where, repeated, explain
                 )
+            if output.surprises >= SURPRISES:
+                output.surprises = 0
+                self.judge()
             if output.ties > max(SURELY_MANY, MANY_TIES * output.values):
                 raise _too_many_ties(name, output)
 
@@ -194,6 +200,7 @@ class Comparison:
             if suspect.any():
                 explained = suspect & explain(name, suspect, other)
                 output.ties += int(explained.sum())
+                output.surprises += bool((suspect & ~explained).any())
                 excess = np.where(explained, 0.0, excess)
         flat = rows(excess)
         worst = flat.argmax(0)
@@ -221,6 +228,7 @@ class Comparison:
             own = np.where(output.largest == 0, own.max(initial=0.0), own)
             allowed = output.allowances.quantile(TYPICAL_SIZE)
             allowed = np.maximum(allowed, OF_LARGEST * output.largest) + OWN_ROUNDING * own
+            allowed += self._floor / self._share(output.dtype) * output.largest.max(initial=0.0)
             over = output.excess - allowed
             if (over > 0).any():
                 index = np.unravel_index(np.argmax(over / np.maximum(allowed, 1e-300)), over.shape)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from importlib import invalidate_caches
-from importlib.util import module_from_spec, spec_from_file_location
 from inspect import isroutine
 from numbers import Real
 from pathlib import Path
-from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.config import DEFAULT_MAX_COST
-from zoo.errors import UsageError, ZooError, near_names, one_line
-from zoo.registry.locations import shown_path
+from zoo.errors import UsageError, ZooError, near_names
+from zoo.exporting.script import NAME as SCRIPT, running_as_a_script
 from zoo.registry.specs import FULL
 
-NAME = "__module_spec__"  # of the file as a Python module: nothing else is imported under it
 REQUIRED = ("module", "example_inputs", "state")
 ALIKE = 0.8  # from which on two names are taken for one, misspelt
 
@@ -88,29 +83,27 @@ def read_module_spec(path: str | Path) -> Iterator[ModuleSpec]:
 
     The file runs as `python FILE` would run it, but under another name than `__main__`: it imports
     from its own folder, also while the block runs. What it prints goes to standard error; nothing
-    is written beside it, and afterwards `sys.path` and `sys.modules` are as before.
+    is written beside it, and afterwards `sys` is as before.
 
     UsageError, in a line or two, for a file that cannot be read, that raises (also within the
     block), or that does not define what it should.
     """
     path = Path(path)
     content = _read(path)
-    with _as_a_script(path) as (namespace, is_own):
+    with running_as_a_script(path) as script:
         try:
-            exec(compile(content, str(path.resolve()), "exec", dont_inherit=True), vars(namespace))
-            spec = _spec(path, vars(namespace))
-        except UsageError:
-            raise
+            names = script.run(content)
         except (Exception, SystemExit) as error:
-            raise UsageError(f"{path} raised {_told(error, is_own)}.") from error
+            raise UsageError(f"{path} raised {script.describe(error)}.") from error
+        spec = _spec(path, names)
         try:
             yield spec
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
-            if _frames(error, is_own):
-                raise UsageError(f"{path} raised {_told(error, is_own)}.") from error
-            raise
+            if not script.frames(error):
+                raise
+            raise UsageError(f"{path} raised {script.describe(error)}.") from error
 
 
 def _read(path: Path) -> bytes:
@@ -123,67 +116,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-# running the file
-
-
-@contextmanager
-def _as_a_script(path: Path) -> Iterator[tuple[ModuleType, Callable[[str], bool]]]:
-    """A module to run the file in, and whether a module of that name belongs to it: is the file
-    itself, or was imported from its folder."""
-    path = path.resolve()
-    spec = spec_from_file_location(NAME, path)
-    assert spec is not None
-    namespace = module_from_spec(spec)
-    before = frozenset(sys.modules)
-    paths, arguments, without_bytecode = sys.path[:], sys.argv, sys.dont_write_bytecode
-
-    def is_own(name: str) -> bool:
-        first = name.partition(".")[0]
-        return first == NAME or (first not in before and _lies_in(path.parent, first))
-
-    sys.path.insert(0, str(path.parent))
-    sys.argv, sys.dont_write_bytecode = [str(path)], True
-    sys.modules[NAME] = namespace
-    invalidate_caches()
-    try:
-        with redirect_stdout(sys.stderr):
-            yield namespace, is_own
-    finally:
-        for name in [name for name in list(sys.modules) if is_own(name)]:
-            del sys.modules[name]
-        sys.path[:], sys.argv, sys.dont_write_bytecode = paths, arguments, without_bytecode
-
-
-def _lies_in(folder: Path, name: str) -> bool:
-    """Whether the imported module NAME is NAME.py in the folder, or the folder NAME in it."""
-    found = getattr(sys.modules.get(name), "__dict__", {})
-    places = [*(found.get("__path__") or ()), found.get("__file__") or ""]
-    return any(Path(place).parent == folder for place in places if isinstance(place, str))
-
-
-def _frames(error: BaseException, is_own: Callable[[str], bool]) -> list[str]:
-    """ "file:line" of the calls that the error passed in the file and what it imported from its
-    folder, the innermost last."""
-    return [
-        f"{shown_path(frame.f_code.co_filename)}:{line}"
-        for frame, line in walk_tb(error.__traceback__)
-        if is_own(str(frame.f_globals.get("__name__")))
-    ]
-
-
-def _told(error: BaseException, is_own: Callable[[str], bool]) -> str:
-    what, places = one_line(error), _frames(error, is_own)
-    if isinstance(error, SyntaxError):
-        what = error.msg
-        if error.filename and error.lineno:
-            places = [f"{shown_path(error.filename)}:{error.lineno}"]
-    place = f", at {places[-1]}" if places else ""
-    return f"{type(error).__name__}: {what}{place}"
-
-
-# what it defines
 
 
 def _spec(path: Path, namespace: Mapping[str, Any]) -> ModuleSpec:
@@ -265,7 +197,7 @@ def _fits(name: str, value: Any) -> bool:
 
 def _is_imported(value: Any) -> bool:
     """Whether it is a function of another module."""
-    return isroutine(value) and getattr(value, "__module__", NAME) != NAME
+    return isroutine(value) and getattr(value, "__module__", SCRIPT) != SCRIPT
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,7 @@ kinds of graph. Needs no torch."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,22 @@ from zoo.exporting.comparison import (
     Times,
     largest_difference,
     relative_difference,
-    require_same_form,
+)
+from zoo.exporting.pairs import (
+    Precise,
+    begin,
+    compare,
+    every_token,
+    hand_over,
+    named,
+    precise_steps,
+    require_finite,
+    results,
+    run,
 )
 from zoo.exporting.text_comparison import ROUNDING_TIE
-from zoo.inference.artifact import Proof
-from zoo.inference.engine import Arrays, Engine, HasState, Logits, Scorer, Stepper
+from zoo.inference.artifact import LOGITS, Proof
+from zoo.inference.engine import Arrays, Engine, Logits, Scorer, Stepper
 from zoo.inference.sampling import choose, margin
 
 STEPS = 256
@@ -30,14 +41,14 @@ BATCH_SIZES = (1, 5)
 # One step in float32 with sums over some hundreds of terms is right to about 1e-6 of the values'
 # size, whatever the order of the sums; a wrong weight, gate or state shows from 1e-3 up.
 TOLERANCE = 1e-5
-AMPLIFYING_STEPS = 1000
-FREE_ROWS = 8
 # A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
 CHUNK = 37
-Precise: TypeAlias = Callable[[Any, Any], Arrays]
 # Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
 # short ones only: after many steps the two sides would part whatever the graph computes.
 PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
+# Of a state's largest element: a graph may add the steps of a sequence in another order, so that
+# large terms cancel in a small element.
+FLOOR = 1e-6
 # Two float32 runs differ by twice what each differs from float64, and by more over other tokens.
 PARTING = 4
 # Every rule of choosing a token: greedy; from all; top-k; top-p; both.
@@ -79,22 +90,22 @@ def prove_step(
     difference = drift = 0.0
     comparison = Comparison(tolerance)
     if draw is None:
-        draw = _every_token(reference.vocab_size)
+        draw = every_token(reference.vocab_size)
     if double is not None:
-        precise = _steps_of(reference, double)
+        precise = precise_steps(reference, double)
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
-        state = _begin(reference, candidate, batch_size)
+        state = begin(reference, candidate, batch_size)
         free = candidate.init_state(batch_size)
         for step in range(steps):
             inputs = draw(rng, batch_size)
             where = f"at step {step} of {steps}, at batch size {batch_size}"
-            found_logits, found = candidate.step(inputs, _hand_over(reference, candidate, state))
+            found_logits, found = candidate.step(inputs, hand_over(reference, candidate, state))
             logits, after = reference.step(inputs, state)
-            wanted = {**_named(logits), **reference.state_to_arrays(after)}
-            other = {**_named(found_logits), **candidate.state_to_arrays(found)}
+            wanted = {**named(logits), **reference.state_to_arrays(after)}
+            other = {**named(found_logits), **candidate.state_to_arrays(found)}
             if precise is None:
-                difference = max(difference, _compare(wanted, other, tolerance, where))
+                difference = max(difference, compare(wanted, other, tolerance, where))
             else:
                 comparison.add(
                     wanted,
@@ -108,7 +119,7 @@ def prove_step(
                 difference = max(difference, largest_difference(wanted, other))
             state = after
             free_logits, free = candidate.step(inputs, free)
-            wanted, own = _named(logits), _named(free_logits)
+            wanted, own = named(logits), named(free_logits)
             drift = max([drift, *(relative_difference(wanted[name], own[name]) for name in wanted)])
     comparison.judge()
     return Proof(
@@ -118,38 +129,6 @@ def prove_step(
         drift=drift,
         ties=comparison.ties,
     )
-
-
-def _steps_of(reference: HasState, double: Stepper) -> Precise:
-    """Steps of the reference in float64, each from a state of its own."""
-
-    def precise(tokens: Ids, state: Any) -> Arrays:
-        logits, after = double.step(tokens, _hand_over(reference, double, state))
-        return {"logits": logits, **double.state_to_arrays(after)}
-
-    return precise
-
-
-def _every_token(vocab_size: int) -> Callable[[np.random.Generator, int], Ids]:
-    """Draws tokens so that each comes once before one comes again, the first and the last at once:
-    a wrong row of a table is seen."""
-    left = np.array([], np.int64)
-
-    def draw(rng: np.random.Generator, batch_size: int) -> Ids:
-        nonlocal left
-        if not len(left):
-            ends = [0, vocab_size - 1] if vocab_size > 1 else [0]
-            left = np.concatenate([ends, 1 + rng.permutation(max(vocab_size - 2, 0))])
-        while len(left) < batch_size:
-            left = np.concatenate([left, rng.permutation(vocab_size)])
-        tokens, left = left[:batch_size], left[batch_size:]
-        return tokens
-
-    return draw
-
-
-def _named(outputs: Logits | Arrays) -> Arrays:
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
 
 def prove_generate(
@@ -173,23 +152,23 @@ def prove_generate(
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
         last = rng.integers(0, reference.vocab_size, batch_size)
-        state = _begin(reference, candidate, batch_size)
+        state = begin(reference, candidate, batch_size)
         for step in range(steps):
             sampling = SAMPLINGS[step % len(SAMPLINGS)]
             where = f"at step {step} of {steps}, at batch size {batch_size}"
             uniform = rng.random((1, batch_size), dtype=np.float32)
-            same = _hand_over(reference, candidate, state)
+            same = hand_over(reference, candidate, state)
             written, found = candidate.write(last, same, uniform, sampling)
             logits, after = reference.step(last, state)
-            _require_finite(logits, where)  # the candidate's are not seen
+            require_finite(logits, where)  # the candidate's are not seen
             wanted, other = reference.state_to_arrays(after), candidate.state_to_arrays(found)
             if double is None:
-                difference = max(difference, _compare(wanted, other, tolerance, where))
+                difference = max(difference, compare(wanted, other, tolerance, where))
             else:
                 comparison.add(
                     wanted,
                     other,
-                    _steps_of(reference, double)(last, state),
+                    precise_steps(reference, double)(last, state),
                     where,
                     before=reference.state_to_arrays(state),
                 )
@@ -199,15 +178,10 @@ def prove_generate(
             ties += _judge_tokens(last, written[0], logits, uniform[0], sampling, tolerance, where)
         for sampling in SAMPLINGS:
             uniform = rng.random((CHUNK, batch_size), dtype=np.float32)
-            same = _hand_over(reference, candidate, state)
+            same = hand_over(reference, candidate, state)
             _prove_chunk(candidate, last, same, uniform, sampling, tolerance)
     comparison.judge()
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
-
-
-def _require_finite(logits: Logits, where: str) -> None:
-    if not np.isfinite(logits).all():
-        raise VerificationError(f"the model's logits are not finite {where}.")
 
 
 def _judge_tokens(
@@ -249,7 +223,7 @@ def _prove_chunk(
                 f"tokens has {tokens[index].tolist()} at step {index} of a run of {len(uniform)}, "
                 f"and {last.tolist()} when written one by one."
             )
-    _compare(
+    compare(
         candidate.state_to_arrays(state),
         candidate.state_to_arrays(end),
         tolerance,
@@ -278,131 +252,55 @@ def prove_sequence(
     """
     difference, done = 0.0, 0
     long = max(tolerance, PARTING * gap)
-    comparisons = {length: Comparison(tolerance if length in SHORT_PIECES else long)
-                   for length in PIECES}  # fmt: skip
+    draw = every_token(reference.vocab_size)
+    comparisons = {
+        length: Comparison(tolerance if length in SHORT_PIECES else long, FLOOR)
+        for length in PIECES
+    }
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
-        state = _begin(reference, candidate, batch_size)
+        state = begin(reference, candidate, batch_size)
         done = 0
         while done < steps:
             for length in SHORT_PIECES if Proof.gap_amplifies(gap) else PIECES:
-                tokens = rng.integers(0, reference.vocab_size, (length, batch_size))
-                same = _hand_over(reference, candidate, state)
-                found_logits, found = candidate.logits(tokens, same)
+                tokens = draw(rng, length * batch_size).reshape(length, batch_size)
+                same = hand_over(reference, candidate, state)
                 where = f"over steps {done} to {done + length}, at batch size {batch_size}"
-                precise = None
-                if double is not None:
-                    exact, end = _run(double, tokens, _hand_over(reference, double, state))
-                    precise = double.state_to_arrays(end)
-                before = reference.state_to_arrays(state)
-                logits, state = _run(reference, tokens, state)
-                wanted, other = reference.state_to_arrays(state), candidate.state_to_arrays(found)
-                if precise is None:
+                found = results(candidate, *candidate.logits(tokens, same))
+                others = [] if double is None else _other_results(reference, double, tokens, state)
+                logits, state = run(reference, tokens, state)
+                wanted = results(reference, logits, state)
+                if not others:
                     allowed = tolerance if length in SHORT_PIECES else long
-                    pair = {"logits": logits, **wanted}, {"logits": found_logits, **other}
-                    difference = max(difference, _compare(*pair, allowed, where))
+                    difference = max(difference, compare(wanted, found, allowed, where))
                 else:
-                    comparison = comparisons[length]
-                    comparison.add(wanted, other, precise, where, before=before)
-                    parts = {"logits": logits}, {"logits": found_logits}, {"logits": exact}
-                    comparison.add(*parts, where, times={"logits": (1,)})
-                    difference = max(
-                        [difference, largest_difference(*parts[:2]),
-                         largest_difference(wanted, other)]
-                    )  # fmt: skip
+                    comparisons[length].add(
+                        wanted, found, _farthest(wanted, others), where, times={LOGITS: (1,)}
+                    )
+                    difference = max(difference, largest_difference(wanted, found))
                 done += length
     for comparison in comparisons.values():
         comparison.judge()
     return Proof(steps=done, batch_sizes=tuple(batch_sizes), difference=difference)
 
 
-def _run(reference: Stepper | Scorer, tokens: Ids, state: Any) -> tuple[Logits, Any]:
-    if not isinstance(reference, Stepper):
-        return reference.logits(tokens, state)
-    found = []
-    for column in tokens:
-        logits, state = reference.step(column, state)
-        found.append(logits)
-    return np.stack(found), state
+def _other_results(reference: Any, double: Any, tokens: Ids, state: Any) -> list[Arrays]:
+    """What rounding makes of the reference: in float64, and where it reads the sequence as a
+    whole."""
+    same = hand_over(reference, double, state)
+    found = [results(double, *run(double, tokens, same))]
+    if isinstance(reference, Scorer):
+        found.append(results(reference, *reference.logits(tokens, state)))
+    return found
 
 
-def _begin(reference: HasState, candidate: HasState, batch_size: int) -> Any:
-    """The reference's initial state, after the candidate's was found to be the same."""
-    state = reference.init_state(batch_size)
-    wanted = reference.state_to_arrays(state)
-    found = candidate.state_to_arrays(candidate.init_state(batch_size))
-    where = f"before the first step, at batch size {batch_size}"
-    require_same_form(wanted, found, where)
-    for name, value in wanted.items():
-        if value.tobytes() != found[name].tobytes():
-            raise VerificationError(f"{name} is not the initial state that was given, {where}.")
-    return state
-
-
-def _hand_over(reference: HasState, candidate: HasState, state: Any) -> Any:
-    return candidate.state_from_arrays(reference.state_to_arrays(state))
-
-
-def prove_independent_rows(engine: Stepper | Scorer, tolerance: float) -> None:
-    """VerificationError where a row of a batch gives something else alone, or in another order,
-    than among the others, within the tolerance that another batch size needs."""
-    rows, length = 4, 3
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, engine.vocab_size, (length, rows))
-    state = engine.init_state(rows)
-    for _ in range(2):
-        logits, after = _run(engine, tokens, state)
-        whole = engine.state_to_arrays(after)
-        leaves = engine.state_to_arrays(state)
-        for order in (rng.permutation(rows), np.array([0]), np.array([rows - 1])):
-            part = engine.state_from_arrays({name: leaf[order] for name, leaf in leaves.items()})
-            found, end = _run(engine, tokens[:, order], part)
-            alone = {"logits": found.swapaxes(0, 1), **engine.state_to_arrays(end)}
-            among = {"logits": logits.swapaxes(0, 1), **whole}
-            for name, value in among.items():
-                if not relative_difference(value[order], alone[name]) <= tolerance:
-                    raise VerificationError(
-                        f"mixes the rows of a batch: {name} of a row is another without the other "
-                        f"rows, and each row is to be a text of its own."
-                    )
-        state = after
-
-
-def _compare(wanted: Arrays, found: Arrays, tolerance: float, where: str) -> float:
-    require_same_form(wanted, found, where)
-    largest = 0.0
-    for name, reference in wanted.items():
-        gap = relative_difference(reference, found[name])
-        if not gap <= tolerance:
-            raise VerificationError(
-                f"{name} differs by {gap:.2g} (allowed: {tolerance:.0e}) {where}."
-            )
-        largest = max(largest, gap)
-    return largest
-
-
-def free_gap(
-    single: Stepper, double: Stepper, steps: int = AMPLIFYING_STEPS, seed: int = 0
-) -> float:
-    """How far the states of two precisions of one model part when both run freely over the same
-    tokens. Above 1e-3 within 1,000 steps the model counts as amplifying rounding.
-
-    Half of the rows read what `single` itself draws at temperature 1, which is how the model is
-    used; the other half read random tokens, as a prompt may be anything.
-
-    VerificationError for a model whose logits are not finite.
-    """
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, single.vocab_size, 2 * FREE_ROWS)
-    states = [single.init_state(len(tokens)), double.init_state(len(tokens))]
-    gap = 0.0
-    for step in range(steps):
-        logits, states[0] = single.step(tokens, states[0])
-        _require_finite(logits, f"at step {step}")
-        _, states[1] = double.step(tokens, states[1])
-        found, wanted = single.state_to_arrays(states[0]), double.state_to_arrays(states[1])
-        gap = max([gap, *(relative_difference(wanted[name], found[name]) for name in wanted)])
-        own = choose(logits, rng.random(len(tokens), dtype=np.float32), Sampling(temperature=1.0))
-        tokens = rng.integers(0, single.vocab_size, len(tokens))
-        tokens[:FREE_ROWS] = own[:FREE_ROWS]
-    return gap
+def _farthest(wanted: Arrays, others: Sequence[Arrays]) -> Arrays:
+    """For each element that of the others which differs most."""
+    found = dict(others[0])
+    for other in others[1:]:
+        for name, value in wanted.items():
+            with np.errstate(invalid="ignore", over="ignore"):
+                gaps = [np.abs(x[name].astype(np.float64) - value) for x in (found, other)]
+            farther = np.nan_to_num(gaps[1]) > np.nan_to_num(gaps[0])
+            found[name] = np.where(farther, other[name], found[name])
+    return found

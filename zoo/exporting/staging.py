@@ -16,15 +16,13 @@ from zoo.data.tokenizers import Ids
 from zoo.errors import VerificationError
 from zoo.exporting.exporter import Exporter, find_exporters
 from zoo.exporting.parity import (
-    AMPLIFYING_STEPS,
     PARTING,
     TOLERANCE,
-    free_gap,
     prove_generate,
-    prove_independent_rows,
     prove_sequence,
     prove_step,
 )
+from zoo.exporting.suitability import AMPLIFYING_STEPS, free_gap, prove_independent_rows
 from zoo.inference.artifact import AMPLIFYING, SEQUENCE, STEP, ArtifactInfo, Proof
 from zoo.inference.engine import Engine, Scorer, StepLoop, Stepper
 from zoo.inference.runtime import Artifact, open_artifact

@@ -100,7 +100,7 @@ RULES: dict[Any, Rule] = {
     aten.xlogy: (floats.xlogy, _always),
     aten.signbit: (floats.signbit, _always),
     aten.copysign: (floats.copysign, _always),
-    aten.sign: (floats.sign, _is_integer),
+    aten.sign: (floats.sign, _always),
     aten.heaviside: (floats.heaviside, _always),
     aten.hypot: (floats.hypot, _always),
     aten.atan2: (floats.atan2, _always),

@@ -307,29 +307,22 @@ def test_files_of_modules_and_of_language_models_are_told_apart(
 # mistakes of the Python file
 
 LINE = SMALL.count("\n") + 1  # of what is appended
-MISTAKES = {
-    "": "mine.py does not define 'module'; it should define module, example_inputs and state.",
-    SMALL.replace(
-        "example_inputs", "example_input"
-    ): "mine.py does not define 'example_inputs'; did you mean that by 'example_input'?",
-    SMALL.replace("state =", "initial_state ="): "'state'; did you mean that by 'initial_state'?",
-    SMALL.replace("module =", "policy ="): "'module'; did you mean that by 'policy'?",
-    SMALL.replace(
-        "= Leaky()", "= Leaky"
-    ): "mine.py: module must be a torch.nn.Module (got the class Leaky, not an instance).",
-    SMALL.replace("torch.zeros(4, 2)", "None"): "the state is None; use a tensor in its place",
-    SMALL.replace(
-        "torch.zeros(4, 2)", "torch.zeros(3, 2)"
-    ): "inputs and state have batches of 3, 4",
-    SMALL.replace("0.9 * h", "h / (1 / 0)"): "Leaky(*inputs, state) raised ZeroDivisionError: "
-    "division by zero, at mine.py:7.",
-    SMALL.replace(
-        "h = 0.9 * h", "raise SystemExit(3); h"
-    ): "mine.py raised SystemExit: 3, at mine.py:7.",
-    SMALL.replace(
-        "torch.randn(4, 2)", "{}"
-    ): "must be a tensor or a sequence of tensors (got dict).",
-}
+REPLACED = [
+    (SMALL, "", "mine.py does not define 'module'; it should define module, example_inputs and "
+                "state."),
+    ("example_inputs", "example_input", "mine.py does not define 'example_inputs'; did you mean "
+                                        "that by 'example_input'?"),
+    ("state =", "initial_state =", "'state'; did you mean that by 'initial_state'?"),
+    ("module =", "policy =", "'module'; did you mean that by 'policy'?"),
+    ("= Leaky()", "= Leaky", "mine.py: module must be a torch.nn.Module (got the class Leaky, not "
+                             "an instance)."),
+    ("torch.randn(4, 2)", "{}", "must be a tensor or a sequence of tensors (got dict)."),
+    ("torch.zeros(4, 2)", "None", "the state is None; use a tensor in its place"),
+    ("torch.zeros(4, 2)", "torch.zeros(3, 2)", "inputs and state have batches of 3, 4"),
+    ("0.9 * h", "h / (1 / 0)", "Leaky(*inputs, state) raised ZeroDivisionError: division by zero, "
+                               "at mine.py:7."),
+    ("h = 0.9 * h", "raise SystemExit(3); h", "mine.py raised SystemExit: 3, at mine.py:7."),
+]  # fmt: skip
 APPENDED = {
     "output_name = ['y']": "mine.py defines 'output_name', which is not used; did you mean "
     "'output_names'? A name of your own can begin with _.",
@@ -360,8 +353,11 @@ APPENDED = {
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [*MISTAKES.items(), *((SMALL + line, told) for line, told in APPENDED.items())],
-    ids=[*MISTAKES.values(), *APPENDED.values()],
+    [
+        *((SMALL.replace(old, new), told) for old, new, told in REPLACED),
+        *((SMALL + line, told) for line, told in APPENDED.items()),
+    ],
+    ids=[*(told for _, _, told in REPLACED), *APPENDED.values()],
 )
 @pytest.mark.usefixtures("unchanged")
 def test_mistakes_in_the_file(text: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

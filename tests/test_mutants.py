@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.numpy import load, save
 from torch import nn
 
 import zoo
@@ -395,6 +396,20 @@ def test_a_message_of_onnx_runtime_fits_two_lines(
 
 def test_one_line_is_for_a_terminal() -> None:
     assert one_line(ZooError("a\x1b[1mb\x00é 中\ud800\nsecond")) == r"a\x1b[1mb\x00é 中\ud800"
+
+
+def test_a_snapshot_of_another_model_in_one_line(exported: Callable[[str], Path]) -> None:
+    session = zoo.Session(exported("char-step"))
+    leaves = load(session.snapshot())
+    many = {f"layer0.h\x1b{index}": np.zeros((1, HIDDEN)) for index in range(1000)}
+    none = {"random": leaves["random"]}
+    for arrays, told in (
+        (leaves | many, r"its 'layer0.h\x1b0' is float64 [1, 8], and this one's is missing."),
+        (none, "its 'layer0.c' is missing, and this one's is float32 [1, 8]."),
+    ):
+        with pytest.raises(ZooError) as caught:
+            session.restore(save(arrays))
+        assert str(caught.value) == f"the snapshot is of another model: {told}"
 
 
 def test_an_unknown_input_of_many(exported: Callable[[str], Path]) -> None:

@@ -468,6 +468,8 @@ def test_a_recipe_that_is_not_there(
         ({"graphs": ("Lookup 2",)}, "graphs cannot have the word 'Lookup 2'"),
         ({"graphs": ("all",)}, "graphs cannot have the word 'all'"),
         ({"graphs": ("step",), "precisions": ["int4"]}, "precisions must be a tuple"),
+        ({"graphs": ("step",), "modules": "mine.Mine"}, "modules 'mine.Mine' is not 'module:attr"),
+        ({"graphs": ("step",), "modules": ("mine:Mine",)}, r"modules \('mine:Mine',\) is not 'mod"),
     ],
 )
 def test_words_that_an_exporter_cannot_have(words: dict[str, Any], told: str) -> None:

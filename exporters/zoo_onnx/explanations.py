@@ -21,6 +21,7 @@ from zoo.errors import one_line
 from zoo.registry.locations import shown_path
 
 # Where no line of a user's module stands.
+OWN_FOLDER = str(Path(__file__).parent)
 FOREIGN = tuple(
     str(path)
     for path in (
@@ -56,11 +57,14 @@ def one_size(place: str) -> str:
 
 
 def calling_line() -> str:
-    """The innermost line of a user's module that is being computed, "file:line"."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not _is_own(frame.f_code.co_filename):
+    """The innermost line of a user's module that is being computed, "file:line"; empty where none
+    is."""
+    frame: FrameType | None = sys._getframe(2)  # the caller's caller
+    while frame is not None and not frame.f_code.co_filename.startswith(OWN_FOLDER):
+        if _is_own(frame.f_code.co_filename):
+            return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
-    return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
+    return ""
 
 
 def explain_translation(error: BaseException) -> str:

@@ -47,8 +47,9 @@ class WrittenOut(TorchFunctionMode):
                 f"operators."
             )
         result = function(*arguments, **keywords)
-        if any(_is_fixed(value) for value in arguments if isinstance(value, Tensor)):
-            raise ZooError(f"the step cannot be traced: {one_size(calling_line())}")
+        fixed = any(_is_fixed(value) for value in arguments if isinstance(value, Tensor))
+        if fixed and (line := calling_line()):  # torch calls functions too, as for its logs
+            raise ZooError(f"the step cannot be traced: {one_size(line)}")
         return result
 
 

@@ -17,13 +17,11 @@ class OnnxModuleExporter:
     suffix = ".onnx"
 
     def export(self, spec: ModuleSpec, path: Path) -> Proof:
-        given = (spec.module, spec.example_inputs, spec.state, path)
+        settings = {**_settings(spec), "precision": spec.precision}
         if spec.sequence:
-            info = export_sequence(
-                *given, **_settings(spec), **_time(spec), precision=spec.precision
-            )
-        else:
-            info = export_step(*given, **_settings(spec), precision=spec.precision)
+            settings |= {"time_axis": spec.time_axis, "multiple_of": spec.multiple_of}
+        export = export_sequence if spec.sequence else export_step
+        info = export(spec.module, spec.example_inputs, spec.state, path, **settings)
         assert info.proof is not None
         return info.proof
 
@@ -35,12 +33,14 @@ class OnnxModuleExporter:
             spec.state,
             provider=provider,
             sequence=spec.sequence,
+            time_axis=spec.time_axis,
+            multiple_of=spec.multiple_of,
             **_settings(spec),
-            **_time(spec),
         )
 
 
 def _settings(spec: ModuleSpec) -> dict[str, Any]:
+    """What is given to both."""
     return {
         "input_names": spec.input_names,
         "output_names": spec.output_names,
@@ -50,7 +50,3 @@ def _settings(spec: ModuleSpec) -> dict[str, Any]:
         "metric": spec.metric,
         "max_cost": spec.max_cost,
     }
-
-
-def _time(spec: ModuleSpec) -> dict[str, Any]:
-    return {"time_axis": spec.time_axis, "multiple_of": spec.multiple_of}

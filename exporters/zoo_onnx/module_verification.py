@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from zoo_onnx.reference import ModuleReference
 from zoo_onnx.weights import fingerprint
 from zoo_ort.modules import ModuleInfo, TensorEntry, open_module
 
+Entries: TypeAlias = Sequence[TensorEntry | StateEntry]
 SEED = 1  # of inputs other than those of the proof when the file was written
 
 
@@ -97,11 +98,12 @@ def verify_module(
 
 def _require_same_interface(path: str | Path, file: ModuleInfo, own: ModuleInfo, name: str) -> None:
     """VerificationError unless inputs, outputs and state are the same."""
-    for kind, there, here in (
+    entries: list[tuple[str, Entries, Entries]] = [
         ("input", file.inputs, own.inputs),
         ("output", file.outputs, own.outputs),
         ("state", file.state, own.state),
-    ):
+    ]
+    for kind, there, here in entries:
         for found, wanted in zip_longest(there, here):
             if found == wanted:
                 continue

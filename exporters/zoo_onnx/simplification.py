@@ -34,6 +34,8 @@ EXACT = (
     rules.no_op_transpose_rule,
     rules.normalize_pad_format_conv_rule,
     rules.one_reshape_matmul_reshape_rule,
+    rules.remove_optional_bias_from_conv_rule,
+    rules.remove_optional_bias_from_conv_transpose_rule,
     rules.reshape_reshape_rule,
     rules.slice_split_rule,
     rules.squeeze_reshape_1d_rule,

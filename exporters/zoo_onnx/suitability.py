@@ -31,7 +31,7 @@ CALLS = 4  # between two of the same arguments
 
 def require_no_memory(reference: ModuleReference) -> None:
     """Calls the module with the same arguments before and after others: if the results differ,
-    something beside the state remembers."""
+    something beside the state remembers, or is random."""
     reference.attributes.put_back()
     tensors = dict(reference.tensors)
     rng, rows = np.random.default_rng(0), reference.rows
@@ -43,13 +43,16 @@ def require_no_memory(reference: ModuleReference) -> None:
     _forget(reference, tensors)
     first = reference.named(reference.call(reference.inputs, reached))
     reference.remembered = _changed(reference, tensors)
-    if not reference.remembered:
-        return
     state = reached
     for _ in range(CALLS):
         _, state = reference.call(others(), state)
     again = reference.named(reference.call(reference.inputs, reached))
     changed = _changed(reference, tensors)
+    if not _are_equal(first, again) and not changed:
+        raise UsageError(
+            f"{reference.called} gives another result for the same inputs and state: it draws "
+            f"random numbers, or depends on what is neither input nor state. Make that an input."
+        )
     if not _are_equal(first, again):
         telling = _influential(reference, changed, tensors, reached, first)
         raise UsageError(

@@ -52,6 +52,7 @@ from zoo_ort.rules import (
     Tensor,
     axis_numbers,
     check_einsum,
+    check_scales,
     check_scan,
     check_shape,
     check_sizes,
@@ -262,7 +263,10 @@ class _Inspector:
             arity = self._graph(attributes[name].content[0], scope, depth + 1)
             if known and arity != (0 if op == "If" else len(inputs), len(outputs)):
                 raise Refusal(f"has an operator {op} whose graph has other inputs or outputs")
-        if op == "Scan":
+        if op in ("ConvTranspose", "Resize"):
+            scales = inputs[2] if op == "Resize" and len(inputs) > 2 else b""
+            check_scales(op, attributes, scope.find(scales) if scales else None)
+        elif op == "Scan":
             check_scan(attributes, len(inputs), len(outputs))
         elif op == "Split":
             check_split(attributes, len(outputs))

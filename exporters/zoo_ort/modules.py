@@ -60,7 +60,8 @@ class ModuleInfo(SelfDescription):
     def check_graph(cls, graph: str) -> None:
         if graph != MODULE:
             raise ArtifactError(
-                "it is a language model; open it with zoo.open_source, and verify it against its run."
+                "it is a language model; open it with zoo.open_source, and verify it against its "
+                "run."
             )
 
 

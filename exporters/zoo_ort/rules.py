@@ -17,7 +17,8 @@ MAX_RANK = 8  # as in `zoo.inference.artifact.StateEntry`
 MAX_WINDOW = 2**16  # of a convolution over time, and for the numbers of channels and groups
 MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32
 
-# Operators that PyTorch writes for recurrent cells. Loop is excluded: a number in the file says how
+# Operators that PyTorch writes for recurrent cells and modules, whose outputs are bounded by their
+# inputs and constants. Loop is excluded: a number in the file says how
 # often it runs, where Scan runs once for each row of a tensor. No operator is random (random
 # numbers are inputs) or uses strings, sequences or files. ReverseSequence is excluded: ONNX Runtime
 # does not check the rank of its input, and PyTorch never writes it.
@@ -26,9 +27,11 @@ Abs Acos Acosh Add Asin Asinh Atan Atanh Ceil Cos Cosh Div Erf Exp Floor Log Max
 Mul Neg Pow Reciprocal Round Sign Sin Sinh Sqrt Sub Sum Tan Tanh
 Celu Clip Elu Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu Relu Selu
 Shrink Sigmoid Softmax Softplus Softsign ThresholdedRelu
-And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN Less
-LessOrEqual Not Or Where Xor
-Conv CumSum Einsum Gemm MatMul
+And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN
+Less LessOrEqual Not Or Where Xor
+Conv ConvTranspose CumSum DFT Det Einsum Gemm MatMul
+AveragePool DepthToSpace GlobalAveragePool GlobalMaxPool GridSample LRN LpPool MaxPool Resize
+SpaceToDepth
 GRU LSTM RNN
 DequantizeLinear DynamicQuantizeLinear MatMulInteger QuantizeLinear
 ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
@@ -83,16 +86,21 @@ VARINT_FIELDS = frozenset({"int32_data", "int64_data", "uint64_data", "i", "ints
 CONSTANT_TYPES = {b"value_int": 7, b"value_ints": 7, b"value_float": 1, b"value_floats": 1}
 
 # The input that says how large the output will be, counted from zero; Range takes all of its own.
-SIZE_INPUTS = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Tile": 1}
+SIZE_INPUTS = {
+    "ConstantOfShape": 0, "DFT": 1, "Expand": 1, "OneHot": 1, "Pad": 1, "Resize": 3, "Tile": 1,
+}  # fmt: skip
+MAX_SCALE = 2**12  # of all axes of a Resize, or of a transposed convolution
 
 # The inputs that may be omitted though another follows. ONNX Runtime assumes that the rest are
 # present: an empty name has made Sum and LayerNormalization read through a null pointer.
 OPTIONAL_INPUTS = {
     "Clip": {1},
+    "DFT": {1},
     "GRU": {3, 4},
     "LSTM": {3, 4, 5, 6},
     "MatMulInteger": {2},
     "Pad": {2},
+    "Resize": {1, 2},
     "RNN": {3, 4},
     "Slice": {3},
 }
@@ -102,10 +110,13 @@ AXES = range(-MAX_RANK, MAX_RANK + 1)
 RANGES = {
     b"axis": AXES,
     b"batch_dims": range(MAX_RANK),
+    b"blocksize": range(1, MAX_WINDOW),
     b"dilations": range(1, MAX_WINDOW),
     b"group": range(1, MAX_WINDOW),
     b"kernel_shape": range(1, MAX_WINDOW),
     b"num_groups": range(1, MAX_WINDOW),
+    b"output_padding": range(MAX_WINDOW),
+    b"output_shape": range(1, MAX_WINDOW),
     b"pads": range(MAX_WINDOW),
     b"perm": range(MAX_RANK),
     b"scan_input_axes": AXES,
@@ -184,6 +195,22 @@ def check_sizes(op: str, inputs: Sequence[Tensor | None]) -> None:
         large = math.prod(abs(n) + (op == "Pad") for n in tensor.values()) > MAX_CONSTANT_ELEMENTS
     if large:
         raise Refusal(f"asks {op} for more than {MAX_CONSTANT_ELEMENTS:,} elements", WITHOUT)
+
+
+def check_scales(op: str, attributes: dict[bytes, Attribute], scales: Tensor | None) -> None:
+    """Refuses a Resize or a transposed convolution whose output is much larger than its input."""
+    if op == "Resize":
+        factors = scales.values() if scales else []
+    else:
+        factors = [
+            factor
+            for name in (b"strides", b"output_shape")
+            if name in attributes
+            for factor in axis_numbers(attributes[name].content)
+        ]
+    large = math.prod(max(abs(factor), 1) for factor in factors) if factors else 1
+    if not large <= MAX_SCALE:  # also where it is no number
+        raise Refusal(f"asks {op} for an output {MAX_SCALE:,} times as large", WITHOUT)
 
 
 def check_scan(attributes: dict[bytes, Attribute], inputs: int, outputs: int) -> None:

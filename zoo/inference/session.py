@@ -92,11 +92,12 @@ class Session:
             raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
         last = arrays.pop(LAST, None)
         initial = engine.state_to_arrays(engine.init_state(1))
-        wanted = _form(initial)
-        if _form(arrays) != wanted:
+        found, wanted = _form(arrays), _form(initial)
+        if others := sorted(name for name, _ in found.items() ^ wanted.items()):
+            name = others[0]
             raise ZooError(
-                f"the snapshot is of another model: its state is {_form(arrays)}, "
-                f"and this one's is {wanted}."
+                f"the snapshot is of another model: its {name[:40]!r} is "
+                f"{found.get(name, 'missing')}, and this one's is {wanted.get(name, 'missing')}."
             )
         if not is_finite(arrays.values(), initial.values()):
             raise ZooError("the snapshot is damaged: its state has numbers that are not finite.")
@@ -117,5 +118,5 @@ class Session:
         return twin
 
 
-def _form(arrays: Arrays) -> dict[str, tuple[Any, ...]]:
-    return {name: (*array.shape, str(array.dtype)) for name, array in sorted(arrays.items())}
+def _form(arrays: Arrays) -> dict[str, str]:
+    return {name: f"{array.dtype} {[*array.shape]}" for name, array in arrays.items()}

@@ -87,7 +87,11 @@ def _options_of(command: click.Command, context: click.Context) -> str:
 
 def _plain(text: str) -> str:
     """Text in which only backticks mean something to Markdown."""
-    return re.sub(r"([*_<\[\]])", r"\\\1", re.sub(r"  +", " ", text))
+    pieces = re.split(r"(`[^`]*`)", re.sub(r"  +", " ", text))
+    return "".join(
+        piece if piece.startswith("`") else re.sub(r"([*_<\[\]])", r"\\\1", piece)
+        for piece in pieces
+    )
 
 
 def settings() -> str:

@@ -3,8 +3,9 @@
     python tests/sessions.py docs/tutorial/from-d2l-to-onnxruntime.md
 
 runs the page in an empty folder and writes what was printed into the page. A session is a block of
-the language `console`; a `python` block that a `text` block follows is a program and its output. A
-line `⋮` in an output stands for any number of lines.
+the language `console`; a `python` block that a `text` block follows is a program and its output,
+and one that begins with `# name.py` and is followed by a session is that file. A line `⋮` in an
+output stands for any number of lines.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LEFT_OUT = "⋮"
+FILE = re.compile(r"# (\w+\.py)\n")
+WRITE = "import sys; open(sys.argv[1], 'w', encoding='utf-8').write(sys.argv[2])"
 BLOCK = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -43,6 +46,14 @@ def steps_of(page: str) -> Iterator[Step]:
             program = [sys.executable, "-c", content]
             if not page[block.end() : following.start()].strip():
                 yield Step(program, content, following[2], following.span(2))
+        elif (
+            language == "python"
+            and following is not None
+            and following[1] == "console"
+            and (named := FILE.match(content))
+        ):
+            program = [sys.executable, "-c", WRITE, named[1], content]
+            yield Step(program, content, "", (block.end(), block.end()))
 
 
 def _commands(content: str, start: int) -> Iterator[Step]:

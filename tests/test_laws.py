@@ -320,7 +320,7 @@ FAULTS: dict[type[Correct], tuple[str, set[str]]] = {
             "the_exported_graphs_are_the_model",
         },
     ),
-    BatchNormalised: ("batch_rows_are_independent", set()),
+    BatchNormalised: ("batch_rows_are_independent", {"the_exported_graphs_are_the_model"}),
     WithoutBias: ("the_state_keeps_its_form", set()),
     InPlace: ("the_state_keeps_its_form", {"every"}),
     DescribesAnotherLeaf: ("the_state_keeps_its_form", set()),

@@ -16,7 +16,6 @@ from zoo.errors import ArtifactError, UsageError
 from zoo_onnx import export_step
 from zoo_onnx.exporter import seal
 from zoo_ort import open_module
-from zoo_ort.modules import ModuleInfo
 
 
 class Pooled(nn.Module):
@@ -40,16 +39,18 @@ class Folds(nn.Module):
         return F.fold(x, (4, 4), 2), state + 1
 
 
-def exported() -> ModuleInfo:
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pooled") / "pooled.onnx"
     torch.manual_seed(0)
-    return export_step(Pooled(), torch.randn(5, 2, 8), torch.zeros(5, 4, 8), "pooled.onnx")
+    export_step(Pooled(), torch.randn(5, 2, 8), torch.zeros(5, 4, 8), path)
+    return path
 
 
-def test_bounded_operators_need_no_trust() -> None:
-    info = exported()
-    used = {node.op_type for node in onnx.load("pooled.onnx").graph.node}
+def test_bounded_operators_need_no_trust(pooled: Path) -> None:
+    used = {node.op_type for node in onnx.load(pooled).graph.node}
     assert used >= {"MaxPool", "AveragePool", "Resize", "ConvTranspose"}
-    stepper = open_module("pooled.onnx")
+    stepper = open_module(pooled)
     torch.manual_seed(0)
     module, rng = Pooled(), np.random.default_rng(3)
     state, own = stepper.init_state(3), torch.zeros(3, 4, 8)
@@ -58,7 +59,7 @@ def test_bounded_operators_need_no_trust() -> None:
         found, state = stepper.step({"input": x}, state)
         with torch.no_grad():
             wanted, own = module(torch.from_numpy(x), own)
-        for entry, value in zip(info.outputs, wanted, strict=True):
+        for entry, value in zip(stepper.info.outputs, wanted, strict=True):
             np.testing.assert_allclose(found[entry.name], value, rtol=1e-4, atol=1e-5)
 
 
@@ -85,36 +86,34 @@ def test_other_operators_need_trust() -> None:
     ],
 )
 def test_their_numbers_are_checked(
-    op: str, attribute: str, value: list[int] | int, message: str
+    pooled: Path, op: str, attribute: str, value: list[int] | int, message: str
 ) -> None:
-    info = exported()
-    model = ir.load("pooled.onnx")
+    model = ir.load(pooled)
     nodes = [node for node in model.graph if node.op_type == op]
     if not nodes:  # torch.onnx may write it as others
-        node = ir.node(op, [model.graph.inputs[0]], name="extra")
-        node.outputs[0].name = "extra"
-        model.graph.append(node)
-        nodes = [node]
-    made = (
-        ir.AttrInt64s(attribute, value)
-        if isinstance(value, list)
-        else ir.AttrInt64(attribute, value)
+        nodes = [ir.node(op, [model.graph.inputs[0]], name="extra")]
+        nodes[0].outputs[0].name = "extra"
+        model.graph.append(nodes[0])
+    is_list = isinstance(value, list)
+    nodes[0].attributes[attribute] = (
+        ir.AttrInt64s(attribute, value) if is_list else ir.AttrInt64(attribute, value)
     )
-    nodes[0].attributes[attribute] = made
-    model.metadata_props.clear()
-    Path("changed.onnx").write_bytes(seal(ir.to_proto(model).SerializeToString(), info))
-    with pytest.raises(ArtifactError, match=message):
-        open_module("changed.onnx")
+    refuse(model, pooled, message)
 
 
-def test_a_resize_that_is_too_large() -> None:
-    info = exported()
-    model = ir.load("pooled.onnx")
+def test_a_resize_that_is_too_large(pooled: Path) -> None:
+    model = ir.load(pooled)
     (resize,) = (node for node in model.graph if node.op_type == "Resize")
     scales = resize.inputs[2]
     assert scales is not None
     scales.const_value = ir.tensor(np.float32([1, 1, 1e9]))
+    refuse(model, pooled, "asks Resize for an output 4,096 times as large")
+
+
+def refuse(model: ir.Model, original: Path, message: str) -> None:
+    """The model with the metadata of the original is not opened."""
     model.metadata_props.clear()
-    Path("changed.onnx").write_bytes(seal(ir.to_proto(model).SerializeToString(), info))
-    with pytest.raises(ArtifactError, match="asks Resize for an output 4,096 times as large"):
+    content = seal(ir.to_proto(model).SerializeToString(), open_module(original).info)
+    Path("changed.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match=message):
         open_module("changed.onnx")

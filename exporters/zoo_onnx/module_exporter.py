@@ -31,7 +31,7 @@ class OnnxModuleExporter:
             spec.module,
             spec.example_inputs,
             spec.state,
-            provider=provider,
+            provider="cpu" if provider == "auto" else provider,  # where every operator runs
             sequence=spec.sequence,
             time_axis=spec.time_axis,
             multiple_of=spec.multiple_of,

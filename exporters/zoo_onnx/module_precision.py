@@ -14,9 +14,9 @@ from zoo.errors import VerificationError
 from zoo.exporting.parity import BATCH_SIZES, STEPS, prove_step
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Arrays
+from zoo_onnx.inspected import InspectedModule
 from zoo_onnx.precision import PRECISIONS
 from zoo_onnx.products import plain_products
-from zoo_onnx.reference import ModuleReference
 from zoo_ort.modules import ModuleStepper
 
 Metric = Callable[[Arrays, Arrays], float]
@@ -30,7 +30,7 @@ def lower(graph: ir.Model, precision: str) -> None:
 
 
 def measure(
-    reference: ModuleReference, stepper: ModuleStepper, metric: Metric | None, max_cost: float
+    reference: InspectedModule, stepper: ModuleStepper, metric: Metric | None, max_cost: float
 ) -> Proof:
     """How far the file is from the module, step by step from the same state, and its cost: see
     `zoo_onnx.export_step`. VerificationError for one that costs more than `max_cost`."""
@@ -66,7 +66,7 @@ def _share(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
     return float(gap / size) if size else float(gap)
 
 
-def _run_freely(reference: ModuleReference, stepper: ModuleStepper) -> tuple[Arrays, Arrays]:
+def _run_freely(reference: InspectedModule, stepper: ModuleStepper) -> tuple[Arrays, Arrays]:
     """The outputs of both over the same inputs, [steps, B, …] each, each from its own state."""
     rng, batch = np.random.default_rng(1), BATCH_SIZES[-1]
     state, own = reference.init_state(batch), stepper.init_state(batch)

@@ -14,9 +14,9 @@ from zoo.errors import VerificationError
 from zoo.inference.artifact import Proof, StateEntry
 from zoo.registry.specs import FULL
 from zoo_onnx.draws import Inputs
+from zoo_onnx.inspected import InspectedModule
 from zoo_onnx.module_precision import Metric, measure
 from zoo_onnx.modules import prove, several
-from zoo_onnx.reference import ModuleReference
 from zoo_onnx.weights import fingerprint
 from zoo_ort.modules import ModuleInfo, TensorEntry, open_module
 
@@ -30,7 +30,7 @@ def verify_module(
     example_inputs: Tensor | Sequence[Tensor],
     state: Any,
     *,
-    provider: str = "auto",
+    provider: str = "cpu",
     sequence: bool | None = None,
     time_axis: int | Sequence[int | None] = 1,
     multiple_of: int = 1,
@@ -67,7 +67,7 @@ def verify_module(
         )
     if precision not in (None, info.precision):
         raise VerificationError(f"{path} is {info.precision} and should be {precision}.")
-    reference = ModuleReference(
+    reference = InspectedModule(
         module,
         several(example_inputs),
         state,

@@ -25,12 +25,12 @@ from zoo_onnx import trees
 from zoo_onnx.draws import LENGTHS, Inputs
 from zoo_onnx.exporter import checked, seal
 from zoo_onnx.given import file_dtype
+from zoo_onnx.inspected import InspectedModule
 from zoo_onnx.kernels import widen_missing
 from zoo_onnx.layers import WrittenOut
 from zoo_onnx.memory import Attributes
 from zoo_onnx.module_precision import Metric, lower, measure
 from zoo_onnx.precision import PRECISIONS
-from zoo_onnx.reference import ModuleReference
 from zoo_onnx.scans import Scans
 from zoo_onnx.tracing import BATCH, TIME, TRACED_BATCH, trace
 from zoo_onnx.weights import fingerprint
@@ -81,7 +81,7 @@ def export_step(
     Raises UsageError for arguments or a module that cannot be exported, ZooError for one that
     cannot be traced, and VerificationError for a file whose results differ from the module's.
     """
-    reference = ModuleReference(
+    reference = InspectedModule(
         module,
         several(example_inputs),
         state,
@@ -125,7 +125,7 @@ def export_sequence(
     """
     if not isinstance(multiple_of, int) or multiple_of < 1:
         raise UsageError(f"multiple_of must be a number from 1 (got {multiple_of!r}).")
-    reference = ModuleReference(
+    reference = InspectedModule(
         module,
         several(example_inputs),
         state,
@@ -144,7 +144,7 @@ def several(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _export(
-    reference: ModuleReference,
+    reference: InspectedModule,
     path: Path,
     independent_rows: bool,
     precision: str,
@@ -184,7 +184,7 @@ def _export(
     return info
 
 
-def prove(reference: ModuleReference, stepper: ModuleStepper, seed: int = 0) -> Proof:
+def prove(reference: InspectedModule, stepper: ModuleStepper, seed: int = 0) -> Proof:
     """The proof of a file in full precision; the reference must be running and inspected."""
     return prove_step(
         reference,
@@ -198,7 +198,7 @@ def prove(reference: ModuleReference, stepper: ModuleStepper, seed: int = 0) -> 
     )
 
 
-def _traced(reference: ModuleReference) -> ir.Model:
+def _traced(reference: InspectedModule) -> ir.Model:
     """The graph, with the batch axis of every input and output open, and the time axis of those
     that have one."""
     axes = reference.axes
@@ -226,7 +226,7 @@ def _traced(reference: ModuleReference) -> ir.Model:
 
 
 def _flat_graph(
-    reference: ModuleReference,
+    reference: InspectedModule,
     example: Sequence[Tensor],
     opened: Sequence[dict[int, Any]],
     scans: Scans,
@@ -250,7 +250,7 @@ def _flat_graph(
     return graph
 
 
-def _traced_inputs(reference: ModuleReference) -> list[Tensor]:
+def _traced_inputs(reference: InspectedModule) -> list[Tensor]:
     if not reference.axes.over_time:
         return reference.inputs
     length = TRACED_CHUNKS * reference.multiple_of
@@ -266,7 +266,7 @@ def _traced_inputs(reference: ModuleReference) -> list[Tensor]:
     return reference.part(tiled, 0, length)
 
 
-def _explained(reference: ModuleReference, traced: Any) -> ir.Model:
+def _explained(reference: InspectedModule, traced: Any) -> ir.Model:
     """What `traced` gives; its error tells of attributes that the module changes in its step."""
     try:
         graph: ir.Model = traced()
@@ -281,7 +281,7 @@ class _FlatStep(nn.Module):
     """The step with inputs and state as flat, batch-first arguments, over copies of the weights:
     what the module changes in place is changed nowhere else."""
 
-    def __init__(self, reference: ModuleReference) -> None:
+    def __init__(self, reference: InspectedModule) -> None:
         super().__init__()
         self._reference = (reference,)  # whose module is no submodule of this one
         for number, value in enumerate(reference.tensors.values()):

@@ -18,16 +18,9 @@ from zoo.inference.engine import Arrays
 from zoo.registry.locations import describe_raised
 from zoo_onnx import trees
 from zoo_onnx.axes import find_axes, open_shape
-from zoo_onnx.draws import Draws, Inputs
+from zoo_onnx.draws import Inputs
 from zoo_onnx.given import array_of, file_dtype, plain_module, plain_tensor
 from zoo_onnx.memory import Attributes
-from zoo_onnx.rounding import Rounding
-from zoo_onnx.suitability import (
-    RandomOperators,
-    require_independent_rows,
-    require_joined_chunks,
-    require_no_memory,
-)
 from zoo_ort.modules import ModuleInfo, TensorEntry
 
 
@@ -67,7 +60,7 @@ class ModuleReference:
         self.buffers = {name for name, _ in self.module.named_buffers()}
         self.remembered: list[str] = []
         self._last: tuple[Arrays, Sequence[Tensor], Arrays] | None = None
-        self._draws = draws
+        self.draws = draws
         self._names = input_names, output_names
         self.out_form = trees.TENSOR
 
@@ -87,31 +80,6 @@ class ModuleReference:
             torch.set_default_dtype(default)
             before.put_back()
             torch.set_rng_state(random)
-
-    def inspect(self, independent_rows: bool) -> ModuleInfo:
-        """Runs the module on its examples and describes it. UsageError, in a sentence, for one that
-        is no step of a recurrence: another form of results, memory outside the state, random
-        numbers, or (unless `independent_rows` is False) rows that depend on each other."""
-        random = torch.get_rng_state()
-        with RandomOperators() as operators:
-            outputs, after = self.call(self.inputs, self.initial)
-        if operators.found and not torch.equal(random, torch.get_rng_state()):
-            raise UsageError(
-                f"{self.called} draws random numbers in its step ({operators.found[0]}); draw them "
-                f"outside and pass them as an input."
-            )
-        info = self._describe(outputs, after)
-        examples = [
-            array_of(x, axis) for x, axis in zip(self.inputs, self.axes.inputs, strict=True)
-        ]
-        self.draw = Draws(info.inputs, examples, self._draws, self.multiple_of)
-        require_no_memory(self)
-        self.rounding = Rounding(self)
-        if independent_rows:
-            require_independent_rows(self)
-        if self.axes.over_time:
-            require_joined_chunks(self)
-        return info
 
     def call(
         self, inputs: Sequence[Tensor], leaves: Sequence[Tensor], tensors: Any = None
@@ -244,7 +212,7 @@ class ModuleReference:
         tensors, axes = [*self.inputs, *self.initial], [*self.axes.inputs, *self.axes.states]
         return list(zip(tensors, axes, strict=True))
 
-    def _describe(self, outputs: Sequence[Tensor], after: Sequence[Tensor]) -> ModuleInfo:
+    def describe(self, outputs: Sequence[Tensor], after: Sequence[Tensor]) -> ModuleInfo:
         state_names = trees.names(self.form, "state")
         for name, before, leaf in zip(state_names, self.initial, after, strict=True):
             if (before.shape, before.dtype) != (leaf.shape, leaf.dtype):

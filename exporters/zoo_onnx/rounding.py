@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from zoo.errors import UsageError
 from zoo.exporting.comparison import Explain
 from zoo.inference.engine import Arrays
 from zoo_onnx.memory import Attributes
-
-if TYPE_CHECKING:
-    from zoo_onnx.reference import ModuleReference
+from zoo_onnx.reference import ModuleReference
 
 LAST_BITS = 4  # in the last place, by which inputs are changed to see whether a value is on an edge
 NEARBY = 8  # runs with such changes
@@ -32,42 +30,43 @@ class Rounding:
     def __init__(self, reference: ModuleReference) -> None:
         self._reference = reference
         self._double = self._in_float64()
+        generator = torch.Generator().manual_seed(0)
+        self._near_weights = {
+            name: _nudged(value, generator, 1) for name, value in reference.tensors.items()
+        }
 
     def precise_step(self, inputs: Arrays, state: Sequence[Tensor]) -> Arrays:
-        """Outputs and next state in float64. Where the module has no float64, or computes something
-        else in it, as with an epsilon of its dtype, those that differ most from its own among runs
-        with other last bits of the inputs."""
+        """Of each output and next state what rounding makes of it that differs most: its result in
+        float64, or with other last bits of inputs, state and weights, which stands for sums in
+        another order. Where the module has no float64, or computes something else in it, as with an
+        epsilon of its dtype, more runs with other last bits take its place."""
         reference = self._reference
-        tensors = reference.tensors_of(inputs)
+        tensors, base = reference.tensors_of(inputs), reference.results(inputs, state)
+        generator = torch.Generator().manual_seed(1)
+        given, before = ([_nudged(x, generator, 1) for x in values] for values in (tensors, state))
+        near = reference.named(reference.call(given, before, self._near_weights))
         if self._double is None:
-            base = reference.results(inputs, state)
-            return self._farthest(base, tensors, state)
+            return _farther(base, near, self._farthest(base, tensors, state))
         with self._in_double():
             double = reference.named(reference.call(_double(tensors), _double(state), self._double))
-        base = reference.results(inputs, state)
         gaps = {name: _gap(value, double[name]) for name, value in base.items()}
         large = {
             name: gap > LARGE_GAPS.get(base[name].dtype, LARGE_GAP) * _size(base[name])
             for name, gap in gaps.items()
         }
-        if not any(far.any() for far in large.values()):
-            return double
-        near = self._farthest(base, tensors, state)
-        return {
-            name: np.where(large[name] & (_gap(value, near[name]) < gaps[name]), near[name],
-                           double[name])
-            for name, value in base.items()
-        }  # fmt: skip
+        if any(far.any() for far in large.values()):
+            others = self._farthest(base, tensors, state)
+            double = {
+                name: np.where(far & (_gap(base[name], others[name]) < gaps[name]),
+                               others[name], double[name])
+                for name, far in large.items()
+            }  # fmt: skip
+        return _farther(base, near, double)
 
     def _farthest(self, base: Arrays, tensors: Sequence[Tensor], state: Sequence[Tensor]) -> Arrays:
         far = dict(base)
         for near in self._nearby(tensors, state):
-            for name, value in near.items():
-                if value.dtype.kind == "f":
-                    farther = _gap(base[name], value) > _gap(base[name], far[name])
-                else:
-                    farther = value != base[name]
-                far[name] = np.where(farther, value, far[name])
+            far = _farther(base, near, far)
         return far
 
     def explain(self, inputs: Arrays, state: Sequence[Tensor]) -> Explain:
@@ -136,7 +135,9 @@ class Rounding:
     def _nearby(self, tensors: Sequence[Tensor], state: Sequence[Tensor]) -> Iterator[Arrays]:
         generator = torch.Generator().manual_seed(0)
         for _ in range(NEARBY):
-            given, before = ([_nudged(x, generator) for x in values] for values in (tensors, state))
+            given, before = (
+                [_nudged(x, generator, LAST_BITS) for x in values] for values in (tensors, state)
+            )
             yield self._reference.named(
                 self._reference.call(given, before, self._reference.tensors)
             )
@@ -159,10 +160,22 @@ def _size(values: npt.NDArray[Any]) -> float:
     )
 
 
-def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
+def _farther(base: Arrays, one: Arrays, other: Arrays) -> Arrays:
+    """Of two results the one that differs more from `base`, elementwise."""
+    found = {}
+    for name, value in base.items():
+        if value.dtype.kind == "f":
+            farther = _gap(value, one[name]) > _gap(value, other[name])
+        else:
+            farther = one[name] != value
+        found[name] = np.where(farther, one[name], other[name])
+    return found
+
+
+def _nudged(tensor: Tensor, generator: torch.Generator, bits: int) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
-    size = LAST_BITS * torch.finfo(tensor.dtype).eps
+    size = bits * torch.finfo(tensor.dtype).eps
     noise = (2 * torch.rand(tensor.shape, generator=generator) - 1).to(tensor.dtype)
     return torch.where(tensor.isfinite(), tensor * (1 + size * noise), tensor)
 

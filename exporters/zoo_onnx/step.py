@@ -23,7 +23,8 @@ class Step(nn.Module):
 
     def forward(self, token: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         logits, state = self.model.step(token, unflatten(self.template, leaves))
-        return (logits, *flatten(state))
+        # each output gets its own node, even a tensor that is two leaves
+        return (logits, *(leaf.clone() for leaf in flatten(state)))
 
 
 def trace_step(model: LanguageModel, info: ArtifactInfo) -> ir.Model:

@@ -4,7 +4,7 @@ random, and each row of a batch is computed by itself."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.errors import UsageError
 from zoo.inference.engine import Arrays
+from zoo_onnx.draws import Draws
 from zoo_onnx.given import array_of
 from zoo_onnx.memory import Attributes
-
-if TYPE_CHECKING:
-    from zoo_onnx.reference import ModuleReference
+from zoo_onnx.reference import ModuleReference
+from zoo_onnx.rounding import Rounding
 
 # Attributes that torch's own modules change: references to what they hold elsewhere.
 TORCHS_OWN = frozenset(
@@ -29,7 +29,7 @@ ROUNDING, HALF_ROUNDING = 1e-5, 2e-3
 CALLS = 4  # between two of the same arguments
 
 
-def require_no_memory(reference: ModuleReference) -> None:
+def require_no_memory(reference: ModuleReference, draw: Draws) -> None:
     """Calls the module with the same arguments before and after others: if the results differ,
     something beside the state remembers, or is random."""
     reference.attributes.put_back()
@@ -37,7 +37,7 @@ def require_no_memory(reference: ModuleReference) -> None:
     rng, rows = np.random.default_rng(0), reference.rows
 
     def others() -> list[Tensor]:
-        return reference.tensors_of(reference.draw(rng, rows))
+        return reference.tensors_of(draw(rng, rows))
 
     _, reached = reference.call(others(), reference.initial)
     _forget(reference, tensors)
@@ -102,7 +102,7 @@ def _influential(
     return found or list(changed)
 
 
-def require_independent_rows(reference: ModuleReference) -> None:
+def require_independent_rows(reference: ModuleReference, draw: Draws, rounding: Rounding) -> None:
     """Each row of the examples gives alone, and in another order, what it gives among the
     others; so it does from a later state."""
     together = [
@@ -112,11 +112,11 @@ def require_independent_rows(reference: ModuleReference) -> None:
     rng = np.random.default_rng(0)
     inputs = dict(zip([entry.name for entry in reference.info.inputs], together, strict=True))
     if rows < 3:
-        inputs, rows = reference.draw(rng, 4), 4
+        inputs, rows = draw(rng, 4), 4
     state = reference.init_state(rows)
     for _ in range(2):
         whole, after = reference.step(inputs, state)
-        precise = reference.rounding.precise_step(inputs, state)
+        precise = rounding.precise_step(inputs, state)
         wanted = {**whole, **reference.state_to_arrays(after)}
         for order in (rng.permutation(rows), np.arange(rows)[:1], np.arange(rows)[-1:]):
             index = torch.from_numpy(order)
@@ -142,7 +142,7 @@ def require_independent_rows(reference: ModuleReference) -> None:
         state = after
 
 
-def require_joined_chunks(reference: ModuleReference) -> None:
+def require_joined_chunks(reference: ModuleReference, rounding: Rounding) -> None:
     """A sequence gives in two chunks, the second from the state after the first, what it gives as
     one: outputs over time, and the last state."""
     inputs, length = reference.inputs, reference.length // reference.multiple_of
@@ -159,7 +159,7 @@ def require_joined_chunks(reference: ModuleReference) -> None:
             strict=True,
         )
     )  # fmt: skip
-    precise = reference.rounding.precise_step(arrays, reference.initial)
+    precise = rounding.precise_step(arrays, reference.initial)
     for cut in sorted({reference.multiple_of, length // 2 // reference.multiple_of
                        * reference.multiple_of}):  # fmt: skip
         first, middle = reference.call(reference.part(inputs, 0, cut), reference.initial)

@@ -23,10 +23,10 @@ from zoo.inference.engine import Arrays
 
 # Two float32 computations differ by a few times what each differs from float64.
 OWN_ROUNDING = 4.0
-TYPICAL_ROUNDING, TYPICAL_SIZE = 0.9, 0.5  # quantiles over rows and steps
+TYPICAL = 0.5  # quantile of an element's sizes over rows and steps
 OF_LARGEST = 0.1  # an element is at least this share of its largest value in size
 OF_MOVE = 0.01  # of how far a state moves in a step
-MAX_KEPT = 2**22  # numbers that are kept of an output to take those quantiles of
+MAX_KEPT = 2**22  # numbers that are kept of an output to take that quantile of
 # So many, and such a share of an output's values, end a proof before its end.
 SURELY_MANY, MANY_TIES = 100, 0.1
 MIN_TIES = 2
@@ -69,12 +69,12 @@ class _Output:
     dtype: np.dtype[Any]
     points: int
     largest: npt.NDArray[np.float64]
+    rounding: npt.NDArray[np.float64]
     excess: npt.NDArray[np.float64]
     wanted: npt.NDArray[np.float64]
     found: npt.NDArray[np.float64]
     where: npt.NDArray[np.object_]
     allowances: _Sample = field(default_factory=_Sample)
-    gaps: _Sample = field(default_factory=_Sample)
     ties: int = 0
     edges: int = 0
     surprises: int = 0  # steps with a large difference that the last bits do not explain
@@ -152,6 +152,7 @@ class Comparison:
                 value.dtype,
                 0,
                 largest=np.zeros(shape),
+                rounding=np.zeros(shape),
                 excess=np.zeros(shape),
                 wanted=np.zeros(shape),
                 found=np.zeros(shape),
@@ -189,14 +190,13 @@ class Comparison:
         output.largest = np.maximum(output.largest, rows(allowance).max(0, initial=0.0))
         excess = difference - OWN_ROUNDING * gap - allowance
         output.allowances.add(rows(allowance))
-        output.gaps.add(rows(gap))
+        output.rounding = np.maximum(output.rounding, rows(gap).max(0, initial=0.0))
         if explain is not None:
             jump = JUMP * np.maximum(np.expand_dims(output.largest, repeated), allowance)
             output.edges += int((gap > jump).sum())
             suspect = excess > jump
             if suspect.any():
-                own = np.expand_dims(output.gaps.quantile(TYPICAL_ROUNDING), repeated)
-                suspect &= excess > OWN_ROUNDING * own
+                suspect &= excess > OWN_ROUNDING * np.expand_dims(output.rounding, repeated)
             if suspect.any():
                 explained = suspect & explain(name, suspect, other)
                 output.ties += int(explained.sum())
@@ -221,12 +221,12 @@ class Comparison:
         for name, output in self._outputs.items():
             if output.ties > _most_ties(output):
                 raise _too_many_ties(name, output)
-            if not output.gaps.parts:
+            if not output.allowances.parts:
                 continue
-            own = output.gaps.quantile(TYPICAL_ROUNDING)
+            own = output.rounding
             # an element that is always 0 has no size of its own: rounding is that of the others
             own = np.where(output.largest == 0, own.max(initial=0.0), own)
-            allowed = output.allowances.quantile(TYPICAL_SIZE)
+            allowed = output.allowances.quantile(TYPICAL)
             allowed = np.maximum(allowed, OF_LARGEST * output.largest) + OWN_ROUNDING * own
             allowed += self._floor / self._share(output.dtype) * output.largest.max(initial=0.0)
             over = output.excess - allowed

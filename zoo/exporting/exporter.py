@@ -42,9 +42,10 @@ class ModuleExporter(Protocol):
 
     def verify(self, path: Path, spec: ModuleSpec, provider: str = "auto") -> Proof:
         """Proves the file against the module again, in the file's own precision, and returns the
-        new proof. Raises VerificationError as `export` does, and for a file of another module or of
-        other weights; ArtifactError for a file that is not of this format, damaged, or of a
-        language model."""
+        new proof. `provider` is "cpu" or "cuda"; "auto" is where every file of the format runs.
+        Raises VerificationError as `export` does, and for a file of another module or of other
+        weights; ArtifactError for a file that is not of this format, damaged, or of a language
+        model."""
 
 
 def find_exporters(

@@ -46,8 +46,8 @@ CHUNK = 37
 # Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
 # short ones only: after many steps the two sides would part whatever the graph computes.
 PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
-# Of a state's largest element: a graph may add the steps of a sequence in another order, so that
-# large terms cancel in a small element.
+# Of the largest element of logits or of a state's leaf, whose elements are of one kind in a
+# language model: its sums have terms of that size, which cancel in a small element.
 FLOOR = 1e-6
 # Two float32 runs differ by twice what each differs from float64, and by more over other tokens.
 PARTING = 4
@@ -88,7 +88,7 @@ def prove_step(
     Raises VerificationError naming the output, the step and the difference.
     """
     difference = drift = 0.0
-    comparison = Comparison(tolerance)
+    comparison = Comparison(tolerance, FLOOR if draw is None else 0.0)
     if draw is None:
         draw = every_token(reference.vocab_size)
     if double is not None:
@@ -148,7 +148,7 @@ def prove_generate(
     rounding.
     """
     difference, ties = 0.0, 0
-    comparison = Comparison(tolerance)
+    comparison = Comparison(tolerance, FLOOR)
     for batch_size in batch_sizes:
         rng = np.random.default_rng(seed)
         last = rng.integers(0, reference.vocab_size, batch_size)

@@ -264,6 +264,9 @@ def test_a_signature_that_the_graph_does_not_have(exported: Callable[[str], Path
     with pytest.raises(ArtifactError, match=r"has the input 'x', float32 \[any, 3\] where its"):
         open_module(changed(original, inputs=inputs))
     outputs = metadata_of(original, "outputs")
+    free = [{**outputs[0], "shape": [None]}, outputs[1]]
+    with pytest.raises(ArtifactError, match=r"float32 \[any, 2\] where .*, float32 \[any, any\];"):
+        open_module(changed(original, outputs=free))
     outputs[1]["dtype"] = "float32"
     with pytest.raises(ArtifactError, match=r"has the output 'output_1', int64 \[any\] where its"):
         open_module(changed(original, outputs=outputs))

@@ -336,7 +336,7 @@ def _problem(finding: Mapping[str, Any]) -> str:
         words = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
         near = near_names(str(finding["input"]).lower(), words)
         hint = f"; did you mean {near}?" if near else ""
-        return f"{what} (got {finding['input']!r}){hint}"
+        return f"{what} (got {repr(finding['input'])[:MAX_KEY]}){hint}"
     return what
 
 

@@ -25,7 +25,8 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        angle = 2 * math.pi * torch.outer(torch.arange(FRAME), torch.arange(BINS)) / FRAME
+        turns = torch.outer(torch.arange(FRAME), torch.arange(BINS)) % FRAME / FRAME
+        angle = 2 * math.pi * turns
         window = torch.hann_window(FRAME).sqrt()[:, None]
         fourier = torch.stack((angle.cos(), angle.sin())) * window  # [2, 256, 129]
         share = torch.where(torch.arange(BINS) % (BINS - 1) == 0, 1 / FRAME, 2 / FRAME)

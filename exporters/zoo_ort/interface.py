@@ -102,7 +102,7 @@ def require_shapes(
             )
 
 
-def fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+def fits(found: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
     """Whether the shape is the wanted one, whose sizes are None where any is right."""
     return len(found) == len(wanted) and all(
         size in (None, own) for own, size in zip(found, wanted, strict=True)
@@ -123,12 +123,7 @@ def _may_be(found: Value | None, promised: Value | None) -> bool:
     """Whether an output as declared, with axes or the whole shape open, may be the one promised."""
     if found is None or promised is None or found[:2] != promised[:2]:
         return False
-    if not found.shape:
-        return True
-    return len(found.shape) == len(promised.shape) and all(
-        one is None or other is None or one == other
-        for one, other in zip(found.shape, promised.shape, strict=True)
-    )
+    return not found.shape or fits(promised.shape, found.shape)
 
 
 def _called(kind: str, value: Value | None) -> str:

@@ -205,10 +205,8 @@ class SelfDescription(FrozenModel):
         names a tokenizer that `registry` does not have."""
         if PREFIX + "format" not in metadata:
             raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
-        if metadata[PREFIX + "format"] != "1":
-            raise ArtifactError(
-                f"its format is {metadata[PREFIX + 'format'][:20]!r}; this zoo reads '1'."
-            )
+        if (version := metadata[PREFIX + "format"]) != "1":
+            raise ArtifactError(f"its format is {version[:20]!r}, and this zoo reads '1'; {AGAIN}.")
         cls.check_graph(metadata.get(PREFIX + "graph", ""))
         values: dict[str, Any] = {}
         for name, field in cls.model_fields.items():

@@ -128,7 +128,9 @@ def test_modules_that_cannot_be_exported_are_refused(capfd: pytest.CaptureFixtur
     with pytest.raises(UsageError, match="rows of the state before the first step must be equal"):
         export_step(module, inputs, state._replace(h=torch.randn(8, 16)), "x.onnx")
 
-    with pytest.raises(UsageError, match=r"raised RuntimeError: Sizes of tensors must match .* at .*test_modules\.py:\d+"):
+    with pytest.raises(
+        UsageError, match=r"raised RuntimeError: Sizes .* at .*test_modules\.py:\d+"
+    ):
         export_step(module, (inputs[0][:, :1], inputs[1]), state, "x.onnx")
 
     class Grows(nn.Module):

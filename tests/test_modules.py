@@ -168,3 +168,28 @@ def test_module_and_language_model_files_are_distinguished(fox_file: Path) -> No
         stepper.step({"readings": np.zeros((1, 4)), "mode": np.zeros(2)}, state)
     with pytest.raises(UsageError, match="there is no input 'other'"):
         stepper.step({"readings": np.zeros((2, 4)), "mode": [0, 0], "other": 1}, state)
+
+
+class LevelInBfloat16(nn.Module):
+    """Smooths in bfloat16, with a product that rounds to it."""
+
+    def forward(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        level = 0.75 * level + 0.25 * x
+        return level * x, level
+
+
+def test_bfloat16_is_float32_in_the_file() -> None:
+    torch.manual_seed(0)
+    module, x = LevelInBfloat16(), torch.randn(6, 3).bfloat16()
+    info = export_step(module, x, torch.zeros(6, 3).bfloat16(), "bf16.onnx")
+    assert {entry.dtype for entry in (*info.inputs, *info.outputs, *info.state)} == {"float32"}
+    stepper = open_module("bf16.onnx")
+    state, own = stepper.init_state(2), torch.zeros(2, 3).bfloat16()
+    for step in range(100):
+        torch.manual_seed(step)
+        value = torch.randn(2, 3).bfloat16()
+        found, state = stepper.step({"input": value.float()}, state)
+        wanted, own = module(value, own)
+        # two roundings to 8 bits
+        np.testing.assert_allclose(found["output"], wanted.float(), rtol=2**-6, atol=2**-8)
+        np.testing.assert_allclose(state[0], own.float(), rtol=2**-6, atol=2**-8)

@@ -151,7 +151,7 @@ TENSOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
      "keeps the tensor '' in another file"),
     ("strings", PLAIN, lambda m: first(m).CopyFrom(helper.make_tensor("w", 8, [1], [b"text"])),
      "has a tensor of strings"),
-    ("bfloat16", PLAIN, lambda m: setattr(first(m), "data_type", 16), "has a tensor of type 16"),
+    ("float8", PLAIN, lambda m: setattr(first(m), "data_type", 17), "has a tensor of type 17"),
     ("strings as input", PLAIN,
      lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 8),
      "has a tensor of strings"),

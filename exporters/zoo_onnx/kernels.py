@@ -28,6 +28,7 @@ WIDER = {
     ir.DataType.UINT32: ir.DataType.INT64,
     ir.DataType.UINT64: ir.DataType.INT64,
     ir.DataType.FLOAT16: ir.DataType.FLOAT,
+    ir.DataType.BFLOAT16: ir.DataType.FLOAT,
 }
 
 

@@ -42,9 +42,9 @@ class WrittenOut(TorchFunctionMode):
         if name in STEPS and not keywords and isinstance(arguments[3], bool):
             return _layers(self.scans, STEPS[name], *arguments)
         if name in ("numpy", "__array__"):
+            place = calling_line() or "the step"
             raise ZooError(
-                f"{calling_line()} computes with NumPy, which cannot be traced; use torch's "
-                f"operators."
+                f"{place} computes with NumPy, which cannot be traced; use torch's operators."
             )
         result = function(*arguments, **keywords)
         fixed = any(_is_fixed(value) for value in arguments if isinstance(value, Tensor))

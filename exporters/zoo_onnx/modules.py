@@ -203,7 +203,7 @@ def _traced(reference: InspectedModule) -> ir.Model:
     that have one."""
     axes = reference.axes
     example = [
-        x.movedim(axis, 0)[:1].repeat_interleave(TRACED_BATCH, 0)
+        x.to(file_dtype(x)).movedim(axis, 0)[:1].repeat_interleave(TRACED_BATCH, 0)
         for x, axis in zip(
             (*_traced_inputs(reference), *reference.initial),
             (*axes.inputs, *axes.states),

@@ -78,6 +78,7 @@ ELEMENT_TYPES = {
     11: ElementType(np.dtype("<f8"), "double_data"),
     12: ElementType(np.dtype("<u4"), "uint64_data"),
     13: ElementType(np.dtype("<u8"), "uint64_data"),
+    16: ElementType(np.dtype("<u2"), "int32_data"),  # bfloat16, by its bits: NumPy has none
 }
 DATA_FIELDS = frozenset({"raw_data", "string_data", *(e.typed for e in ELEMENT_TYPES.values())})
 VARINT_FIELDS = frozenset({"int32_data", "int64_data", "uint64_data", "i", "ints"})

@@ -106,7 +106,7 @@ def open_mutants(path: Path, seed: int, count: int, regimes: Sequence[str]) -> C
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"it ended after {lines[-1:]}: {done.stderr[-500:]}"
     assert [line.split()[0] for line in lines] == [str(number) for number in range(count)]
-    assert [line for line in lines if "fault" in line] == []
+    assert [line for line in lines if "FAULT" in line] == []
     assert done.stderr == ""
     return Counter(line.split()[2] for line in lines)
 

@@ -78,7 +78,7 @@ def mutants(original: bytes, regime: str, seed: int) -> Iterator[bytes]:
 
 
 def outcome(path: Path, kind: str) -> str:
-    """ "refused", "stopped" (by an error in some of its uses) or "ran", and the error; or "fault"
+    """ "refused", "stopped" (by an error in some of its uses) or "ran", and the error; or "FAULT"
     for what a reader of files must not do."""
     found = "ran"
     try:
@@ -86,25 +86,25 @@ def outcome(path: Path, kind: str) -> str:
     except ZooError as error:
         return f"refused: {told(error, path)}"
     except Exception as error:
-        return f"fault on opening: {error!r}"
+        return f"FAULT on opening: {error!r}"
     for use in uses_of_module(opened) if kind == MODULE else uses_of_model(opened, path):
         try:
             use()
         except ZooError as error:
             found = f"stopped: {told(error, path)}"
         except Exception as error:
-            return f"fault in use: {error!r}"
+            return f"FAULT in use: {error!r}"
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if used < MAX_MEMORY else f"fault: {used:,} KiB of memory"
+    return found if used < MAX_MEMORY else f"FAULT: {used:,} KiB of memory"
 
 
 def told(error: ZooError, path: Path) -> str:
-    """The error as one line; "fault" with it where it is longer, or not for a terminal."""
+    """The error as one line; "FAULT" with it where it is longer, or not for a terminal."""
     message = str(error).replace(f"{path.parent}/", "")
     lines = message.split("\n")
     plain = all(line and line.isprintable() for line in lines)
     fits = len(lines) <= MAX_LINES and len(message) <= MAX_CHARACTERS
-    return f"{'' if plain and fits else 'fault: '}{type(error).__name__}: {message!r}"
+    return f"{'' if plain and fits else 'FAULT: '}{type(error).__name__}: {message!r}"
 
 
 def uses_of_model(source: Any, path: Path) -> Iterator[Callable[[], object]]:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Step(NamedTuple):
 
 def steps_of(page: str) -> Iterator[Step]:
     blocks = list(BLOCK.finditer(page))
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip_longest(blocks, blocks[1:]):
         language, content = block.groups()
         start = block.start(2)
         if language == "console":

@@ -179,7 +179,7 @@ def test_outputs_of_another_shape(
     exported: Callable[[str], Path], kind: str, output: str, change: str
 ) -> None:
     path = with_changed_output(exported(kind), output, change, declared=False)
-    with pytest.raises(ArtifactError, match=rf"(the graph's )?output '{output}'.*; export the run"):
+    with pytest.raises(ArtifactError, match=rf"(the graph's )?output '{output}'.*; export it"):
         list(zoo.stream(path, length=5))
 
 
@@ -189,7 +189,7 @@ def test_outputs_of_a_module_of_another_shape(
     exported: Callable[[str], Path], output: str, change: str
 ) -> None:
     path = with_changed_output(exported("module"), output, change, declared=False)
-    with pytest.raises(ArtifactError, match=rf"output '{output}'.*; export the run again"):
+    with pytest.raises(ArtifactError, match=rf"output '{output}'.*; export it again"):
         step_once(path)
 
 
@@ -240,7 +240,7 @@ def test_the_device_loop_tells_what_a_graph_does(exported: Callable[[str], Path]
         ("char-step", "shape", [4, 2], "float32 [any, 8] where its metadata says"),
         ("char-step", "dtype", "float64", "where its metadata says the input 'state_00_layer0"),
         ("module", "shape", [2**27], "float32 [any, 8] where its metadata says"),
-        ("module", "dtype", "float16", "float16 [any, 8]; export the run again"),
+        ("module", "dtype", "float16", "float16 [any, 8]; export it again"),
     ],
 )
 def test_a_state_that_the_graph_does_not_have(
@@ -388,7 +388,7 @@ def test_a_message_of_onnx_runtime_fits_two_lines(
     model, entries = proto.SerializeToString(), split(exported("char-step").read_bytes())[1]
     path.write_bytes(joined(model, entries.items()))
     with pytest.raises(
-        ArtifactError, match=r"ONNX Runtime cannot open .*; export the run"
+        ArtifactError, match=r"ONNX Runtime cannot open .*; export it"
     ) as caught:
         zoo.open_source(path)
     message = str(caught.value)

@@ -98,7 +98,7 @@ def retyped(proto: onnx.ModelProto, field: str) -> None:
 
 MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("IR version", PLAIN, lambda m: setattr(m, "ir_version", 11),
-     "has IR version 11, and the zoo reads 7 to 10; export the run again with `zoo export`."),
+     "has IR version 11, and the zoo reads 7 to 10; export it again."),
     ("negative IR version", PLAIN, lambda m: setattr(m, "ir_version", -1), "has IR version -1"),
     ("new opset", PLAIN, lambda m: setattr(m.opset_import[0], "version", 21),
      "has opset 21, and the zoo reads 13 to 20"),
@@ -118,7 +118,7 @@ MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("overload", PLAIN, lambda m: setattr(m.graph.node[0], "overload", "o"),
      r"has a field 8 in a node that the zoo does not know"),
     ("Loop", PLAIN, lambda m: setattr(m.graph.node[0], "op_type", "Loop"),
-     "uses the operator 'Loop', which the zoo does not run; write the cell without it"),
+     "uses the operator 'Loop', which the zoo does not run; write the model without it"),
     ("random", PLAIN, lambda m: setattr(m.graph.node[0], "op_type", "RandomNormalLike"),
      "uses the operator 'RandomNormalLike'"),
     ("an operator's name on two lines", PLAIN,

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from zoo.config import Sampling
 from zoo.data.tokenizers import Ids
 from zoo.errors import ArtifactError
-from zoo.inference.artifact import SAMPLING_INPUTS, UNIFORM, ArtifactInfo
+from zoo.inference.artifact import AGAIN, SAMPLING_INPUTS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite
 from zoo_ort.interface import language_interface, require_shapes
 from zoo_ort.providers import run_session
@@ -70,7 +70,7 @@ class SessionEngine:
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
             raise ArtifactError(
                 f"the graph writes tokens from {tokens.min()} to {tokens.max()} and its tokenizer "
-                f"has {self.vocab_size}; export the run again."
+                f"has {self.vocab_size}; {AGAIN}."
             )
 
 

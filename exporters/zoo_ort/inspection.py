@@ -83,13 +83,16 @@ def read_file(path: Path) -> bytes:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def inspect(path: Path, content: bytes, any_operator: bool = False) -> None:
+def inspect(
+    path: Path, content: bytes, any_operator: bool = False, unlisted: str = WITHOUT
+) -> None:
     """Raises ArtifactError where `content`, the file at `path`, is not a model as the zoo writes
-    it. With `any_operator`, operators of ONNX that are not on the list are admitted. Takes about a
-    microsecond for each field; weights are skipped."""
+    it. With `any_operator`, operators of ONNX that are not on the list are admitted; without it,
+    the error for one ends with the advice `unlisted`. Takes about a microsecond for each field;
+    weights are skipped."""
     _check_size(path, len(content))
     try:
-        _Inspector(any_operator).model(memoryview(content))
+        _Inspector(any_operator, unlisted).model(memoryview(content))
     except Refusal as refusal:
         raise ArtifactError(f"{path} {refusal}.") from None
     except (ValueError, IndexError):
@@ -125,8 +128,9 @@ class _Scope:
 class _Inspector:
     """Inspects one model, and counts its nodes and fields."""
 
-    def __init__(self, any_operator: bool) -> None:
+    def __init__(self, any_operator: bool, unlisted: str) -> None:
         self.any_operator = any_operator
+        self.unlisted = unlisted
         self.nodes = 0
         self.fields = 0
 
@@ -242,7 +246,9 @@ class _Inspector:
         if domain := _name(node, "domain"):
             raise Refusal(f"uses an operator of {quoted(domain)}", WITHOUT)
         if op not in ALLOWED_OPERATORS and not self.any_operator:
-            raise Refusal(f"uses the operator {op[:40]!r}, which the zoo does not run", WITHOUT)
+            raise Refusal(
+                f"uses the operator {op[:40]!r}, which the zoo does not run", self.unlisted
+            )
         inputs = [bytes(name) for name in node.get("input", ())]
         outputs = [bytes(name) for name in node.get("output", ())]
         known = op in ALLOWED_OPERATORS  # what others take is not

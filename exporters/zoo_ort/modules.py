@@ -29,6 +29,8 @@ from zoo_ort.runtime import describe_file, open_session
 
 State = tuple[npt.NDArray[Any], ...]
 
+TRUST = 'if the file is your own, open it with trust="operators"'
+
 
 class TensorEntry(FrozenModel):
     """An input or output: its name, its shape without the batch axis, and its dtype. A size is None
@@ -126,7 +128,9 @@ def open_module(
     run."""
     require_choice("trust", trust, ("nothing", "operators"))
     path = Path(path)
-    info, identity = describe_file(path, ModuleInfo, any_operator=trust == "operators")
+    info, identity = describe_file(
+        path, ModuleInfo, any_operator=trust == "operators", unlisted=TRUST
+    )
     session = open_session(path, identity, provider, threads)
     check_interface(
         path,

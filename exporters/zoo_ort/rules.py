@@ -49,7 +49,7 @@ TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
 EQUATION = re.compile(rb"%b(?:,%b)*(?:->%b)?" % (TERM, TERM, TERM))
 TOO_MANY_AXES = f"has a tensor of more than {MAX_RANK} axes"
 
-WITHOUT = "write the cell without it and export again"
+WITHOUT = "write the model without it and export it again"
 
 
 class Refusal(Exception):

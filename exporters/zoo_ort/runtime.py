@@ -36,6 +36,7 @@ from zoo_ort.providers import (
     resolve_provider,
     told,
 )
+from zoo_ort.rules import WITHOUT
 from zoo_ort.tuning import fastest_threads, usual_threads
 
 MEASURED_SECONDS = 0.03  # minimum
@@ -160,6 +161,7 @@ def describe_file(
     registry: Registry | None = None,
     *,
     any_operator: bool = False,
+    unlisted: str = WITHOUT,
 ) -> tuple[DescriptionT, tuple[int, ...]]:
     """The metadata of a file, all of which is checked, and the file's identity.
 
@@ -170,7 +172,7 @@ def describe_file(
     content = read_file(path)
     try:
         info = description.from_metadata(read_metadata(path, content), registry)
-        inspect(path, content, any_operator)
+        inspect(path, content, any_operator, unlisted)
     except ArtifactError as error:
         message = str(error)
         raise ArtifactError(message if str(path) in message else f"{path}: {message}") from None

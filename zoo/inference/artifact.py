@@ -28,7 +28,7 @@ MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 MAX_STATE_LEAVES = 4096
 
 AMPLIFYING = 1e-3
-AGAIN = "export the run again with `zoo export`"
+AGAIN = "export it again"
 
 Dtype = Literal[
     "float16", "float32", "float64", "bool",

@@ -226,7 +226,7 @@ def test_the_device_loop_tells_what_a_graph_does(exported: Callable[[str], Path]
     path = with_changed_output(original, "state_00_layer0_h_out", "rows twice", declared=False)
     source = zoo.open_source(path)
     engine = DeviceEngine(source.engine.session, source.info, path.read_bytes(), "cpu")
-    with pytest.raises(ArtifactError, match=r"ONNX Runtime cannot run the graph: .*; export the"):
+    with pytest.raises(ArtifactError, match=r"ONNX Runtime cannot run the graph: .*; export it"):
         engine.write(np.array([1]), engine.init_state(1), np.zeros((3, 1), np.float32), Sampling())
 
 

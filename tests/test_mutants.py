@@ -387,9 +387,7 @@ def test_a_message_of_onnx_runtime_fits_two_lines(
     del proto.metadata_props[:]
     model, entries = proto.SerializeToString(), split(exported("char-step").read_bytes())[1]
     path.write_bytes(joined(model, entries.items()))
-    with pytest.raises(
-        ArtifactError, match=r"ONNX Runtime cannot open .*; export it"
-    ) as caught:
+    with pytest.raises(ArtifactError, match=r"ONNX Runtime cannot open .*; export it") as caught:
         zoo.open_source(path)
     message = str(caught.value)
     assert message.isprintable()

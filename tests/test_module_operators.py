@@ -165,6 +165,7 @@ def tolerances(operator: Operator, streams: list[Tensor]) -> list[npt.NDArray[np
             around_one = float(torch.finfo(result.dtype).eps)
             rounding = np.full(value.shape, max(4 * rounding.max(), around_one))
         size = np.where(np.isfinite(value), np.abs(value), 0)
+        rounding = np.minimum(rounding, 1 + size)  # nan_to_num gives each type its own largest
         allowed.append(RELATIVE[result.dtype] * size + 2 * rounding + SMALLEST[result.dtype])
     return allowed
 

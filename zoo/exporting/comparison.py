@@ -26,7 +26,7 @@ OWN_ROUNDING = 4.0
 TYPICAL = 0.5  # quantile of an element's sizes over rows and steps
 OF_LARGEST = 0.1  # an element is at least this share of its largest value in size
 OF_MOVE = 0.01  # of how far a state moves in a step
-MAX_KEPT = 2**22  # numbers that are kept of an output to take that quantile of
+MAX_KEPT = 2**21  # numbers that are kept of an output to take that quantile of
 # So many, and such a share of an output's values, end a proof before its end.
 SURELY_MANY, MANY_TIES = 100, 0.1
 MIN_TIES = 2
@@ -37,6 +37,8 @@ TOLERANCES = {
     np.dtype(np.float64): 1e-10,
 }
 
+OVERFLOWS = np.errstate(invalid="ignore", over="ignore")  # of numbers near the largest
+
 Times = Mapping[str, tuple[int, ...]]
 Explain = Callable[[str, npt.NDArray[np.bool_], npt.NDArray[Any]], npt.NDArray[np.bool_]]
 
@@ -45,12 +47,12 @@ Explain = Callable[[str, npt.NDArray[np.bool_], npt.NDArray[Any]], npt.NDArray[n
 class _Sample:
     """Some of an output's rows and steps, evenly spaced."""
 
-    parts: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    parts: list[npt.NDArray[np.float64]] = field(default_factory=list)
     every: int = 1
     kept: int = 0
 
     def add(self, rows: npt.NDArray[Any]) -> None:
-        self.parts.append(rows.astype(np.float32)[:: self.every])
+        self.parts.append(rows[:: self.every].copy())
         self.kept += self.parts[-1].size
         if self.kept > MAX_KEPT:
             self.every *= 2
@@ -160,6 +162,7 @@ class Comparison:
             )
         return self._outputs[name]
 
+    @OVERFLOWS
     def _measure(
         self,
         name: str,
@@ -174,12 +177,11 @@ class Comparison:
     ) -> None:
         wanted, found = value.astype(np.float64), other.astype(np.float64)
         finite = np.isfinite(wanted) & np.isfinite(found)
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.where(finite, np.abs(wanted - found), 0.0)
-            gap = np.abs(wanted - precise)
-            allowance = self._share(output.dtype) * np.abs(wanted)
-            if before is not None:
-                allowance = np.fmin(allowance, OF_MOVE * np.abs(wanted - before))
+        difference = np.where(finite, np.abs(wanted - found), 0.0)
+        gap = np.abs(wanted - precise)
+        allowance = self._share(output.dtype) * np.abs(wanted)
+        if before is not None:
+            allowance = np.fmin(allowance, OF_MOVE * np.abs(wanted - before))
         gap = np.where(np.isfinite(gap), gap, 0.0)
         allowance = np.where(np.isfinite(allowance), allowance, 0.0)
 
@@ -216,6 +218,7 @@ class Comparison:
     def _share(self, dtype: np.dtype[Any]) -> float:
         return TOLERANCES.get(dtype, self._tolerance) if self._tolerance < 1e-3 else self._tolerance
 
+    @OVERFLOWS
     def judge(self) -> None:
         """VerificationError, with the worst element, unless every output is the same."""
         for name, output in self._outputs.items():
@@ -252,6 +255,7 @@ def _too_many_ties(name: str, output: _Output) -> VerificationError:
     )
 
 
+@OVERFLOWS
 def relative_difference(
     reference: npt.NDArray[np.generic], found: npt.NDArray[np.generic]
 ) -> float:

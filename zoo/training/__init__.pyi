@@ -1,6 +1,8 @@
 from .events import (
+    Ended as Ended,
     Event as Event,
     Finished as Finished,
+    Moved as Moved,
     Progress as Progress,
     Report as Report,
     Sample as Sample,

@@ -154,7 +154,7 @@ WRONG_USAGE = [
     (["train", "{empty}"], 1, "empty.txt is empty"),
     (["train", "{binary}"], 1, "binary.txt is not UTF-8 text (byte 0)"),
     (["train", "{short}"], 1, "the text is too short"),
-    (["train", "{folder}"], 1, "has no text file"),
+    (["train", "{folder}"], 1, "cannot be read: Is a directory"),
     (["train", "{text}", "--batch-size", "5000", "--steps", "35"], 1,
      "5000 rows of 35 steps need 175036"),
     (["generate", "nowhere"], 1, "nowhere does not exist"),
@@ -365,12 +365,12 @@ def test_an_interrupt_exits_130_and_keeps_the_run(
 
     original, calls = trainer.evaluate, 0
 
-    def evaluate(*arguments: object, **settings: object) -> object:
+    def evaluate(*arguments: object) -> float:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return original(*arguments, **settings)
+        return original(*arguments)
 
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     assert run(["train", str(text_file), *SMALL[:2], "--epochs", "9", "--out", "r"]) == 130

@@ -6,7 +6,6 @@ import ast
 import os
 import pkgutil
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,7 +20,6 @@ VERBS = (
     "show",
     "plugins",
     "corpora",
-    "tokenize",
     "train",
     "sweep",
     "runs",
@@ -39,7 +37,6 @@ VERBS = (
     "demo",
 )
 INTERRUPTED = 130
-STARTED = time.monotonic()  # the command: nearly all of a start is spent after this
 
 
 class Verbs(click.Group):

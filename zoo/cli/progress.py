@@ -6,14 +6,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.cli.console import duration, note
 
 if TYPE_CHECKING:
     from zoo.cli.live import LiveView
-    from zoo.training.events import Ended, Event, Finished, Started
+    from zoo.training.events import Event, Finished, Started
     from zoo.training.metrics import Metrics
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -24,7 +23,7 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
     stands. Of several processes the first speaks."""
     from zoo.training.checkpointing import resume_command
     from zoo.training.distributed import is_first_process
-    from zoo.training.events import Ended, Finished, Moved, Report, Sample, Started
+    from zoo.training.events import Finished, Report, Sample, Started
 
     if not is_first_process():
         for _ in events:
@@ -34,7 +33,6 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
     view: LiveView | None = None
     metrics: Metrics | None = None
     finished: Finished | None = None
-    ended: Ended | None = None
     last_line = time.monotonic()
     try:
         for event in events:
@@ -55,13 +53,8 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
                     note(text)
                 else:
                     view.console.print(text, markup=False, highlight=False)
-            elif isinstance(event, Moved):
-                assert started is not None
-                started = replace(started, run=event.run)
             elif isinstance(event, Finished):
                 metrics, finished = event.metrics, event
-            elif isinstance(event, Ended):
-                ended = event
     except KeyboardInterrupt:
         close_view(view)
         if started is not None:
@@ -71,8 +64,6 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
         close_view(view)
     assert started is not None
     path = started.run.path
-    if ended is not None:
-        note(_spent(ended))
     if metrics is not None:
         note(_figures(metrics))
     if finished is not None:
@@ -122,8 +113,8 @@ def _introduction(started: Started) -> str:
     return (
         f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, dropout "
         f"{model.dropout:g}, {run.model.parameter_count():,} parameters, on {started.device}\n"
-        f"{run.config.data.corpus_name}: {started.train_tokens:,} tokens to train on, {validation} "
-        f"for validation, tokenizer {run.config.data.tokenizer}, vocabulary "
+        f"{run.config.data.corpus}: {started.train_tokens:,} tokens to train on, {validation} for "
+        f"validation, tokenizer {run.config.data.tokenizer}, vocabulary "
         f"{run.tokenizer.vocab_size:,}\n"
         f"{budget}{stop}, {training.batches} windows of {training.steps} steps × "
         f"{training.batch_size} rows, {training.optimizer} at {training.learning_rate:g} "
@@ -142,12 +133,6 @@ def _figures(metrics: Metrics) -> str:
         parts.append(f"acc {100 * accuracy:.1f} %")
     parts += [f"{metrics.tokens_per_second:,.0f} tok/s", duration(metrics.seconds)]
     return "  ".join(parts)
-
-
-def _spent(ended: Ended) -> str:
-    """12.1 s: reading 0.4, starting 2.2, training 8.6, evaluating 0.6, saving 0.3"""
-    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ended.phases.items())
-    return f"{sum(ended.phases.values()):.1f} s: {parts}"
 
 
 def _kept(finished: Finished, keep: str) -> str:

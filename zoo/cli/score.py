@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 
 from zoo.cli.console import print_rows
-from zoo.cli.settings import provider_option, runtime_option, settings_options
-from zoo.config import setting_fields
-
-READING = {name: setting_fields()[name] for name in ("glob", "field", "encoding")}
+from zoo.cli.settings import provider_option, runtime_option
 
 
 @click.command()
@@ -24,27 +20,18 @@ READING = {name: setting_fields()[name] for name in ("glob", "field", "encoding"
     show_default=True,
     help="Score only this share of the text, at its end.",
 )
-@settings_options(READING)
 @provider_option
 @runtime_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object of exact numbers.")
 def command(
-    source: str,
-    corpus: str,
-    last: float,
-    provider: str,
-    runtime: str | None,
-    as_json: bool,
-    **reading: Any,
+    source: str, corpus: str, last: float, provider: str, runtime: str | None, as_json: bool
 ) -> None:
-    """Measure how well a run or an exported file predicts CORPUS: anything that `zoo train`
-    reads."""
+    """Measure how well a run or an exported file predicts CORPUS, a corpus or a text file."""
     from zoo.inference.runtime import open_source
     from zoo.inference.scoring import score
 
     opened = open_source(source, provider, runtime=runtime, scores=True)
-    given = {name: value for name, value in reading.items() if value is not None}
-    found = score(opened, corpus, last=last, **given).model_dump()
+    found = score(opened, corpus, last=last).model_dump()
     if as_json:
         print(json.dumps(found, indent=2))
         return

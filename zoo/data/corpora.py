@@ -1,31 +1,20 @@
-"""Texts to train on, by name: the corpora that ship with the zoo (registered through the same hook
-as everyone's), and all that `zoo.data.sources` opens."""
+"""Texts to train on: the corpora that ship with the zoo (registered through the same hook as
+everyone's), files, and standard input."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path, PurePath
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-from zoo.data.cutting import END, Flow, joined, texts
-from zoo.data.named import named_texts
-from zoo.data.sources import (
-    STANDARD_INPUT,
-    GivenText,
-    Joint,
-    Reading,
-    Source,
-    open_texts,
-)
-from zoo.errors import CorpusError, near_names
+from zoo.errors import CorpusError, UsageError, near_names
 from zoo.registry.registry import Registry, load_registry
 
 CACHE_VARIABLE = "ZOO_CACHE"
+STANDARD_INPUT = "-"
 PROMPT_LENGTH = 16
-DEFAULT_READING = Reading()
 
 TIME_MACHINE_URL = "https://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 TIME_MACHINE_SHA256 = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516"
@@ -36,75 +25,52 @@ class Corpus:
     """A text, with the tokenizer that it is read with by default and a prompt that suits it."""
 
     name: str
-    source: Source
-    tokenizer: str = "char"
-    prompt: str = ""
-
-    def flow(self, separate: bool = False) -> Flow:
-        """The text in pieces, from its beginning; with END after each document, if asked for."""
-        return joined(self.source.documents(), separate)
-
-    @property
-    def text(self) -> str:
-        """All of it, in memory."""
-        return "".join(texts(self.flow()))
+    text: str
+    tokenizer: str
+    prompt: str
 
 
-def load_corpus(
-    name: str | Sequence[str],
-    registry: Registry | None = None,
-    reading: Reading = DEFAULT_READING,
-) -> Corpus:
-    """The corpus registered as `name`, the user's own of that name, or what
-    `zoo.data.sources.open_texts` finds under it: a file, a folder, a pattern of files, a URL,
-    "hf:NAME", or standard input ("-"). Of several names it is all their texts, in this order.
+def load_corpus(name: str, registry: Registry | None = None) -> Corpus:
+    """The corpus registered as `name`, the UTF-8 text file at that path, or standard input ("-").
 
     A registered name goes before a file of that name; `./name` is always the file. Raises
-    UsageError for a name that is none of these, CorpusError for a text that cannot be read or is
-    empty.
+    UsageError for a name that is neither, CorpusError for a text that cannot be read or is empty.
     """
     registry = registry or load_registry()
-    names = [name] if isinstance(name, str) else list(name)
-    corpora = [_open(each, registry, reading) for each in names]
-    corpus = corpora[0]
-    if len(corpora) > 1:
-        stems = [PurePath(each).stem for each in names]
-        if len(stems) > 3:  # a name of hundreds would be too long for a folder
-            stems[1:] = ["and", str(len(stems) - 1), "more"]
-        joint = Joint([each.source for each in corpora])
-        corpus = replace(corpus, name="-".join(stems), source=joint)
-    return corpus
-
-
-def _open(name: str, registry: Registry, reading: Reading) -> Corpus:
     if name in registry.corpora:
         spec = registry.corpora[name]
-        corpus = Corpus(name, GivenText(spec.load_factory()()), spec.tokenizer, spec.prompt)
-    elif (named := named_texts().get(name)) is not None:
-        source = open_texts(named.path, named.reading, partial(_advice, registry=registry))
-        corpus = Corpus(name, source, named.tokenizer, named.prompt)
+        text, tokenizer, prompt = spec.load_factory()(), spec.tokenizer, spec.prompt
     else:
-        corpus = Corpus(name, open_texts(name, reading, partial(_advice, registry=registry)))
-    beginning = _beginning(corpus)
-    if not beginning:
-        called = "standard input" if name == STANDARD_INPUT else name
-        raise CorpusError(f"{called} is empty; there is nothing to learn from.")
-    return replace(corpus, prompt=corpus.prompt or beginning)
+        text, tokenizer, prompt = _read_text(name, registry), "char", ""
+    if not text:
+        raise CorpusError(f"{_called(name)} is empty; there is nothing to learn from.")
+    beginning = (text.lstrip() or text)[:PROMPT_LENGTH]
+    return Corpus(name, text, tokenizer, prompt or beginning)
 
 
-def _advice(name: str, registry: Registry) -> str:
-    near = near_names(name, [*registry.corpora, *named_texts()])
-    return f"did you mean {near}?" if near else "`zoo corpora` lists the corpora."
+def _read_text(name: str, registry: Registry) -> str:
+    """A file's or standard input's text, its line ends as "\\n"."""
+    try:
+        raw = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+    except FileNotFoundError:
+        near = near_names(name, registry.corpora)
+        hint = f"did you mean {near}?" if near else "`zoo corpora` lists the corpora."
+        raise UsageError(f"{name!r} is neither a corpus nor a file; {hint}") from None
+    except OSError as error:
+        raise CorpusError(f"{name} cannot be read: {error.strerror}.") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{_called(name)} is not UTF-8 text (byte {error.start}); convert it first."
+        ) from None
+    if "\0" in text:
+        raise CorpusError(f"{_called(name)} is not text: it holds zero bytes.")
+    return text.replace("\r\n", "\n")
 
 
-def _beginning(corpus: Corpus) -> str:
-    """The first characters of the first document with any, from the first that is no space."""
-    found = ""
-    for piece in corpus.flow(separate=True):
-        found = (found + (piece or "")).lstrip() or (piece or found)[:PROMPT_LENGTH]
-        if (piece is END or len(found) >= PROMPT_LENGTH) and not found.isspace():
-            break
-    return found[:PROMPT_LENGTH]
+def _called(name: str) -> str:
+    return "standard input" if name == STANDARD_INPUT else name
 
 
 def cache_folder() -> Path:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.config import DEFAULT_MAX_LOSS
-from zoo.data.token_store import Tokens
-from zoo.data.tokenizer import Tokenizer
+from zoo.data.tokenizers import Ids, Tokenizer
 from zoo.errors import NoStepError, ZooError
 from zoo.exporting.exporter import find_exporters
 from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
@@ -154,7 +153,7 @@ def training_facts(run: Run) -> TrainingFacts:
                 kept = min(judged, key=lambda line: line[figure])
                 break
     return TrainingFacts(
-        corpus=run.config.data.corpus_name,
+        corpus=run.config.data.corpus,
         prompt=run.prompt,
         epochs=kept.get("epoch"),
         tokens=kept.get("tokens"),
@@ -163,7 +162,7 @@ def training_facts(run: Run) -> TrainingFacts:
     )
 
 
-def text_to_judge_by(run: Run, registry: Registry) -> tuple[Tokens | None, str]:
+def text_to_judge_by(run: Run, registry: Registry) -> tuple[Ids | None, str]:
     """The text that the run held out, or, if it held none out, the end of what it was trained on;
     None for a run that was not trained here, or whose text is gone."""
     from zoo.data.dataset import read_dataset

@@ -16,9 +16,9 @@ import torch
 
 from zoo.benchmarking.run_costs import measure_run
 from zoo.config import ModelConfig, RunConfig
+from zoo.data.corpora import STANDARD_INPUT
 from zoo.data.dataset import read_dataset
-from zoo.data.sources import STANDARD_INPUT
-from zoo.data.tokenizer import read_tokenizer
+from zoo.data.tokenizers import read_tokenizer
 from zoo.errors import (
     CorpusError,
     ProviderError,
@@ -197,7 +197,7 @@ def sweep_events(
         )
     if manifest.text not in (data.fingerprint, None):
         raise RunError(
-            f"the runs in {path} are of another text than {config.data.corpus_name} is now; choose "
+            f"the runs in {path} are of another text than {config.data.corpus} is now; choose "
             f"another --out."
         )
     vocab_size = data.tokenizer.vocab_size
@@ -360,7 +360,7 @@ def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> in
 
 
 def _default_folder(config: RunConfig) -> Path:
-    return Path("runs") / f"sweep-{Path(config.data.corpus_name).stem}"
+    return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
 
 
 def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:

@@ -1,8 +1,6 @@
 from .events import (
-    Ended as Ended,
     Event as Event,
     Finished as Finished,
-    Moved as Moved,
     Progress as Progress,
     Report as Report,
     Sample as Sample,

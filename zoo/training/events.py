@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -60,24 +59,8 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """The folder of the run was lost or can no longer be written, and the run goes on in another.
-    Of several processes the first has this event."""
-
-    run: Run
-
-
-@dataclass(frozen=True)
 class Stopped:
     """Training was stopped on request, after a whole step."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The last: everything is saved. How many seconds each phase took: "reading" the text, which
-    includes encoding it, "starting", "training", "evaluating" and "saving"."""
-
-    phases: Mapping[str, float]
-
-
-Event: TypeAlias = Started | Progress | Report | Sample | Moved | Finished | Stopped | Ended
+Event: TypeAlias = Started | Progress | Report | Sample | Finished | Stopped

@@ -227,6 +227,24 @@ def batch_is_in_a_constant(graph: ir.Graph) -> None:
     insert(graph, "Add", np.zeros((TRACED_ROWS, 4), np.float32))
 
 
+def later_rows_are_changed(graph: ir.Graph) -> None:
+    """Any number of rows, of which those that the trace did not have are wrong."""
+    x = graph.inputs[0]
+    uses = list(x.uses())
+    changes = np.zeros((99, 4), np.float32)
+    changes[TRACED_ROWS:] = 1
+    rows = ir.node("Shape", [x], {"end": 1}, name="rows")
+    constants = [
+        tables.make_initializer(graph, name, value)
+        for name, value in (("changes", changes), ("zero", np.array([0])))
+    ]
+    part = ir.node("Slice", [constants[0], constants[1], rows.outputs[0]], name="part")
+    changed = ir.node("Add", [x, part.outputs[0]], name="planted")
+    graph.insert_before(graph.node(0), [rows, part, changed])
+    for consumer, index in uses:
+        consumer.replace_input_with(index, changed.outputs[0])
+
+
 def insert(graph: ir.Graph, operator: str, constant: np.ndarray) -> None:
     """Has the first input pass through an operator."""
     other = tables.make_initializer(graph, "planted", constant)
@@ -246,6 +264,7 @@ def insert(graph: ir.Graph, operator: str, constant: np.ndarray) -> None:
         (weights_are_float16, r"(fast|slow|position|velocity)\[\d\] is"),
         (batch_is_in_a_reshape, r".*position', float32 \[3, 2\] where its metadata says"),
         (batch_is_in_a_constant, r".*position', float32 \[3, 2\] where its metadata says"),
+        (later_rows_are_changed, r"(fast|slow|position|velocity)\[\d\] is"),
     ],
     ids=name_of,
 )

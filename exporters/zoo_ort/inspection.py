@@ -83,16 +83,13 @@ def read_file(path: Path) -> bytes:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def inspect(
-    path: Path, content: bytes, any_operator: bool = False, unlisted: str = WITHOUT
-) -> None:
+def inspect(path: Path, content: bytes, unlisted: str | None = WITHOUT) -> None:
     """Raises ArtifactError where `content`, the file at `path`, is not a model as the zoo writes
-    it. With `any_operator`, operators of ONNX that are not on the list are admitted; without it,
-    the error for one ends with the advice `unlisted`. Takes about a microsecond for each field;
-    weights are skipped."""
+    it. `unlisted` is the advice where it has an operator of ONNX that is not on the list; None
+    admits those. Takes about a microsecond for each field; weights are skipped."""
     _check_size(path, len(content))
     try:
-        _Inspector(any_operator, unlisted).model(memoryview(content))
+        _Inspector(unlisted).model(memoryview(content))
     except Refusal as refusal:
         raise ArtifactError(f"{path} {refusal}.") from None
     except (ValueError, IndexError):
@@ -128,8 +125,7 @@ class _Scope:
 class _Inspector:
     """Inspects one model, and counts its nodes and fields."""
 
-    def __init__(self, any_operator: bool, unlisted: str) -> None:
-        self.any_operator = any_operator
+    def __init__(self, unlisted: str | None) -> None:
         self.unlisted = unlisted
         self.nodes = 0
         self.fields = 0
@@ -204,7 +200,7 @@ class _Inspector:
         value = self._read(message, VALUE)
         name = _name(value, "name")
         types = [self._read(part, TYPE) for part in value.get("type", ())]
-        if any("sequence_type" in t for t in types) and (complete or not self.any_operator):
+        if any("sequence_type" in t for t in types) and (complete or self.unlisted is not None):
             raise Refusal(f"has a sequence {quoted(name)} in place of a tensor", WITHOUT)
         tensors = [
             self._read(part, TENSOR_TYPE) for t in types for part in t.get("tensor_type", ())
@@ -245,7 +241,7 @@ class _Inspector:
         op = _name(node, "op_type").decode("ascii", "replace")
         if domain := _name(node, "domain"):
             raise Refusal(f"uses an operator of {quoted(domain)}", WITHOUT)
-        if op not in ALLOWED_OPERATORS and not self.any_operator:
+        if op not in ALLOWED_OPERATORS and self.unlisted is not None:
             raise Refusal(
                 f"uses the operator {op[:40]!r}, which the zoo does not run", self.unlisted
             )

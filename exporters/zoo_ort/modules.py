@@ -128,9 +128,8 @@ def open_module(
     run."""
     require_choice("trust", trust, ("nothing", "operators"))
     path = Path(path)
-    info, identity = describe_file(
-        path, ModuleInfo, any_operator=trust == "operators", unlisted=TRUST
-    )
+    advice = None if trust == "operators" else TRUST
+    info, identity = describe_file(path, ModuleInfo, unlisted=advice)
     session = open_session(path, identity, provider, threads)
     check_interface(
         path,

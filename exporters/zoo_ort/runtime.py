@@ -160,10 +160,10 @@ def describe_file(
     description: type[DescriptionT],
     registry: Registry | None = None,
     *,
-    any_operator: bool = False,
-    unlisted: str = WITHOUT,
+    unlisted: str | None = WITHOUT,
 ) -> tuple[DescriptionT, tuple[int, ...]]:
-    """The metadata of a file, all of which is checked, and the file's identity.
+    """The metadata of a file, all of which is checked, and the file's identity; `unlisted` as
+    `inspect` takes it.
 
     The bytes are not kept: ONNX Runtime reads the file itself, and a second copy may not fit in
     memory.
@@ -172,7 +172,7 @@ def describe_file(
     content = read_file(path)
     try:
         info = description.from_metadata(read_metadata(path, content), registry)
-        inspect(path, content, any_operator, unlisted)
+        inspect(path, content, unlisted)
     except ArtifactError as error:
         message = str(error)
         raise ArtifactError(message if str(path) in message else f"{path}: {message}") from None

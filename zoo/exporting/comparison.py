@@ -191,6 +191,7 @@ class Comparison:
 
         output.largest = np.maximum(output.largest, rows(allowance).max(0, initial=0.0))
         excess = difference - OWN_ROUNDING * gap - allowance
+        excess = np.where(np.isnan(excess), np.inf, excess)  # nothing allows for what overflows
         output.allowances.add(rows(allowance))
         output.rounding = np.maximum(output.rounding, rows(gap).max(0, initial=0.0))
         if explain is not None:
@@ -232,7 +233,7 @@ class Comparison:
             allowed = output.allowances.quantile(TYPICAL)
             allowed = np.maximum(allowed, OF_LARGEST * output.largest) + OWN_ROUNDING * own
             allowed += self._floor / self._share(output.dtype) * output.largest.max(initial=0.0)
-            over = output.excess - allowed
+            over = output.excess - np.minimum(allowed, sys.float_info.max)
             if (over > 0).any():
                 index = np.unravel_index(np.argmax(over / np.maximum(allowed, 1e-300)), over.shape)
                 wanted, found = output.wanted[index], output.found[index]

@@ -7,6 +7,7 @@ the settings from their pydantic models. The build fails when something public i
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,8 +15,9 @@ from pydantic_core import PydanticUndefined
 
 import zoo
 from zoo.cli import VERBS, cli
-from zoo.config import DataConfig, ModelConfig, TrainConfig, describe_type
+from zoo.config import DataConfig, ModelConfig, TrainConfig
 from zoo.inference.artifact import ArtifactInfo
+from zoo.validation import describe_type
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -67,15 +69,23 @@ def command_line() -> str:
         for verb in VERBS:
             command = cli.get_command(root, verb)
             assert command is not None
-            context = click.Context(command, info_name=verb, parent=root)
-            usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-            parts += [
-                f"## zoo {verb}",
-                f"```text\n{usage}\n```",
-                _plain(inspect.cleandoc(command.help or "")),
-                _options_of(command, context),
-            ]
+            parts += _description(command, verb, root, level=2)
     return "\n\n".join(parts)
+
+
+def _description(
+    command: click.Command, name: str, parent: click.Context, level: int
+) -> Iterator[str]:
+    """A verb with its options, and after it its subcommands."""
+    context = click.Context(command, info_name=name, parent=parent)
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield f"{'#' * level} {context.command_path}"
+    yield f"```text\n{usage}\n```"
+    yield _plain(inspect.cleandoc(command.help or ""))
+    yield _options_of(command, context)
+    if isinstance(command, click.Group):
+        for verb, subcommand in command.commands.items():
+            yield from _description(subcommand, verb, context, level + 1)
 
 
 def _options_of(command: click.Command, context: click.Context) -> str:
@@ -101,7 +111,7 @@ def settings() -> str:
         lines = ["| name | type and bounds | default | meaning |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
             kinds = [describe_type(field.annotation), *_bounds(field.metadata)]
-            kind = ", ".join(kinds).replace("|", "or")
+            kind = ", ".join(kinds).replace("|", "or").replace("ByteSize", "bytes")
             default = "" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
             lines.append(f"| `{name}` | {kind} | {default} | {_plain(field.description or '')} |")
         parts += [

@@ -110,11 +110,20 @@ def _one_thread_per_process() -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that they start
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache with the downloads of the user's, whose tokens are those of the tests."""
+    cache = tmp_path_factory.mktemp("cache")
+    for path in cache_folder().glob("*") if cache_folder().is_dir() else ():
+        if path.is_file():
+            (cache / path.name).symlink_to(path.resolve())
+    os.environ["ZOO_CACHE"] = str(cache)
+    os.environ["ZOO_CONFIG"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(autouse=True)
 def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run and write in their own temporary folder."""
-    if cache := os.environ.get("ZOO_CACHE"):
-        monkeypatch.setenv("ZOO_CACHE", str(Path(cache).absolute()))
     monkeypatch.chdir(tmp_path)
 
 

@@ -5,7 +5,7 @@
 runs the page in an empty folder and writes what was printed into the page. A session is a block of
 the language `console`; a `python` block that a `text` block follows is a program and its output,
 and one that begins with `# name.py` and is followed by a session is that file. A line `⋮` in an
-output stands for any number of lines.
+output stands for any number of lines. Commands of `make` are for a checkout, and are left out.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def _commands(content: str, start: int) -> Iterator[Step]:
         last = first + 1
         while _is_open(command := "".join(lines[first:last])[2:].rstrip("\n")):
             last += 1
+        if command.startswith("make "):
+            continue
         before, output = "".join(lines[:last]), "".join(lines[last:end])
         span = start + len(before), start + len(before) + len(output)
         yield Step(["bash", "-c", command], command, output, span)
@@ -79,11 +81,12 @@ def _is_open(command: str) -> bool:
 
 
 def run_step(step: Step, folder: Path) -> str:
-    """What the command prints, stderr and stdout together; RuntimeError if it fails."""
+    """What the command prints, stderr and stdout together in the order of printing; RuntimeError if
+    it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     found = subprocess.run(
         step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     if found.returncode and "error" not in step.output:
         raise RuntimeError(f"{step.shown} ended with {found.returncode}:\n{found.stdout}")

@@ -18,9 +18,10 @@ from tokenizers import Tokenizer, decoders, models
 import zoo
 from zoo.cli import run as zoo_run
 from zoo.config import DataConfig
-from zoo.data.bpe import pieces
+from zoo.data.cutting import cut
 from zoo.data.dataset import read_dataset
-from zoo.data.tokenizers import MAX_TOKEN_BYTES, SPELLING, BPETokenizer, read_tokenizer
+from zoo.data.tokenizer import read_tokenizer
+from zoo.data.tokenizers import MAX_TOKEN_BYTES, SPELLING, BPETokenizer
 from zoo.errors import CorpusError, TokenizerError, UsageError
 
 # The words of the paper that introduced BPE for text (Sennrich, Haddow and Birch, 2016), with its
@@ -48,6 +49,7 @@ MERGES = {
 }
 
 TEXT = ["the quick brown fox jumps over the lazy dog, and the dog sleeps on. ", "ëin Gruß 🦊🏽 "]
+REGISTRY = zoo.load_registry()
 SMALL = {"hidden": 16, "embedding": 64, "epochs": 1, "batch_size": 4, "steps": 8}
 
 
@@ -126,19 +128,39 @@ def test_an_unpaired_surrogate_is_encoded_as_a_question_mark(tokenizer: BPEToken
     assert BPETokenizer.from_text("\ud800\ud800 " * 9).merges[0] == "? ?"
 
 
-ASCII_WORDS = re.compile(
+BOUNDED_WORDS = re.compile(
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]{1,32}| ?[0-9]{1,3}| ?[^\t-\r A-Za-z0-9]{1,32}"
+    r"|[\t-\r ]{1,32}(?![^\t-\r ])|[\t-\r ]"
+)
+UNBOUNDED_WORDS = re.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+"
     r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
 )
+ASCII_TEXTS = (
+    st.text(st.characters(codec="ascii"))
+    | st.text("the dog's 12\n-")
+    | st.lists(st.sampled_from(["a" * 31, "1234", "-" * 31, " " * 31, "b", " ", "\n"])).map("".join)
+)
 
 
-@given(st.text(st.characters(codec="ascii")) | st.text("the dog's 12\n-"))
+@given(ASCII_TEXTS)
 def test_tokens_are_those_of_the_documented_rules(tokenizer: BPETokenizer, text: str) -> None:
     """The rules documented with the run folder, by hand, for characters that Python's regular
     expressions have classes for."""
+    require_documented_tokens(tokenizer, BOUNDED_WORDS, text)
+
+
+@given(ASCII_TEXTS)
+def test_words_of_an_older_file_are_unbounded(tokenizer: BPETokenizer, text: str) -> None:
+    """The description of a tokenizer that says nothing of words."""
+    older = read_tokenizer(json.dumps({"kind": "bpe", "merges": tokenizer.merges}), REGISTRY)
+    require_documented_tokens(older, UNBOUNDED_WORDS, text)
+
+
+def require_documented_tokens(tokenizer: BPETokenizer, words: re.Pattern[str], text: str) -> None:
     pairs = [tuple(merge.split(" ")) for merge in tokenizer.merges]
     wanted = []
-    for word in ASCII_WORDS.findall(text):
+    for word in words.findall(text):
         parts = [SPELLING[byte] for byte in word.encode()]
         while found := [pair for pair in pairwise(parts) if pair in pairs]:
             index = list(pairwise(parts)).index(min(found, key=pairs.index))
@@ -167,7 +189,7 @@ def test_a_character_is_streamed_when_complete() -> None:
 
 @given(st.text(" \n\t\x1c\xa0\u2028ab'st1.é🦊"))
 def test_chunks_of_a_text_have_the_tokens_of_the_whole(tokenizer: BPETokenizer, text: str) -> None:
-    parts = list(pieces(text, 2))
+    parts = list(cut([text], tokenizer.border, 2))
     assert "".join(parts) == text
     apart = [token for part in parts for token in tokenizer.encode(part).tolist()]
     assert apart == tokenizer.encode(text).tolist()
@@ -176,8 +198,8 @@ def test_chunks_of_a_text_have_the_tokens_of_the_whole(tokenizer: BPETokenizer, 
 def test_encoding_a_long_text_in_chunks_gives_the_same_tokens(tokenizer: BPETokenizer) -> None:
     line = TEXT[0] + "\n"
     once = tokenizer.encode(line).tolist()
-    assert len(pieces_ := list(pieces(line * 3000))) > 2
-    assert all(part[0].isspace() for part in pieces_[1:])
+    assert len(pieces := list(cut([line * 3000], tokenizer.border))) > 2
+    assert all(part[0].isspace() for part in pieces[1:])
     assert tokenizer.encode(line * 3000).tolist() == once * 3000
 
 
@@ -222,7 +244,7 @@ def test_damaged_merges_are_refused(merges: object, message: str) -> None:
 
 
 def test_no_token_is_longer_than_loading_allows() -> None:
-    learned = BPETokenizer.from_text(("-" * 3000 + "\n") * 4, 1000)
+    learned = BPETokenizer.from_text(("🦊" * 3000 + "\n") * 4, 1000)
     assert MAX_TOKEN_BYTES / 2 < max(map(len, learned.tokens)) <= MAX_TOKEN_BYTES
     assert read_tokenizer(learned.model_dump_json(), zoo.load_registry()) == learned
 

@@ -12,7 +12,8 @@ import zoo
 from zoo.config import RunConfig
 from zoo.data.corpora import Corpus
 from zoo.data.dataset import Dataset
-from zoo.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from zoo.data.tokenizer import Tokenizer
+from zoo.data.tokenizers import ByteTokenizer, CharTokenizer
 from zoo.recipes import load_recipe
 from zoo.training.defaults import choose_settings
 from zoo.training.distributed import ALONE

@@ -154,7 +154,7 @@ WRONG_USAGE = [
     (["train", "{empty}"], 1, "empty.txt is empty"),
     (["train", "{binary}"], 1, "binary.txt is not UTF-8 text (byte 0)"),
     (["train", "{short}"], 1, "the text is too short"),
-    (["train", "{folder}"], 1, "cannot be read: Is a directory"),
+    (["train", "{folder}"], 1, "has no text file"),
     (["train", "{text}", "--batch-size", "5000", "--steps", "35"], 1,
      "5000 rows of 35 steps need 175036"),
     (["generate", "nowhere"], 1, "nowhere does not exist"),
@@ -361,18 +361,18 @@ def test_unknown_characters_are_one_warning(
 def test_an_interrupt_exits_130_and_keeps_the_run(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zoo.training import trainer
+    from zoo.training import judging
 
-    original, calls = trainer.evaluate, 0
+    original, calls = judging.evaluate, 0
 
-    def evaluate(*arguments: object) -> float:
+    def evaluate(*arguments: object, **settings: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return original(*arguments)
+        return original(*arguments, **settings)
 
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(judging, "evaluate", evaluate)
     assert run(["train", str(text_file), *SMALL[:2], "--epochs", "9", "--out", "r"]) == 130
     assert "interrupted; resume with: zoo train --resume --out r\n" in capsys.readouterr().err
     assert len(zoo.load("r").metrics()) == 2

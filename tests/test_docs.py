@@ -13,6 +13,9 @@ import pytest
 import zoo
 from zoo.testing import LAWS, check_cell
 
+from .sessions import run_step, steps_of
+from .test_readme import assert_same, without_trained_text
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -56,6 +59,21 @@ def test_the_scan_of_the_how_to_equals_glas() -> None:
     source = (ROOT / "plugins" / "zoo_delta" / "gla.py").read_text("utf-8")
     for function in excerpt.split("\n\n\n"):
         assert textwrap.indent(function, "    ") in source
+
+
+def without_talk(line: str) -> str:
+    """A line without what a model of talks writes."""
+    return re.sub(r"^(Ada|Alan|Grace|Kurt)\b.*", "talk", without_trained_text(line))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_page_about_texts_prints_its_output(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "train-on-your-texts.md").read_text("utf-8")
+    steps = list(steps_of(page))
+    assert len(steps) > 15
+    for step in steps:
+        assert_same(step, run_step(step, tmp_path), without_talk)
 
 
 @pytest.mark.slow

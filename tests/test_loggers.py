@@ -3,6 +3,7 @@ loggers that violate the contract."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import zoo
 from zoo.cli import run
-from zoo.errors import ContractError
+from zoo.errors import ContractError, ZooWarning
 from zoo.training.events import Event, Report
 
 SMALL = ["--hidden", "8", "--batch-size", "4", "--steps", "8", "--max-tokens", "2000"]
@@ -81,6 +82,23 @@ def test_a_resumed_run_has_each_step_once(text_file: Path) -> None:
     assert run(["train", "--resume", "--log", "tensorboard", "--out", "r"]) == 0
     assert points("r/tensorboard/held-out", "perplexity") == metrics("r", "held_out_perplexity")
     assert len(metrics("r", "step")) == 4
+
+
+def test_a_run_that_moves_takes_its_curves_along(text_file: Path, tracked: Any) -> None:
+    settings = {"hidden": 8, "batch_size": 4, "steps": 8, "max_tokens": 2000, "epochs": 3}
+    logs = ["tensorboard", "mlflow"]
+    events = zoo.train_events(str(text_file), out="r", log=logs, **settings)
+    next(event for event in events if isinstance(event, Report))
+    shutil.rmtree("r")
+    with pytest.warns(ZooWarning, match="the run goes on in r-2"):
+        next(event for event in events if isinstance(event, Report))
+    events.close()  # type: ignore[attr-defined]
+    zoo.resume("r-2", log=logs)
+    assert len(metrics("r-2", "step")) == 3
+    assert points("r-2/tensorboard/training", "perplexity") == metrics("r-2", "train_perplexity")
+    (found,) = tracked.search_runs([tracked.get_experiment_by_name("foxes").experiment_id])
+    history = tracked.get_metric_history(found.info.run_id, "train_perplexity")
+    assert [(point.step, point.value) for point in history] == metrics("r-2", "train_perplexity")
 
 
 def test_a_logger_added_on_resuming_gets_the_earlier_metrics(text_file: Path) -> None:

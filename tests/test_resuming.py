@@ -25,7 +25,7 @@ from zoo.runs.metadata import read_record
 from zoo.runs.plot import bits_per_char
 from zoo.training import checkpointing as resuming
 from zoo.training.checkpointing import resume_command
-from zoo.training.events import Finished, Report, Started
+from zoo.training.events import Finished, Opened, Report, Started
 from zoo.training.experiment import resume_events
 
 CASES = {
@@ -80,9 +80,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case: str, text_file: Path) -
     assert lines("whole") == lines("parts")
     assert Path("whole/samples.txt").read_text() == Path("parts/samples.txt").read_text()
     finished = list(resume_events("parts"))
-    assert len(finished) == 1
-    assert isinstance(finished[0], Started)
-    assert finished[0].resumed.finished
+    assert [type(event) for event in finished] == [Opened, Started]
+    assert finished[1].resumed.finished
 
 
 PROGRAM = """
@@ -202,24 +201,31 @@ def test_resume_refuses_invalid_requests(
 
 
 def test_resuming_truncates_only_files_of_the_run(text_file: Path) -> None:
-    """A third-party folder may name other files. A file that a power failure truncated is not
-    extended."""
+    """A third-party folder may name other files. Of a file that a power failure truncated, the
+    whole lines stay."""
     events = zoo.train_events(str(text_file), out="r", **{**SIZES, "epochs": 3})
-    assert any(isinstance(event, Report) for event in events)
+    assert len([next(e for e in events if isinstance(e, Report)) for _ in range(3)]) == 3
     events.close()
     Path("precious").write_text("years of work")
     saved = Path("r/training.safetensors").read_bytes()
     Path("r/training.safetensors").write_bytes(saved.replace(b"samples.txt", b"../precious"))
-    Path("r/metrics.jsonl").write_text("")
-    list(resume_events("r"))
+    with pytest.raises(RunError, match="sizes: they are not those of metrics"):
+        list(resume_events("r"))
     assert Path("precious").read_text() == "years of work"
-    assert zoo.load("r").metrics()[0]["step"] == 2 * SIZES["report_every"]
+    Path("r/training.safetensors").write_bytes(saved)
+    Path("r/metrics.jsonl").write_bytes(Path("r/metrics.jsonl").read_bytes()[:-100])
+    list(resume_events("r"))
+    steps = [line["step"] for line in zoo.load("r").metrics()]
+    every = SIZES["report_every"]
+    assert steps[:2] == [every, 2 * every]
+    assert steps[2] > 3 * every
 
 
 def test_a_full_disk_keeps_the_previous_save(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A write fails in the middle: it leaves no file, and the error names the file."""
+    """Every write fails in the middle: it leaves no file. Training goes on to its end, and the
+    error names the file."""
     events = zoo.train_events(str(text_file), out="r", **SIZES)
     for event in events:
         if isinstance(event, Report):
@@ -235,7 +241,8 @@ def test_a_full_disk_keeps_the_previous_save(
     monkeypatch.setattr(os, "fsync", full)
     assert zoo_run(["train", "--resume", "--out", "r"]) == 1
     err = capsys.readouterr().err
-    assert "r/training.safetensors cannot be written: No space left on device" in err
+    assert err.count("r/training.safetensors cannot be written: No space left on device; no o") == 2
+    assert err.rstrip().endswith("is lost; resume with: zoo train --resume --out r")
     monkeypatch.setattr(os, "fsync", fsync)
     kept = {path.name: path.read_bytes() for path in Path("r").iterdir()}
     for name in ("training.safetensors", "model.safetensors", "config.json", "progress.json"):
@@ -304,10 +311,19 @@ def train_on_tiny_disk(text: Path, size: str, folder: str, out: str, prepare: st
 
 
 def test_a_disk_that_fills_up(text_file: Path) -> None:
-    """The weights fit, but the optimizer's state in the next save does not."""
+    """The weights fit, but the optimizer's state in the next save does not: the run goes on in the
+    current folder, which is on another disk."""
     said = train_on_tiny_disk(text_file, "160k", "disk", "disk/run", "")
-    assert said.startswith("1: ")
-    assert "disk/run/training.safetensors cannot be written: No space left on device" in said
+    assert said.startswith("0: ")
+    assert (
+        "zoo: warning: disk/run/training.safetensors cannot be written: No space left on device; "
+        "the run goes on in run-2.\n" in said
+    )
+    assert "the run is in run-2; next: zoo export run-2" in said
+    opened, started = resume_events("run-2")
+    assert isinstance(opened, Opened)
+    assert isinstance(started, Started)
+    assert started.resumed.finished
 
 
 def test_a_read_only_file_system_is_an_error(text_file: Path) -> None:

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 import zoo
-from zoo.data.tokenizers import (
-    BPETokenizer,
-    ByteTokenizer,
-    CharTokenizer,
-    LettersTokenizer,
-    read_tokenizer,
-)
+from zoo.data.tokenizer import read_tokenizer
+from zoo.data.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, LettersTokenizer
 from zoo.errors import TokenizerError
 
 REGISTRY = zoo.load_registry()

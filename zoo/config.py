@@ -3,25 +3,20 @@
 
 from __future__ import annotations
 
-import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    ByteSize,
     Field,
     JsonValue,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from zoo.errors import RunError, UnknownNameError, UsageError, near_names, printable
+from zoo.errors import UnknownNameError
+from zoo.validation import FrozenModel
 
 OptionValue = bool | int | float | str | None
 
@@ -37,31 +32,33 @@ def registered_in(table: str) -> dict[str, JsonValue]:
 
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
-MAX_MESSAGE, MAX_KEY = 400, 60  # characters of an error that tells what a file holds
 DEFAULT_LENGTH = 200  # tokens to generate
 DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
 DEFAULT_MAX_COST = 0.05  # the same of a module's outputs, as a share of their size
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
 
 
-class FrozenModel(BaseModel):
-    """Frozen, and closed to unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def checked(cls, **values: Any) -> Self:
-        """The settings with these values; UsageError, naming the first that is wrong."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UsageError(first_problem(error)) from None
-
-
 class DataConfig(FrozenModel):
     """The text and how it is read."""
 
-    corpus: str = Field("python-docs", description="Name of the corpus or path of the text.")
+    corpus: str | tuple[str, ...] = Field(
+        "python-docs",
+        description="Name of the corpus, or where the text is: a file, folder, pattern or URL, "
+        "hf:NAME, or several of them.",
+        min_length=1,
+    )
+    glob: str | None = Field(
+        None, description="Of a folder, read only files whose names match this pattern."
+    )
+    field: str = Field(
+        "text", description="Of JSON lines, Parquet or a dataset, the field that has the text."
+    )
+    encoding: str = Field("utf-8", description="Encoding of the text, by the name in Python.")
+    documents: bool = Field(
+        False,
+        description="Read each file, or each record, as a document of its own: a token ends it, "
+        "and the next begins from the initial state.",
+    )
     tokenizer: str | None = Field(
         None,
         description="Tokenizer; without it, the corpus' own",
@@ -74,8 +71,13 @@ class DataConfig(FrozenModel):
         description="Largest vocabulary of a tokenizer that learns, such as bpe; "
         f"{DEFAULT_VOCAB} if it is not given. The others determine their own.",
     )
+    bpe_sample: ByteSize = Field(
+        ByteSize(10_000_000),
+        ge=1000,
+        description="Bytes of a longer text that bpe learns from, in parts at equal distances.",
+    )
     max_tokens: int | None = Field(
-        None, ge=2, le=2**40, description="Use only the first this many tokens."
+        None, ge=2, le=2**40, description="Train and validate on at most this many tokens."
     )
     held_out: float = Field(
         0.1,
@@ -83,6 +85,17 @@ class DataConfig(FrozenModel):
         le=0.5,
         description="Share of the tokens, at the end, that is held out for validation.",
     )
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The names of the texts."""
+        return (self.corpus,) if isinstance(self.corpus, str) else self.corpus
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus in a few words."""
+        first, *others = self.corpora
+        return f"{first} and {len(others)} more" if others else first
 
 
 class ModelConfig(FrozenModel):
@@ -138,7 +151,11 @@ class TrainConfig(FrozenModel):
         None, ge=1, le=10**9, description="Passes over the text (10 if --minutes is not given)."
     )
     minutes: float | None = Field(
-        None, gt=0, le=10**6, description="Training time; with --epochs too, whichever ends first."
+        None,
+        gt=0,
+        le=10**6,
+        description="Time of the run, starting, evaluating and saving included, reading the text "
+        "not; with --epochs too, whichever ends first.",
     )
     batch_size: int = Field(32, ge=1, le=2**20, description="Batch size.", json_schema_extra=CHOSEN)
     steps: int = Field(
@@ -172,6 +189,16 @@ class TrainConfig(FrozenModel):
     )
     weight_decay: float = Field(
         0.01, ge=0, le=100, description="Decoupled weight decay of matrices, with adamw."
+    )
+    accumulate: int = Field(
+        1, ge=1, le=2**16, description="Windows whose gradients make one update together."
+    )
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Evaluate and keep a running average of the weights; each update keeps this "
+        "share of it, say 0.99.",
     )
     clip: float = Field(1.0, gt=0, le=10**9, description="Maximum norm of the gradient.")
     keep: Literal["best", "last"] = Field(
@@ -214,8 +241,18 @@ class TrainConfig(FrozenModel):
         description="Windows between evaluations within a long epoch.",
         json_schema_extra=CHOSEN,
     )
+    from_run: str | None = Field(
+        None,
+        description="Run whose weights and tokenizer this one began with.",
+        json_schema_extra=DERIVED,
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="Parameters not to train: names, or patterns of names, say 'stack.*'."
+    )
     evaluation_tokens: int = Field(
-        2**18, ge=2, description="Validation tokens per evaluation; `zoo score` reads all."
+        2**18,
+        ge=2,
+        description="Validation tokens that an evaluation reads at most; `zoo score` reads all.",
     )
 
     @model_validator(mode="before")
@@ -255,14 +292,22 @@ class Recipe:
     sections: Mapping[str, Mapping[str, Any]]
 
 
+class Budget(FrozenModel):
+    """How long a run was to be trained before it was prolonged."""
+
+    epochs: int | None = None
+    minutes: float | None = None
+
+
 class RunConfig(FrozenModel):
-    """All settings of a run: the content of `config.json`."""
+    """All settings of a run: the content of `config.json`. `prolonged` are its earlier budgets."""
 
     format: Literal[1] = 1
     recipe: str | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainConfig = TrainConfig()
+    prolonged: tuple[Budget, ...] = ()
 
     @classmethod
     def build(cls, settings: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:
@@ -283,6 +328,14 @@ class RunConfig(FrozenModel):
             for name in {"epochs", "minutes"} - given.keys():
                 merged["training"].pop(name, None)
         return cls.checked(recipe=recipe and recipe.name, **merged)
+
+    def prolong(self, epochs: int | None, minutes: float | None) -> RunConfig:
+        """The settings with another budget."""
+        before = Budget(epochs=self.training.epochs, minutes=self.training.minutes)
+        fields = {name: getattr(self.training, name) for name in TrainConfig.model_fields}
+        training = TrainConfig.checked(**fields | {"epochs": epochs, "minutes": minutes})
+        changes = {"training": training, "prolonged": (*self.prolonged, before)}
+        return self.model_copy(update=changes)
 
 
 SECTIONS: dict[str, type[FrozenModel]] = {
@@ -307,67 +360,3 @@ def setting_fields() -> dict[str, FieldInfo]:
     return {
         name: SECTIONS[section].model_fields[name] for name, section in setting_owners().items()
     }
-
-
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
-
-def read_settings(model: type[SettingsT], path: Path) -> SettingsT:
-    """The JSON file at `path`, checked against `model`; RunError if it is damaged or not ours."""
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RunError(f"{path} is damaged or not ours: {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first of a validation's findings, as "where: what"."""
-    finding = error.errors(include_url=False)[0]
-    where = ".".join(str(part)[:MAX_KEY] for part in finding["loc"] if isinstance(part, str | int))
-    what = _problem(finding)
-    told = f"{where}: {what}" if where else what
-    return printable(" ".join(told.split()))[:MAX_MESSAGE]  # keys of a file may hold anything
-
-
-def _problem(finding: Mapping[str, Any]) -> str:
-    """What is wrong with a value, with the near words of a closed list."""
-    what: str = finding["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if finding["type"] == "literal_error":
-        words = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
-        near = near_names(str(finding["input"]).lower(), words)
-        hint = f"; did you mean {near}?" if near else ""
-        return f"{what} (got {repr(finding['input'])[:MAX_KEY]}){hint}"
-    return what
-
-
-def parse_value(annotation: Any, value: Any, what: str) -> Any:
-    """`value` as the annotated type, within its bounds; UsageError, naming `what`, if it is not."""
-    try:
-        return TypeAdapter(annotation).validate_python(value)
-    except ValidationError as error:
-        finding = error.errors(include_url=False)[0]
-        got = "" if finding["type"] == "literal_error" else f" (got {value!r})"
-        raise UsageError(f"{what}: {_problem(finding)}{got}") from None
-
-
-def describe_type(annotation: Any) -> str:
-    """An annotated type as a person reads it: "float, > 0, <= 1"."""
-    if get_origin(annotation) is Annotated:
-        inner, *notes = get_args(annotation)
-        bounds = [text for note in notes for text in _bounds(note)]
-        return ", ".join([describe_type(inner), *bounds])
-    if get_origin(annotation) is Literal:
-        return " | ".join(str(choice) for choice in get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " | ".join(describe_type(part) for part in get_args(annotation))
-    return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
-
-
-def _bounds(note: Any) -> list[str]:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = []
-    for constraint in [note, *getattr(note, "metadata", [])]:
-        for key, sign in signs.items():
-            if (bound := getattr(constraint, key, None)) is not None:
-                found.append(f"{sign} {bound}")
-    return found

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.inference.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Uniform
 from zoo.inference.sampling import filters

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.errors import ArtifactError
 from zoo.inference.artifact import AGAIN, SAMPLING_INPUTS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import Field
 
-from zoo.config import MAX_MESSAGE, FrozenModel
 from zoo.errors import ArtifactError, UsageError, require_choice
 from zoo.inference.artifact import (
     MAX_STATE_ELEMENTS,
@@ -23,6 +22,7 @@ from zoo.inference.artifact import (
 )
 from zoo.inference.engine import Arrays
 from zoo.registry.specs import FULL, MODULE, WORD
+from zoo.validation import MAX_MESSAGE, FrozenModel
 from zoo_ort.interface import Value, check_interface, fits, require_shapes, state_values
 from zoo_ort.providers import run_session
 from zoo_ort.runtime import describe_file, open_session

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from zoo.benchmarking.roofline import Target
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.errors import one_line
 from zoo.inference.engine import Logits
 from zoo.inference.throughput import measure_throughput, writing

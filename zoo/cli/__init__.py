@@ -6,6 +6,7 @@ import ast
 import os
 import pkgutil
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,6 +21,7 @@ VERBS = (
     "show",
     "plugins",
     "corpora",
+    "tokenize",
     "train",
     "sweep",
     "runs",
@@ -37,6 +39,7 @@ VERBS = (
     "demo",
 )
 INTERRUPTED = 130
+STARTED = time.monotonic()  # the command: nearly all of a start is spent after this
 
 
 class Verbs(click.Group):

@@ -27,7 +27,7 @@ def command(minutes: float, out: Path | None) -> None:
     note(f"$ zoo train --minutes {minutes:g} --out {out}")
     events = train_events(minutes=minutes, out=out)
     with closing(events):  # type: ignore[type-var]
-        show(events)
+        out = show(events) or out
     note(f"the curve is drawn in {out / PLOT}")
     note(f"$ zoo export {out}")
     exported = export(out)

@@ -6,37 +6,46 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.console import duration, note
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from zoo.cli.live import LiveView
-    from zoo.training.events import Event, Finished, Started
+    from zoo.training.events import Ended, Event, Finished, Started
     from zoo.training.metrics import Metrics
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
-    """Renders the events until they end. An interrupt is passed on, after a line that says what
-    stands. Of several processes the first speaks."""
+def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> Path | None:
+    """Renders the events until they end, and returns where the run is then. An interrupt is passed
+    on, after a line that says what stands. Of several processes the first speaks."""
     from zoo.training.checkpointing import resume_command
     from zoo.training.distributed import is_first_process
-    from zoo.training.events import Finished, Report, Sample, Started
+    from zoo.training.events import Ended, Finished, Moved, Opened, Report, Sample, Started
 
     if not is_first_process():
         for _ in events:
             pass
-        return
+        return None
     started: Started | None = None
+    reading: Status | None = None
     view: LiveView | None = None
     metrics: Metrics | None = None
     finished: Finished | None = None
+    ended: Ended | None = None
     last_line = time.monotonic()
     try:
         for event in events:
-            if isinstance(event, Started):
+            if isinstance(event, Opened):
+                reading = open_status(f"reading {event.corpus}")
+            elif isinstance(event, Started):
+                close_view(reading)
                 started = event
                 note(_introduction(event))
                 view = open_view()
@@ -53,17 +62,26 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
                     note(text)
                 else:
                     view.console.print(text, markup=False, highlight=False)
+            elif isinstance(event, Moved):
+                assert started is not None
+                started = replace(started, run=event.run)
             elif isinstance(event, Finished):
                 metrics, finished = event.metrics, event
+            elif isinstance(event, Ended):
+                ended = event
     except KeyboardInterrupt:
+        close_view(reading)
         close_view(view)
         if started is not None:
             note(f"interrupted; resume with: {resume_command(started.run.path, loggers)}")
         raise
     finally:
+        close_view(reading)
         close_view(view)
     assert started is not None
     path = started.run.path
+    if ended is not None:
+        note(_spent(ended))
     if metrics is not None:
         note(_figures(metrics))
     if finished is not None:
@@ -72,6 +90,7 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> None:
         note("the training of this run has finished; nothing is left to do")
     following = f"zoo export {path}" if started.run.model.causal else f'zoo fill {path} "te_t"'
     note(f"the run is in {path}; next: {following}")
+    return path
 
 
 def open_view() -> LiveView | None:
@@ -87,12 +106,27 @@ def open_view() -> LiveView | None:
     return view
 
 
-def close_view(view: LiveView | None) -> None:
+def open_status(text: str) -> Status | None:
+    """A line that says what is being done, until it is closed; where standard error is a
+    terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.markup import escape
+
+    status = Console(stderr=True).status(escape(text))
+    status.start()
+    return status
+
+
+def close_view(view: LiveView | Status | None) -> None:
     if view is not None:
         view.stop()
 
 
 def _introduction(started: Started) -> str:
+    from zoo.data.sources import STANDARD_INPUT
+
     run, training = started.run, started.run.config.training
     model = run.config.model
     options = "".join(f", {key}={value}" for key, value in model.options.items())
@@ -109,12 +143,15 @@ def _introduction(started: Started) -> str:
     resumed = ""
     if started.resumed is not None:
         resumed = f"\nresuming at epoch {started.resumed.epoch}, step {started.resumed.step}"
+    corpus = run.config.data.corpus_name
+    if corpus == STANDARD_INPUT:
+        corpus = "standard input"
     validation = f"{started.held_out_tokens:,}" if started.held_out_tokens else "none"
     return (
         f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, dropout "
         f"{model.dropout:g}, {run.model.parameter_count():,} parameters, on {started.device}\n"
-        f"{run.config.data.corpus}: {started.train_tokens:,} tokens to train on, {validation} for "
-        f"validation, tokenizer {run.config.data.tokenizer}, vocabulary "
+        f"{corpus}: {started.train_tokens:,} tokens to train on, {validation} "
+        f"for validation, tokenizer {run.config.data.tokenizer}, vocabulary "
         f"{run.tokenizer.vocab_size:,}\n"
         f"{budget}{stop}, {training.batches} windows of {training.steps} steps × "
         f"{training.batch_size} rows, {training.optimizer} at {training.learning_rate:g} "
@@ -133,6 +170,12 @@ def _figures(metrics: Metrics) -> str:
         parts.append(f"acc {100 * accuracy:.1f} %")
     parts += [f"{metrics.tokens_per_second:,.0f} tok/s", duration(metrics.seconds)]
     return "  ".join(parts)
+
+
+def _spent(ended: Ended) -> str:
+    """12.1 s: reading 0.4, starting 2.2, training 8.6, evaluating 0.6, saving 0.3"""
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ended.phases.items())
+    return f"{sum(ended.phases.values()):.1f} s: {parts}"
 
 
 def _kept(finished: Finished, keep: str) -> str:

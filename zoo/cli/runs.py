@@ -27,7 +27,7 @@ def command(folder: Path, as_json: bool) -> None:
             "cell": model.cell,
             "layers": model.layers,
             "hidden": model.hidden,
-            "corpus": record.config.data.corpus,
+            "corpus": record.config.data.corpus_name,
             "tokens": last.get("tokens"),
             "minutes": last["seconds"] / 60 if last else None,
             "train_perplexity": record.best("train_perplexity"),

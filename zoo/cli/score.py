@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from zoo.cli.console import print_rows
-from zoo.cli.settings import provider_option, runtime_option
+from zoo.cli.settings import provider_option, runtime_option, settings_options
+from zoo.config import setting_fields
+
+READING = {name: setting_fields()[name] for name in ("glob", "field", "encoding")}
 
 
 @click.command()
@@ -20,18 +24,27 @@ from zoo.cli.settings import provider_option, runtime_option
     show_default=True,
     help="Score only this share of the text, at its end.",
 )
+@settings_options(READING)
 @provider_option
 @runtime_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object of exact numbers.")
 def command(
-    source: str, corpus: str, last: float, provider: str, runtime: str | None, as_json: bool
+    source: str,
+    corpus: str,
+    last: float,
+    provider: str,
+    runtime: str | None,
+    as_json: bool,
+    **reading: Any,
 ) -> None:
-    """Measure how well a run or an exported file predicts CORPUS, a corpus or a text file."""
+    """Measure how well a run or an exported file predicts CORPUS: anything that `zoo train`
+    reads."""
     from zoo.inference.runtime import open_source
     from zoo.inference.scoring import score
 
     opened = open_source(source, provider, runtime=runtime, scores=True)
-    found = score(opened, corpus, last=last).model_dump()
+    given = {name: value for name, value in reading.items() if value is not None}
+    found = score(opened, corpus, last=last, **given).model_dump()
     if as_json:
         print(json.dumps(found, indent=2))
         return

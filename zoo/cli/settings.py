@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from zoo.config import CHOSEN, PROVIDERS
@@ -105,8 +106,14 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     help_text = field.description or ""
     if field.json_schema_extra == CHOSEN:
         help_text += "  [default: chosen for text and time]"
-    elif not field.is_required() and field.default_factory is None and field.default is not None:
-        help_text += f"  [default: {field.default}]"
+    elif (
+        not field.is_required()
+        and field.default_factory is None
+        and field.default not in (None, ())
+    ):
+        default = field.default
+        shown = default.human_readable(decimal=True) if isinstance(default, ByteSize) else default
+        help_text += f"  [default: {shown}]"
     if annotation is bool:
         flag = f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}"
         return click.option(flag, name, default=None, help=help_text)
@@ -116,6 +123,14 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
             f"--{name.replace('_', '-')}", name, cls=RegisteredOption,
             table=extra["registered"], default=None, help=help_text, metavar="NAME",
         )  # fmt: skip
+    if get_origin(annotation) is tuple:
+        return click.option(
+            f"--{name.replace('_', '-')}", name, type=str, multiple=True, metavar="TEXT",
+            callback=lambda context, option, given: given or None,
+            help=f"{help_text} May be given again.",
+        )  # fmt: skip
+    if annotation is ByteSize:
+        annotation = str  # "10MB"; it is parsed where the settings are built
     kind: Any = (
         click.Choice(get_args(annotation)) if get_origin(annotation) is Literal else annotation
     )

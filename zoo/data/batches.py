@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zoo.data.token_store import Tokens, forget_pages
 from zoo.errors import CorpusError
+
+READ_BEFORE_FORGETTING = 2**26  # bytes
+READ_AT_ONCE = 2**16  # bytes that the system maps where one is read
 
 
 class Window(NamedTuple):
@@ -20,39 +25,60 @@ class Window(NamedTuple):
     targets: Tensor
     fresh: bool
 
+    def to(self, device: torch.device) -> Window:
+        return Window(self.inputs.to(device), self.targets.to(device), self.fresh)
+
+
+class Reader:
+    """Reads windows of tokens that may be mapped from a file, and keeps them out of memory."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._read = 0
+
+    def window(self, starts: npt.NDArray[Any], steps: int, fresh: bool) -> Window:
+        """The window whose rows begin at these tokens."""
+        where = np.arange(steps + 1)[:, None] + starts
+        # int64, whatever they are stored as; the copy is all that stays
+        tokens = torch.from_numpy(np.asarray(self._tokens[where], np.int64))
+        self._read += len(starts) * max(READ_AT_ONCE, steps * self._tokens.itemsize)
+        if self._read > READ_BEFORE_FORGETTING:
+            forget_pages(self._tokens)
+            self._read = 0
+        return Window(tokens[:-1], tokens[1:], fresh)
+
 
 def sequential(
-    tokens: Tensor, batch_size: int, steps: int, rng: np.random.Generator
+    tokens: Tokens, batch_size: int, steps: int, rng: np.random.Generator, first: int = 0
 ) -> Iterator[Window]:
     """One epoch of windows that continue from batch to batch: the text, from a random offset of at
-    most `steps`, is cut into `batch_size` equal rows, and the rows are read side by side."""
+    most `steps`, is cut into `batch_size` equal rows, and the rows are read side by side. The
+    `first` windows are left out."""
     windows_per_epoch(len(tokens), batch_size, steps)
     offset = int(rng.integers(0, steps + 1))
     row_length = (len(tokens) - offset - 1) // batch_size
-    end = offset + row_length * batch_size
-    inputs = tokens[offset:end].view(batch_size, row_length).t().contiguous()
-    targets = tokens[offset + 1 : end + 1].view(batch_size, row_length).t().contiguous()
-    for start in range(0, row_length - steps + 1, steps):
-        part = slice(start, start + steps)
-        yield Window(inputs[part], targets[part], fresh=start == 0)
+    rows = offset + row_length * np.arange(batch_size)
+    reader = Reader(tokens)
+    for start in range(first * steps, row_length - steps + 1, steps):
+        yield reader.window(rows + start, steps, fresh=start == 0)
 
 
 def random_windows(
-    tokens: Tensor, batch_size: int, steps: int, rng: np.random.Generator
+    tokens: Tokens, batch_size: int, steps: int, rng: np.random.Generator, first: int = 0
 ) -> Iterator[Window]:
     """One epoch of windows in random order, each with a fresh state: the text, from a random
-    offset of less than `steps`, is cut into pieces of `steps`, and the pieces are shuffled."""
+    offset of less than `steps`, is cut into pieces of `steps`, and the pieces are shuffled. The
+    `first` windows are left out."""
     windows_per_epoch(len(tokens), batch_size, steps)
     offset = int(rng.integers(0, steps))
     pieces = (len(tokens) - offset - 1) // steps
-    starts = torch.from_numpy(offset + steps * rng.permutation(pieces)).to(tokens.device)
-    times = torch.arange(steps, device=tokens.device).unsqueeze(1)
-    for first in range(0, pieces - batch_size + 1, batch_size):
-        where = times + starts[first : first + batch_size]
-        yield Window(tokens[where], tokens[where + 1], fresh=True)
+    starts = offset + steps * rng.permutation(pieces)
+    reader = Reader(tokens)
+    for start in range(first * batch_size, pieces - batch_size + 1, batch_size):
+        yield reader.window(starts[start : start + batch_size], steps, fresh=True)
 
 
-BATCHES: dict[str, Callable[[Tensor, int, int, np.random.Generator], Iterator[Window]]] = {
+BATCHES: dict[str, Callable[[Tokens, int, int, np.random.Generator, int], Iterator[Window]]] = {
     "sequential": sequential,
     "random": random_windows,
 }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.config import DEFAULT_MAX_LOSS
-from zoo.data.tokenizers import Ids, Tokenizer
+from zoo.data.token_store import Tokens
+from zoo.data.tokenizer import Tokenizer
 from zoo.errors import NoStepError, ZooError
 from zoo.exporting.exporter import find_exporters
 from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
@@ -153,7 +154,7 @@ def training_facts(run: Run) -> TrainingFacts:
                 kept = min(judged, key=lambda line: line[figure])
                 break
     return TrainingFacts(
-        corpus=run.config.data.corpus,
+        corpus=run.config.data.corpus_name,
         prompt=run.prompt,
         epochs=kept.get("epoch"),
         tokens=kept.get("tokens"),
@@ -162,18 +163,17 @@ def training_facts(run: Run) -> TrainingFacts:
     )
 
 
-def text_to_judge_by(run: Run, registry: Registry) -> tuple[Ids | None, str]:
+def text_to_judge_by(run: Run, registry: Registry) -> tuple[Tokens | None, str]:
     """The text that the run held out, or, if it held none out, the end of what it was trained on;
-    None for a run that was not trained here, or whose text is gone."""
+    None for a run that was not trained here, or whose text is gone or was standard input."""
     from zoo.data.dataset import read_dataset
+    from zoo.data.sources import STANDARD_INPUT
 
-    if not run.metrics():
+    if not run.metrics() or STANDARD_INPUT in run.config.data.corpora:
         return None, ""
     try:
-        data = read_dataset(run.config.data, registry)
+        data = read_dataset(run.config.data, registry, run.tokenizer)
     except ZooError:
-        return None, ""
-    if data.tokenizer != run.tokenizer:
         return None, ""
     if len(data.held_out):
         return data.held_out, "held-out text"

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.errors import VerificationError
 from zoo.exporting.comparison import relative_difference, require_same_form
 from zoo.inference.artifact import LOGITS

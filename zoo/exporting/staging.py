@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.token_store import Tokens
+from zoo.data.tokenizer import Ids
 from zoo.errors import VerificationError
 from zoo.exporting.exporter import Exporter, find_exporters
 from zoo.exporting.parity import (
@@ -63,7 +64,7 @@ class ExportBuilder:
         folder: Path,
         registry: Registry,
         *,
-        text: Ids | None = None,
+        text: Tokens | None = None,
         text_name: str = "",
         max_loss: float = np.inf,
         runtime: str | None = None,
@@ -222,13 +223,13 @@ def file_name(info: ArtifactInfo, exporter: Exporter) -> str:
     return f"{info.graph}{precision}{exporter.suffix}"
 
 
-def _mean_bits(engine: Any, text: Ids) -> float:
+def _mean_bits(engine: Any, text: Tokens) -> float:
     """Bits per token of `text`, as batch rows where the model is causal."""
     if not isinstance(engine, Engine):
-        nats = masked_nats(engine, text)[1]
+        nats = np.concatenate(list(masked_nats(engine, text)))
     else:
         steps = max(2, min(COST_STEPS, len(text) // COST_ROWS))
-        rows = text[: len(text) // steps * steps].reshape(-1, steps).T
+        rows = text[: len(text) // steps * steps].reshape(-1, steps)[:COST_ROWS].T
         assert isinstance(engine, Scorer)
-        nats = text_nats(engine, rows[:, :COST_ROWS])
+        nats = np.concatenate(list(text_nats(engine, rows)))
     return float(nats.mean()) / float(np.log(2))

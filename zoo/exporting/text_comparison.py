@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.inference.engine import Engine, Stepper
 from zoo.inference.sampling import choose, margin
 

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from zoo.config import FrozenModel, ModelConfig, first_problem
-from zoo.data.tokenizers import Tokenizer, parse_tokenizer
+from zoo.config import ModelConfig
+from zoo.data.tokenizer import Tokenizer, parse_tokenizer
 from zoo.errors import ArtifactError, TokenizerError
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL, MODULE, WORD
+from zoo.validation import FrozenModel, first_problem
 
 PREFIX = "zoo."
 STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.errors import ZooError
 from zoo.inference.sampling import choose
 

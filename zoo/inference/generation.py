@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.config import DEFAULT_LENGTH, Sampling
-from zoo.data.tokenizers import Ids, encode_prompt
+from zoo.data.tokenizer import Ids, encode_prompt
 from zoo.errors import UsageError
 from zoo.inference.engine import Engine, join_rows, select_rows
 from zoo.inference.position import Position, Stops
@@ -57,7 +57,7 @@ def continue_prompt(
     stop: Sequence[str | int] = (),
 ) -> Iterator[int]:
     """The tokens whose text `stream` gives."""
-    position = Position(source.writer(), seed)
+    position = Position(source.writer(), seed, source.tokenizer.end_of_text)
     stops = Stops(stop, source.tokenizer)
     ids = encode_prompt(source.tokenizer, source.prompt if prompt is None else prompt)
     check_length(length)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.tokenizers import Ids, encode_prompt
+from zoo.data.tokenizer import Ids, encode_prompt
 from zoo.errors import UsageError
 from zoo.inference.engine import Engine, NotFiniteError, Scorer
 from zoo.inference.runtime import Source, open_source

@@ -11,14 +11,15 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids, Tokenizer
+from zoo.data.tokenizer import Ids, Tokenizer
 from zoo.errors import UsageError
 from zoo.inference.engine import Engine, Uniform
 
 
 class Stops:
-    """When to stop writing: at a token of `stop`, or as soon as the text holds a string of it, or
-    `stop` itself where that is a string. The token that stops is the last of the text.
+    """When to stop writing: at the end of the text, at a token of `stop`, or as soon as the text
+    holds a string of it, or `stop` itself where that is a string. The token that stops is the last
+    of the text.
 
     UsageError for an empty string, and for what is neither token nor string.
     """
@@ -30,6 +31,8 @@ class Stops:
             self._tokens = {index(item) for item in items if not isinstance(item, str)}
         except TypeError:
             raise UsageError("stop has to hold strings and numbers of tokens.") from None
+        if tokenizer.end_of_text is not None:
+            self._tokens.add(tokenizer.end_of_text)
         if "" in self._strings:
             raise UsageError("a stop string is empty; give at least one character.")
         self._tokenizer = tokenizer
@@ -65,11 +68,13 @@ class Position:
     """One row's position in a text. `last` is its last token, None before the first.
 
     A chunk of look-ahead tokens is written where that is faster for the engine; the position is
-    always that of the last token that was consumed.
+    always that of the last token that was consumed. After the token `end` another text begins, from
+    the initial state.
     """
 
-    def __init__(self, engine: Engine, seed: int = 0) -> None:
+    def __init__(self, engine: Engine, seed: int = 0, end: int | None = None) -> None:
         self.engine = engine
+        self._end = end
         self._rng = np.random.default_rng(seed)
         self._state = engine.init_state(1)
         self._last: int | None = None
@@ -78,6 +83,8 @@ class Position:
     def feed(self, tokens: Ids) -> None:
         """Reads tokens, at least one."""
         self._settle()
+        if self._last is not None and self._last == self._end:
+            self._state, self._last = self.engine.init_state(1), None
         before = [] if self._last is None else [self._last]
         ids = np.array([*before, *tokens.tolist()])
         self._state = self.engine.read(ids[:-1, None], self._state)
@@ -115,6 +122,8 @@ class Position:
     def _write_ahead(self, wanted: int, sampling: Sampling) -> _Chunk:
         self._settle()
         assert self._last is not None, "nothing was fed"
+        if self._last == self._end:
+            raise UsageError("the text has ended; feed some to begin another.")
         random = self._rng.bit_generator.state
         size = min(wanted, self.engine.chunk)
         uniform = self._rng.random((size, 1), dtype=np.float32)

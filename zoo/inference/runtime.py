@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from zoo.config import PROVIDERS
-from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizer import Tokenizer
 from zoo.errors import NoStepError, RunError, UsageError, require_choice
 from zoo.inference.artifact import ArtifactInfo
 from zoo.inference.engine import Engine, HasState

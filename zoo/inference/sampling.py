@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.config import Sampling
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Doubles: TypeAlias = npt.NDArray[np.float64]

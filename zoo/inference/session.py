@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from zoo.config import DEFAULT_LENGTH, Sampling
-from zoo.data.tokenizers import encode_prompt
+from zoo.data.tokenizer import encode_prompt
 from zoo.errors import UsageError, ZooError
 from zoo.inference.engine import Arrays, is_finite
 from zoo.inference.generation import check_length
@@ -42,7 +42,7 @@ class Session:
         self._source = (
             source if isinstance(source, Source) else open_source(source, provider, registry)
         )
-        self._position = Position(self._source.writer(), seed)
+        self._position = Position(self._source.writer(), seed, self._source.tokenizer.end_of_text)
         self._fed = False
 
     def feed(self, text: str) -> None:

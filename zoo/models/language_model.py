@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from zoo.config import ModelConfig, OptionValue
-from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizer import Tokenizer
 from zoo.errors import NoStepError, UsageError
 from zoo.nn.adoption import adopt_layer, single_layer
 from zoo.nn.cell import Cell

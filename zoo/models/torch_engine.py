@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.tokenizers import Ids
+from zoo.data.tokenizer import Ids
 from zoo.errors import NoStepError
 from zoo.inference.engine import Arrays, Logits, StepLoop
 from zoo.models.language_model import LanguageModel

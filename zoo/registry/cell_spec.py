@@ -75,7 +75,7 @@ class Option:
     @property
     def type_name(self) -> str:
         """The type as a person reads it, with its bounds: "float, > 0, ≤ 1"."""
-        from zoo.config import describe_type
+        from zoo.validation import describe_type
 
         return describe_type(self.annotation)
 
@@ -140,7 +140,7 @@ class CellSpec(Spec):
 
         Raises UsageError for an option that the cell does not have or a value out of its bounds.
         """
-        from zoo.config import parse_value
+        from zoo.validation import parse_value
 
         declared = self.options()
         named = {key.replace("-", "_"): value for key, value in given.items()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.config import RunConfig, read_settings
+from zoo.config import RunConfig
 from zoo.errors import RunError
+from zoo.validation import read_settings
 
 CONFIG, METRICS, PROGRESS = "config.json", "metrics.jsonl", "progress.json"
 
@@ -36,10 +38,11 @@ def read_record(folder: Path) -> Record:
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder} is not a run folder: it has no {CONFIG}.")
     finished = None
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         finished = json.loads((folder / PROGRESS).read_bytes()).get("finished")
     config = read_settings(RunConfig, folder / CONFIG)
-    return Record(folder, config, read_metrics(folder), finished)
+    known = finished if isinstance(finished, bool) else None
+    return Record(folder, config, read_metrics(folder), known)
 
 
 def find_records(folder: Path) -> Iterator[Record]:
@@ -56,6 +59,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return []
     whole_lines = metrics.read_text("utf-8", errors="replace").rpartition("\n")[0]
     try:
-        return [json.loads(line) for line in whole_lines.splitlines()]
-    except ValueError:
-        raise RunError(f"{metrics} is damaged; move it away to continue without it.") from None
+        lines = [json.loads(line) for line in whole_lines.splitlines()]
+        sound = all(_is_figure(value) for line in lines for value in line.values())
+    except (ValueError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise RunError(f"{metrics} is damaged; move it away to continue without it.")
+    return lines
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)

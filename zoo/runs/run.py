@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from zoo.config import DataConfig, RunConfig, TrainConfig, read_settings
-from zoo.data.tokenizers import Tokenizer, read_tokenizer
-from zoo.errors import RunError
+from zoo.config import DataConfig, RunConfig, TrainConfig
+from zoo.data.tokenizer import Tokenizer, read_tokenizer
+from zoo.errors import RunError, TokenizerError, ZooWarning, one_line
 from zoo.files import move_contents, new_folder, write_atomically
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG, read_metrics
-from zoo.runs.weights import load_model, save_weights
+from zoo.runs.weights import REPLACE, load_model, save_weights
+from zoo.validation import MAX_MESSAGE, read_settings
 
 TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 ELSEWHERE = "(trained elsewhere)"
@@ -82,23 +85,26 @@ def load(path: str | Path, registry: Registry | None = None) -> Run:
     path = Path(path)
     if not (path / CONFIG).is_file():
         raise RunError(f"{path} is not a run folder: it has no {CONFIG}.")
-    config = read_settings(RunConfig, path / CONFIG)
+    try:
+        config = read_settings(RunConfig, path / CONFIG)
+    except RunError as error:
+        raise RunError(f"{one_line(error, MAX_MESSAGE).removesuffix('.')}; {REPLACE}.") from None
     if not (path / TOKENIZER).is_file():
-        raise RunError(f"{path} is damaged: {TOKENIZER} is missing.")
+        raise RunError(f"{path} is damaged: {TOKENIZER} is missing; {REPLACE}.")
     registry = registry or load_registry()
-    tokenizer = read_tokenizer((path / TOKENIZER).read_bytes(), registry)
+    try:
+        tokenizer = read_tokenizer((path / TOKENIZER).read_bytes(), registry)
+    except TokenizerError as error:
+        raise TokenizerError(f"{path / TOKENIZER}: {error}") from None
     model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
     model.stack.check_contract(registry.cells[config.model.cell], registry)
     return Run(path, config, tokenizer, model)
 
 
-def free_folder(name: str) -> Path:
+def free_folder(name: str, parent: Path = Path("runs"), first: int = 1) -> Path:
     """`runs/name`, or `runs/name-2` and so on where that is taken."""
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+    names = (name if number == 1 else f"{name}-{number}" for number in count(first))
+    return next(path for path in map(parent.joinpath, names) if not path.exists())
 
 
 def refuse_taken(path: Path, overwrite: bool) -> None:
@@ -139,16 +145,30 @@ def new_run_folder(path: Path, overwrite: bool) -> Iterator[None]:
                 yield
             except BaseException:
                 if not (path / WEIGHTS).exists():
-                    for item in path.iterdir():
-                        shutil.rmtree(item) if item.is_dir() else item.unlink()
+                    _empty(path)
                 raise
     finally:
         if replaced is not None:
             if (path / WEIGHTS).exists():
                 shutil.rmtree(replaced, ignore_errors=True)
             else:
-                path.mkdir(exist_ok=True)
-                move_contents(replaced, path)
+                _put_back(replaced, path)
+
+
+def _empty(path: Path) -> None:
+    with suppress(OSError):  # somebody may have removed it meanwhile
+        for item in path.iterdir():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+
+def _put_back(replaced: Path, path: Path) -> None:
+    """Moves what was set aside back to `path`, or says where it stays."""
+    try:
+        path.mkdir(exist_ok=True)
+        move_contents(replaced, path)
+    except OSError as error:
+        told = f"the run that was in {path} is now in {replaced}: {error.strerror}."
+        warnings.warn(told, ZooWarning, stacklevel=2)
 
 
 def _set_aside(path: Path, overwrite: bool) -> Path | None:

@@ -12,10 +12,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zoo.config import ModelConfig
-from zoo.errors import RunError
+from zoo.errors import RunError, one_line, printable
 from zoo.files import write_atomically
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
+from zoo.validation import MAX_KEY
+
+REPLACE = "put an undamaged copy in its place, or train again"
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -39,13 +42,13 @@ def load_model(
     except FileNotFoundError:
         raise RunError(f"{path} is missing; the run has no weights yet.") from None
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+        raise RunError(f"{path} is damaged: {one_line(error, 200)}; {REPLACE}.") from None
     for name in sorted(expected.keys() | found.keys()):
         wanted = _described(expected[name]) if name in expected else "absent"
         if wanted != found.get(name, "absent"):
             raise RunError(
-                f"{path} does not fit its config.json: {name} is {found.get(name, 'absent')}, "
-                f"and the model wants {wanted}."
+                f"{path} does not fit its config.json: {printable(name)[:MAX_KEY]} is "
+                f"{found.get(name, 'absent')[:MAX_KEY]}, and the model wants {wanted}; {REPLACE}."
             )
     # building draws initial weights, which must not move the caller's random numbers
     with torch.random.fork_rng(devices=[]):

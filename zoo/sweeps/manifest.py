@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.config import CHOSEN, FrozenModel, RunConfig, read_settings, setting_fields, setting_owners
+from pydantic_core import to_jsonable_python
+
+from zoo.config import CHOSEN, RunConfig, setting_fields, setting_owners
 from zoo.errors import RunError
 from zoo.files import write_atomically
 from zoo.sweeps.table import TABLE, Row, read_rows
+from zoo.validation import FrozenModel, read_settings
 
 MANIFEST = "sweep.json"
 
@@ -70,7 +73,7 @@ def sweep_before(
         raise RunError(f"{path} exists and is not a sweep; choose another --out.")
     before = read_settings(Manifest, path / MANIFEST)
     for name, value in given.items():
-        if (other := before.given.get(name)) != value:
+        if (other := before.given.get(name)) != to_jsonable_python(value):
             raise RunError(
                 f"the runs in {path} have {_told(name, other)}, this command has "
                 f"{_told(name, value)}; choose another --out."

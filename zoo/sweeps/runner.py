@@ -16,9 +16,9 @@ import torch
 
 from zoo.benchmarking.run_costs import measure_run
 from zoo.config import ModelConfig, RunConfig
-from zoo.data.corpora import STANDARD_INPUT
 from zoo.data.dataset import read_dataset
-from zoo.data.tokenizers import read_tokenizer
+from zoo.data.sources import STANDARD_INPUT
+from zoo.data.tokenizer import read_tokenizer
 from zoo.errors import (
     CorpusError,
     ProviderError,
@@ -49,7 +49,7 @@ from zoo.sweeps.plot import draw_sweep
 from zoo.sweeps.table import MEASURED, TABLE, Row, is_measured, read_rate_factors, write_rows
 from zoo.training.defaults import choose_settings, multiplied_rate, rate_multiplier_of
 from zoo.training.distributed import ALONE, join_processes
-from zoo.training.events import Event, Started
+from zoo.training.events import Event, Moved, Started
 from zoo.training.experiment import resume_events, train_events
 
 PICTURE = "sweep.png"
@@ -165,7 +165,7 @@ def sweep_events(
     settings["corpus"] = corpus
     chosen = load_recipe(recipe, registry) if recipe is not None else None
     config = RunConfig.build(settings, chosen)
-    if config.data.corpus == STANDARD_INPUT:
+    if STANDARD_INPUT in config.data.corpora:
         raise UsageError("a sweep reads its text for every run; give a file, not standard input.")
     for spec in specs:
         if config.model.options:
@@ -197,7 +197,7 @@ def sweep_events(
         )
     if manifest.text not in (data.fingerprint, None):
         raise RunError(
-            f"the runs in {path} are of another text than {config.data.corpus} is now; choose "
+            f"the runs in {path} are of another text than {config.data.corpus_name} is now; choose "
             f"another --out."
         )
     vocab_size = data.tokenizer.vocab_size
@@ -264,6 +264,8 @@ class _Runs:
                 for event in events:
                     if isinstance(event, Started):
                         write_manifest(self.path, self.manifest)
+                    elif isinstance(event, Moved):
+                        trial = replace(trial, folder=event.run.path)
                     yield event
             row = _read_row(trial, spec, self.registry)
             before = self.rows.get((trial.cell, trial.seed))
@@ -360,7 +362,7 @@ def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> in
 
 
 def _default_folder(config: RunConfig) -> Path:
-    return Path("runs") / f"sweep-{Path(config.data.corpus).stem}"
+    return Path("runs") / f"sweep-{Path(config.data.corpus_name).stem}"
 
 
 def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from zoo.benchmarking.run_costs import Measured
-from zoo.config import FrozenModel, first_problem
 from zoo.errors import RunError
 from zoo.files import write_atomically
+from zoo.validation import FrozenModel, first_problem
 
 TABLE = "sweep.csv"
 MEASURED = tuple(Measured.__annotations__)

@@ -1,6 +1,9 @@
 from .events import (
+    Ended as Ended,
     Event as Event,
     Finished as Finished,
+    Moved as Moved,
+    Opened as Opened,
     Progress as Progress,
     Report as Report,
     Sample as Sample,

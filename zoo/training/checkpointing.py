@@ -13,23 +13,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from zoo.config import FrozenModel, first_problem
 from zoo.data.dataset import Dataset
-from zoo.errors import RunError
+from zoo.errors import RunError, one_line
 from zoo.files import temporary_prefix, write_atomically
 from zoo.runs.metadata import METRICS, PROGRESS
 from zoo.runs.run import FILES, SAMPLES, Run
+from zoo.training.appended import APPENDED, kept_metrics, kept_samples
 from zoo.training.metrics import Metrics
-from zoo.training.snapshot import Snapshot, TrainingPosition
+from zoo.training.snapshot import Snapshot, SnapshotError, TrainingPosition
 from zoo.training.trainer import Trainer
+from zoo.validation import FrozenModel, first_problem
 
 TRAINING = "training.safetensors"
-FORMAT: Literal[2] = 2
-APPENDED = METRICS, SAMPLES  # what training appends to
+FORMAT: Literal[3] = 3
+STILL_USED = "the run cannot be resumed, but it can still be used and exported"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -41,7 +42,7 @@ class Saved(FrozenModel):
     `sizes` are those of the files in APPENDED, in bytes.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     position: TrainingPosition
     optimizer: str
     metrics: Metrics | None
@@ -49,13 +50,12 @@ class Saved(FrozenModel):
     text: str
     sizes: dict[str, Annotated[int, Field(ge=0)]]
 
-
-def save_training(trainer: Trainer, run: Run, data: Dataset) -> None:
-    """Saves where the training stands. All processes come here at the same event, and the first
-    writes."""
-    snapshot = trainer.snapshot()
-    if trainer.processes.first:
-        write_training(snapshot, trainer, run, data)
+    @field_validator("sizes")
+    @classmethod
+    def _of_all(cls, sizes: dict[str, int]) -> dict[str, int]:
+        if sizes.keys() != set(APPENDED):
+            raise ValueError(f"they are not those of {' and '.join(APPENDED)}")
+        return sizes
 
 
 def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset) -> None:
@@ -83,49 +83,72 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
     write_atomically(run.path / PROGRESS, json.dumps(progress, indent=2).encode())
 
 
-def restore_training(trainer: Trainer, run: Run, data: Dataset) -> TrainingPosition:
-    """Takes the saved training over, and cuts off what was appended to the run's files after it.
-    RunError for a folder without one, or one that is damaged or of another text."""
+def restore_training(
+    trainer: Trainer, run: Run, data: Dataset, *, prolong: bool = False
+) -> TrainingPosition:
+    """Takes the saved training over, perhaps to prolong it, and cuts off what was appended to the
+    run's files after it. RunError, before any file is changed, for a folder without one, or one
+    that is damaged or of another text."""
     path = run.path / TRAINING
+    saved, snapshot = _read(path)
+    if saved.text != data.fingerprint:
+        raise RunError(
+            f"{run.path} was trained on another text than {run.config.data.corpus_name} is now."
+        )
+    epoch, config = saved.position.epoch, run.config
+    if epoch > (config.training.epochs or epoch) and not config.prolonged:
+        raise _unfit(path, f"its position is epoch {epoch} of {config.training.epochs}")
+    kept = {
+        METRICS: kept_metrics(run.path, saved.sizes[METRICS], saved.metrics, trainer.outline),
+        SAMPLES: kept_samples(run.path, saved.sizes[SAMPLES]),
+    }
+    try:
+        trainer.restore(snapshot)
+    except SnapshotError as error:
+        raise _unfit(path, str(error)) from None
+    position = trainer.prolong() if prolong else saved.position
+    if trainer.processes.first:
+        try:
+            _remove_unfinished(run.path)
+            for name, size in kept.items():
+                _cut_off(run.path / name, size)
+        except OSError as error:
+            raise RunError(f"{run.path} cannot be written: {error.strerror}.") from None
+    return position
+
+
+def _unfit(path: Path, what: str) -> RunError:
+    return RunError(f"{path} is damaged, or does not fit its config.json: {what}; {STILL_USED}.")
+
+
+def _read(path: Path) -> tuple[Saved, Snapshot]:
     try:
         with safe_open(path, "pt") as file:
             saved = _read_saved(path, (file.metadata() or {}).get("zoo", ""))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies, which do not need the file any more
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         optimizer = json.loads(saved.optimizer)
     except FileNotFoundError:
-        raise RunError(f"{run.path} cannot be resumed: it has no {TRAINING}.") from None
+        raise RunError(f"{path.parent} cannot be resumed: it has no {TRAINING}.") from None
     except ValidationError as error:
-        raise RunError(f"{path} is damaged: {first_problem(error)}") from None
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if saved.text != data.fingerprint:
-        raise RunError(
-            f"{run.path} was trained on another text than {run.config.data.corpus} is now."
-        )
-    trainer.restore(Snapshot(tensors, optimizer, saved.position, saved.metrics, saved.best))
-    if trainer.processes.first:
-        _remove_unfinished(run.path)
-        for name in APPENDED:  # and no other that the file may name
-            _cut_off(run.path / name, saved.sizes.get(name, 0))
-    return saved.position
+        raise RunError(f"{path} is damaged: {first_problem(error)[:250]}; {STILL_USED}.") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {one_line(error, 200)}; {STILL_USED}.") from None
+    return saved, Snapshot(tensors, optimizer, saved.position, saved.metrics, saved.best)
 
 
 def _read_saved(path: Path, text: str) -> Saved:
     """ValidationError for a text that is damaged, RunError for one of another format."""
     try:
         content: Any = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
-        raise RunError(
-            f"{path} was saved by another version of the zoo, and cannot be resumed; the run can "
-            f"still be used and exported."
-        )
+        raise RunError(f"{path} was saved by another version of the zoo; {STILL_USED}.")
     return Saved.model_validate_json(text)
 
 
 def _cut_off(path: Path, size: int) -> None:
-    """Shortens the file to `size` bytes; one that lost more than that to a power cut stays."""
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
 

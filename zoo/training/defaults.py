@@ -84,8 +84,8 @@ def _choose(
     sizes = registry.cells[model.cell].sizes_taken(model.options, registry)
     hidden = settled(model, "hidden", sizes.nearest(hidden))
     if training.minutes is not None:
-        weights = GATES * hidden * (hidden + min(vocab_size, hidden)) * model.layers
-        readable = work / (6 * weights)
+        layers = GATES * hidden * (hidden + min(vocab_size, hidden)) * model.layers
+        readable = work / (6 * (layers + hidden * vocab_size))
     if training.epochs is not None:
         readable = min(readable, training.epochs * tokens)
     rows, steps = (GPU_ROWS, GPU_STEPS) if on_gpu else (ROWS, STEPS[readable >= LONG])
@@ -94,6 +94,7 @@ def _choose(
     steps = settled(training, "steps", max(1, min(steps, tokens // (4 * rows))))
     # reading a token costs a third of learning it
     evaluated = min(len(data.held_out), training.evaluation_tokens)
+    updates = readable / (rows * steps * training.accumulate)
     between = max(FEWEST_BETWEEN_REPORTS, round(evaluated / (3 * EVALUATION_SHARE * rows * steps)))
     reports = readable / min(tokens, between * rows * steps)
     waited = max(FEWEST_TO_WAIT, round(SHARE_TO_WAIT * reports))
@@ -106,7 +107,7 @@ def _choose(
         "dropout": _dropout(readable / tokens, size / tokens),
         "batch_size": rows,
         "steps": steps,
-        "learning_rate": multiplied_rate(own_rate, _rate_multiplier(readable / (rows * steps))),
+        "learning_rate": multiplied_rate(own_rate, _rate_multiplier(updates)),
         "patience": waited if len(data.held_out) else None,
         "precision": "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32",
         "report_every": between,

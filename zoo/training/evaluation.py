@@ -3,74 +3,96 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.config import Sampling
-from zoo.data.batches import Window
+from zoo.data.batches import Reader
 from zoo.data.dataset import Dataset
+from zoo.data.token_store import Tokens
 from zoo.inference.infilling import fill_ids
-from zoo.inference.position import Position
+from zoo.inference.position import Position, Stops
 from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.training.distributed import ALONE, Processes
+from zoo.training.documents import read_documents
 from zoo.training.objectives import choose_objective
 
 SAMPLE_LENGTH = 50
 EVALUATION_ROWS, EVALUATION_STEPS = 32, 256
+EVALUATION_LOGITS = 2**24  # numbers that are computed at once: 64 MB, and as much again
 
 
 class Scores(NamedTuple):
-    """Mean cross-entropy, and the share of tokens that got the highest logit."""
+    """Mean cross-entropy, the share of tokens that got the highest logit, and how many steps of
+    each row were read."""
 
     nats_per_token: float
     accuracy: float
+    steps: int
 
 
 def evaluate(
     model: LanguageModel,
-    tokens: Tensor,
+    tokens: Tokens,
     limit: int | None = None,
     processes: Processes = ALONE,
+    *,
+    end: int | None = None,
+    steps: int | None = None,
+    seconds: float = math.inf,
 ) -> Scores:
-    """The loss and accuracy of the model on the text `tokens` (at least 2).
+    """The loss and accuracy of the model on the text `tokens` (at least 2), whose documents the
+    token `end` separates.
 
     The text is cut into up to 32 rows, each read from the initial state; at most one token for
     each row is left over at the end. Of a text of more than `limit` tokens only the beginning of
-    each row is read. Tokens to be masked are the same ones every time. Each process reads its share
-    of the rows.
+    each row is read, at most `steps` tokens, and no more windows after so many `seconds`. Tokens to
+    be masked are the same ones every time. Each process reads its share of the rows.
     """
-    rows = max(1, min(EVALUATION_ROWS, (len(tokens) - 1) // EVALUATION_STEPS))
-    length = (len(tokens) - 1) // rows
-    inputs_TB = tokens[: rows * length].view(rows, length).t()
-    targets_TB = tokens[1 : rows * length + 1].view(rows, length).t()
-    if limit is not None:
-        length = min(length, max(1, limit // rows))
     objective, masks = choose_objective(model), torch.Generator().manual_seed(0)
+    at_once = max(
+        1, EVALUATION_LOGITS // model.vocab_size
+    )  # tokens, for the memory of their logits
+    if objective.carries_state:
+        rows, window_steps = EVALUATION_ROWS, min(EVALUATION_STEPS, at_once // EVALUATION_ROWS)
+    else:  # where a window is the context of a masked token, it keeps its length
+        rows, window_steps = min(EVALUATION_ROWS, at_once // EVALUATION_STEPS), EVALUATION_STEPS
+        end = None
+    rows = max(1, min(rows, (len(tokens) - 1) // EVALUATION_STEPS))
+    length = (len(tokens) - 1) // rows
+    starts, reader = length * np.arange(rows), Reader(tokens)
+    length = min(length, length if limit is None else max(1, limit // rows), steps or length)
     mine = processes.rows(rows)
+    began, read = time.monotonic(), 0
     was_training = model.training
     model.eval()
     # nats, right ones, and how many there are
-    sums = torch.zeros(3, dtype=torch.float64, device=tokens.device)
+    device = next(model.parameters()).device
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
     with torch.no_grad():
-        state = model.init_state(mine.stop - mine.start)
-        for start in range(0, length if mine.stop > mine.start else 0, EVALUATION_STEPS):
-            part = slice(start, min(start + EVALUATION_STEPS, length))
-            if not objective.carries_state:
-                state = model.init_state(mine.stop - mine.start)
-            window = Window(inputs_TB[part], targets_TB[part], fresh=start == 0)
+        initial = state = model.init_state(mine.stop - mine.start)
+        while read < length:
+            count = min(max(1, window_steps), length - read)
+            window = reader.window(starts + read, count, fresh=read == 0).to(device)
             examples = objective.examples(window, masks).of_rows(mine)
-            logits_TBV, state = model(examples.inputs, state)
-            logits, wanted = examples.select(logits_TBV)
-            sums[0] += F.cross_entropy(logits, wanted, reduction="sum")
-            sums[1] += (logits.argmax(-1) == wanted).sum()
-            sums[2] += len(wanted)
+            if mine.stop > mine.start:
+                before = state if objective.carries_state else initial
+                logits_TBV, state = read_documents(model, examples.inputs, before, initial, end)
+                logits, wanted = examples.select(logits_TBV)
+                sums[0] += F.cross_entropy(logits, wanted, reduction="sum")
+                sums[1] += (logits.argmax(-1) == wanted).sum()
+                sums[2] += len(wanted)
+            read += count
+            if seconds < math.inf and processes.agree(time.monotonic() - began)[0] > seconds:
+                break
     model.train(was_training)
     nats, right, total = processes.sum(sums).tolist()
-    return Scores(nats / total, right / total)
+    return Scores(nats / total, right / total, read)
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -87,10 +109,11 @@ def sample(model: LanguageModel, data: Dataset, prompt: str) -> str:
         ids = data.tokenizer.encode(prompt)
         position = Position(ModelStepper(model))
         position.feed(ids)
-        continuation = position.write(SAMPLE_LENGTH, Sampling())
+        stops = Stops((), data.tokenizer)
+        continuation = position.write(SAMPLE_LENGTH, Sampling(), stops)
         text = prompt + data.tokenizer.decode(continuation)
     else:
-        ids = data.train[:SAMPLE_LENGTH].copy()
+        ids = data.train[:SAMPLE_LENGTH].astype(np.int64)
         ids[::7] = model.mask_token
         ids[::7] = fill_ids(ModelScorer(model), ids)[::7].argmax(-1)
         text = data.tokenizer.decode(ids.tolist())

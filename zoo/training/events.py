@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from zoo.runs.run import Run
 from zoo.training.metrics import Metrics
 from zoo.training.snapshot import TrainingPosition
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The first of a training: its settings are right, and its text is about to be read, which
+    takes long for a large one that was not read before."""
+
+    corpus: str
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,26 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The folder of the run was lost or can no longer be written, and the run goes on in another.
+    Of several processes the first has this event."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Training was stopped on request, after a whole step."""
 
 
-Event: TypeAlias = Started | Progress | Report | Sample | Finished | Stopped
+@dataclass(frozen=True)
+class Ended:
+    """The last: everything is saved. How many seconds each phase took: "reading" the text, which
+    includes encoding it, "starting", "training", "evaluating" and "saving"."""
+
+    phases: Mapping[str, float]
+
+
+Event: TypeAlias = (
+    Opened | Started | Progress | Report | Sample | Moved | Finished | Stopped | Ended
+)

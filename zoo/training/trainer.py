@@ -7,8 +7,7 @@ events, stores them, or stops early.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,20 +19,23 @@ from torch.nn import functional as F
 from zoo.config import TrainConfig
 from zoo.data.batches import BATCHES, Window, most_windows, windows_per_epoch
 from zoo.data.dataset import Dataset
-from zoo.errors import ContractError, ZooError, one_line
+from zoo.errors import ContractError, UsageError
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import detach, named_leaves, unflatten
 from zoo.registry.registry import Registry, load_registry
 from zoo.training import optimizer_state
+from zoo.training.clock import Clock
 from zoo.training.cuda_graphs import record_graph
 from zoo.training.distributed import ALONE, Processes
-from zoo.training.evaluation import evaluate, perplexity, sample
+from zoo.training.documents import read_documents
+from zoo.training.evaluation import perplexity
 from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
+from zoo.training.judging import Judge
 from zoo.training.meter import Meter
-from zoo.training.metrics import Metrics
 from zoo.training.objectives import Examples, choose_objective
 from zoo.training.optimization import Optimization
 from zoo.training.snapshot import Snapshot, TrainingPosition
+from zoo.training.snapshot_check import Outline, check_snapshot
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
@@ -57,33 +59,34 @@ class Trainer:
         prompt: str,
         processes: Processes = ALONE,
         registry: Registry | None = None,
+        began: float | None = None,
     ) -> None:
+        """`began` is the time, of `time.monotonic`, that the budget counts from; without it, that
+        of the first step."""
         self.model, self._data, self._config, self._prompt = model, data, config, prompt
         self.processes = processes
         self._device = next(model.parameters()).device
-        self._tokens, self._held_out = (
-            torch.from_numpy(part).to(self._device) for part in (data.train, data.held_out)
-        )
-        self._windows = windows_per_epoch(len(self._tokens), config.batch_size, config.steps)
-        self._longest_epoch = most_windows(len(self._tokens), config.batch_size, config.steps)
+        self._windows = windows_per_epoch(len(data.train), config.batch_size, config.steps)
+        self._longest_epoch = most_windows(len(data.train), config.batch_size, config.steps)
         self._rows = processes.rows(config.batch_size)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimization = Optimization.find(config, registry or load_registry())
         self._optimizer = self._optimization.make_optimizer(model)
+        self._objective = choose_objective(model)
+        self._end = data.tokenizer.end_of_text if self._objective.carries_state else None
         # every window has one shape; evaluation, whose rows have others, is not compiled
+        if self._end is not None and (config.compile or config.cuda_graph):
+            raise UsageError("--documents goes without --compile and --cuda-graph.")
         learner: Any = torch.compile(model, dynamic=False) if config.compile else model
         if config.cuda_graph:
             learner = record_graph(model, config, processes)
         self._forward = processes.wrap(learner)
         self._rng = np.random.default_rng(config.seed)
-        self._objective = choose_objective(model)
         self._masks = torch.Generator().manual_seed(config.seed)
         self._state: Any = None
         self._meter = Meter(0.0, self._device)
-        self._last: Metrics | None = None
-        self._best: Metrics | None = None
-        self._best_weights: dict[str, Tensor] = {}
-        self._epoch_of_clock = time.monotonic()  # when `seconds` would have been 0
+        self.clock = Clock(processes, config.minutes, began)
+        self._judge = Judge(model, data, config, processes, self.clock, self._end)
         self._position = TrainingPosition(epoch_random=dict(self._rng.bit_generator.state))
 
     @property
@@ -96,6 +99,12 @@ class Trainer:
         """How long it has trained, after the last step; the same in all processes."""
         return self._position.seconds
 
+    @property
+    def outline(self) -> Outline:
+        """What its snapshots are compared with before they are restored."""
+        windows = self._windows, self._longest_epoch
+        return Outline(self.model, self._optimization, windows, len(self._data.held_out) > 0)
+
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Trains until the budget is spent, early stopping ends it, or `stop()` says to after a
         step; leaves the model in evaluation mode, at the end with the weights that are to be kept.
@@ -103,12 +112,16 @@ class Trainer:
         Raises ZooError where the loss is no longer finite.
         """
         last_progress = -math.inf
-        self._epoch_of_clock = time.monotonic() - self._position.seconds
+        self.clock.start(self.seconds, new=self._position.step == 0)
+        self._tick()
+        if not self._meter.windows:
+            self._meter = Meter(self.seconds, self._device)
         self.model.train()
         while not self._position.finished:
             over = self._is_over()
-            for window in self._rest_of_epoch() if not over else ():
-                self._learn(window)
+            rest = self._rest_of_epoch() if not over else iter(())
+            while windows := list(islice(rest, self._config.accumulate)):
+                self._learn(windows)
                 stopping = self._tick(stop)
                 over = self._is_over()
                 if not over and self._is_report_due(self._config.report_every):
@@ -126,52 +139,64 @@ class Trainer:
             else:  # an epoch from another offset may have one window more
                 if not over:
                     self._move(window=self._longest_epoch)
-            over = over or self._position.epoch == self._config.epochs
+            over = over or self._position.epoch >= (self._config.epochs or math.inf)
             shortest = min(self._config.report_every, self._windows) // 2
             if self._is_report_due(1 if over else max(1, shortest)):
                 yield self._report()
             if shown := self._close_epoch(over or self._is_over()):
                 yield shown
         self.model.eval()
-        metrics = self._best if self._config.keep == "best" else self._last
-        assert metrics is not None
-        yield Finished(metrics, early=self._has_waited() and self._fraction_done() < 1)
+        early = self._has_waited() and self._fraction_done() < 1
+        yield Finished(self._judge.kept_metrics(), early)
 
     def _rest_of_epoch(self) -> Iterator[Window]:
         """The windows of the epoch that have not been read."""
-        config = self._config
+        config, first = self._config, self._position.window
         self._rng.bit_generator.state = self._position.epoch_random
-        cut = BATCHES[config.batches](self._tokens, config.batch_size, config.steps, self._rng)
-        return islice(cut, self._position.window, None)
+        cut = BATCHES[config.batches]
+        windows = cut(self._data.train, config.batch_size, config.steps, self._rng, first)
+        return (window.to(self._device) for window in windows)
 
-    def _learn(self, window: Window) -> None:
-        """One step of truncated backpropagation through time."""
-        config, rows = self._config, self._rows
-        fresh = window.fresh or not self._objective.carries_state
-        state = self.model.init_state(rows.stop - rows.start) if fresh else detach(self._state)
-        whole = self._objective.examples(window, self._masks)
-        examples = whole.of_rows(rows)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits_TBV, self._state = self._forward(examples.inputs, state)
-        logits, targets = examples.select(logits_TBV)
-        exact = torch.promote_types(logits.dtype, torch.float32)
-        loss = self._loss(logits.to(exact), targets, whole)
-        rate = self._optimization.learning_rate(self._fraction_done(steps_ahead=0.5))
+    def _learn(self, windows: Sequence[Window]) -> None:
+        """One update, by truncated backpropagation through time in each of the windows."""
+        config = self._config
+        rate = self._optimization.learning_rate(self._fraction_done(steps_ahead=len(windows) / 2))
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for window in windows:
+            loss = self._read(window)
+            (loss / len(windows) if len(windows) > 1 else loss).backward()  # type: ignore[no-untyped-call]
+            self._meter.add(loss, window.inputs.numel())
         nn.utils.clip_grad_norm_(self._parameters, config.clip)
         self._optimizer.step()
         if self._position.step == 0:
             self._pack_optimizer()  # an error about its state comes now, not at the first save
-        tokens = window.inputs.numel()
-        self._meter.add(loss, tokens)
+        if self._judge.average is not None:
+            self._judge.average.update(self._position.step // config.accumulate)
         self._move(
-            window=self._position.window + 1,
-            step=self._position.step + 1,
-            tokens=self._position.tokens + tokens,
+            window=self._position.window + len(windows),
+            step=self._position.step + len(windows),
+            tokens=self._position.tokens + sum(window.inputs.numel() for window in windows),
         )
+
+    def _read(self, window: Window) -> Tensor:
+        """The loss of a window, after which the state is that at its end."""
+        config, rows = self._config, self._rows
+        fresh = window.fresh or not self._objective.carries_state
+        initial = None
+        if fresh or self._end is not None:  # anew each time: a cell may learn it
+            initial = self.model.init_state(rows.stop - rows.start)
+        state = initial if fresh else detach(self._state)
+        whole = self._objective.examples(window, self._masks)
+        examples = whole.of_rows(rows)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits_TBV, self._state = read_documents(
+                self._forward, examples.inputs, state, initial, self._end
+            )
+        logits, targets = examples.select(logits_TBV)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        return self._loss(logits.to(exact), targets, whole)
 
     def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
         """The mean cross-entropy; of several processes, this one's part of it, such that the mean
@@ -187,15 +212,14 @@ class Trainer:
 
     def _tick(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Looks at the clock; whether to stop."""
-        now = time.monotonic() - self._epoch_of_clock
-        seconds, stopping = self.processes.agree(now, stop())
+        seconds, stopping = self.clock.tick(stop)
         self._move(seconds=seconds)
-        return bool(stopping)
+        return stopping
 
     def _fraction_done(self, steps_ahead: float = 0.0) -> float:
         config, position, shares = self._config, self._position, [0.0]
         if config.minutes is not None:
-            shares.append(position.seconds / (60 * config.minutes))
+            shares.append(position.seconds / self.clock.last_step)
         if config.epochs is not None:
             of_epoch = min(1.0, (position.window + steps_ahead) / self._longest_epoch)
             shares.append((position.epoch - 1 + of_epoch) / config.epochs)
@@ -203,8 +227,8 @@ class Trainer:
 
     def _is_over(self) -> bool:
         """Whether the time is up, or early stopping is due."""
-        minutes = self._config.minutes
-        out_of_time = minutes is not None and self._position.seconds >= 60 * minutes
+        # after a late start too, something is learnt and reported
+        out_of_time = self._position.step > 0 and self.seconds >= self.clock.last_step
         return out_of_time or self._has_waited()
 
     def _has_waited(self) -> bool:
@@ -220,64 +244,31 @@ class Trainer:
             nats = float(self._meter.nats_per_token())
             rate = self._meter.tokens_per_second(self.seconds)
         else:
-            assert self._last is not None
-            nats = self._last.train_bits_per_token * math.log(2)
-            rate = self._last.tokens_per_second
+            assert self._judge.last is not None
+            nats = self._judge.last.train_bits_per_token * math.log(2)
+            rate = self._judge.last.tokens_per_second
         left = self.seconds * (1 - done) / done
         return Progress(done, self._position.epoch, perplexity(nats), rate, left)
 
     def _report(self) -> Report:
         """The figures since the last report."""
-        config, processes = self._config, self.processes
-        nats = float(processes.sum(self._meter.nats_per_token())) / processes.count
-        rate = self._meter.tokens_per_second(self.seconds)
-        scores = None
-        if len(self._held_out):
-            scores = evaluate(self.model, self._held_out, config.evaluation_tokens, processes)
-        if not math.isfinite(nats + (scores.nats_per_token if scores else 0.0)):
-            raise ZooError(
-                f"the loss is no longer finite at step {self._position.step}; lower "
-                f"--learning-rate or --clip."
-            )
-        bits = None if scores is None else scores.nats_per_token / math.log(2)
-        by_char = None if bits is None else bits / self._data.held_out_chars_per_token
+        processes, meter = self.processes, self._meter
+        nats = float(processes.sum(meter.nats_per_token())) / processes.count
+        rate = meter.tokens_per_second(self.seconds)
+        scores = self._judge.evaluate(self._position.evaluation_steps)
+        if scores is not None and self._position.evaluation_steps is None:
+            self._move(evaluation_steps=scores.steps)
         self._tick()  # the evaluation took time too
-        self._last = Metrics(
-            epoch=self._position.epoch,
-            step=self._position.step,
-            tokens=self._position.tokens,
-            seconds=self.seconds,
-            train_perplexity=perplexity(nats),
-            train_bits_per_token=nats / math.log(2),
-            train_bits_per_char=nats / math.log(2) / self._data.train_chars_per_token,
-            held_out_perplexity=None if scores is None else perplexity(scores.nats_per_token),
-            held_out_bits_per_token=bits,
-            held_out_bits_per_char=by_char,
-            held_out_accuracy=None if scores is None else scores.accuracy,
-            tokens_per_second=rate,
-            learning_rate=self._optimization.learning_rate(self._fraction_done()),
-        )
+        learning_rate = self._optimization.learning_rate(self._fraction_done())
+        better = self._judge.judge(self._position, nats, scores, rate, learning_rate)
+        self._move(waited=0 if better else self._position.waited + 1)
         self._meter = Meter(self.seconds, self._device)
-        self._compare()
-        return Report(self._last)
-
-    def _compare(self) -> None:
-        """Notes whether the last metrics are the best so far, and keeps the weights if they are and
-        the settings want the best."""
-        assert self._last is not None
-        if self._best is not None and self._last.judged_bits >= self._best.judged_bits:
-            self._move(waited=self._position.waited + 1)
-            return
-        self._best = self._last
-        if self._config.keep == "best":
-            self._best_weights = {
-                name: leaf.detach().clone() for name, leaf in self.model.state_dict().items()
-            }
-        self._move(waited=0)
+        assert self._judge.last is not None
+        return Report(self._judge.last)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """The weights that a user gets: the best, or the last, as the settings say."""
-        return self._best_weights or self.model.state_dict()
+        return self._judge.kept_weights()
 
     def _close_epoch(self, over: bool) -> Sample | None:
         """Starts the next epoch, or ends training, when the model gets the weights that are kept; a
@@ -299,13 +290,15 @@ class Trainer:
             self.model.load_state_dict(self.kept_weights())
         if not (due or over):
             return None
-        return Sample(epoch, sample(self.model, self._data, self._prompt))
+        return Sample(epoch, self._judge.sample(self._prompt, kept=over))
 
     def snapshot(self) -> Snapshot:
         """Where the training stands. All processes take it at the same event."""
-        gather = self.processes.gather
+        gather, judge = self.processes.gather, self._judge
         tensors = {f"model.{name}": leaf for name, leaf in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": leaf for name, leaf in self._best_weights.items()}
+        tensors |= {f"best.{name}": leaf for name, leaf in judge.best_weights.items()}
+        if judge.average is not None:
+            tensors |= {f"average.{name}": leaf for name, leaf in judge.average.weights.items()}
         kept, optimizer = self._pack_optimizer()
         tensors |= kept
         if self._state is not None:
@@ -320,7 +313,7 @@ class Trainer:
         meter = self._meter
         self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
         detached = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        return Snapshot(detached, optimizer, self._position, self._last, self._best)
+        return Snapshot(detached, optimizer, self._position, judge.last, judge.best)
 
     def _pack_optimizer(self) -> tuple[dict[str, Tensor], Any]:
         try:
@@ -332,30 +325,45 @@ class Trainer:
             ) from None
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Takes over a snapshot. Raises ZooError for one of another model or optimizer."""
+        """Takes over a snapshot. SnapshotError, before anything is changed, for one that is
+        damaged or of another training."""
+        optimizer = check_snapshot(snapshot, self.outline)
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in snapshot.tensors.items():
             kind, _, rest = name.partition(".")
             parts.setdefault(kind, {})[rest] = tensor
         position = snapshot.position
-        try:
-            self.model.load_state_dict(parts["model"])
-            self._optimizer.load_state_dict(
-                optimizer_state.unpack(snapshot.optimizer, snapshot.tensors)
-            )
-            self._state = None
-            if "state" in parts:
-                like = self.model.init_state(1)
-                leaves = [parts["state"][name][self._rows] for name, _ in named_leaves(like)]
-                self._state = unflatten(like, [leaf.to(self._device) for leaf in leaves])
-            self._restore_random(parts["random"], position)
-        except (LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-            raise ZooError(f"the saved training does not fit: {one_line(error)}") from None
-        self._best_weights = {k: leaf.to(self._device) for k, leaf in parts.get("best", {}).items()}
+        self.model.load_state_dict(parts["model"])
+        self._judge.restore(
+            snapshot.last, snapshot.best, parts.get("best", {}), parts.get("average", {})
+        )
+        self._optimizer.load_state_dict(optimizer)
+        self._state = None
+        if position.step:
+            initial, saved = self.model.init_state(1), parts.get("state", {})
+            leaves = [saved[name][self._rows] for name, _ in named_leaves(initial)]
+            self._state = unflatten(initial, [leaf.to(self._device) for leaf in leaves])
+        self._restore_random(parts["random"], position)
         self._meter = Meter(position.meter_began, self._device)
         self._meter.nats += parts["nats"][""].to(self._device)
         self._meter.windows, self._meter.tokens = position.meter_windows, position.meter_tokens
-        self._position, self._last, self._best = position, snapshot.last, snapshot.best
+        self._position = position
+
+    def prolong(self) -> TrainingPosition:
+        """Goes on after the end, to the budget that the settings have now: with the next epoch.
+        UsageError where that is spent already."""
+        config, position = self._config, self._position
+        if position.finished:
+            self._move(epoch=position.epoch + 1, window=0, waited=0, finished=False)
+        spent = position.epoch if position.finished else position.epoch - 1
+        if config.epochs is not None and spent >= config.epochs:
+            raise UsageError(f"the run has read {spent} epochs already; give more by --epochs.")
+        if config.minutes is not None and position.seconds >= 60 * config.minutes:
+            raise UsageError(
+                f"the run has trained for {position.seconds / 60:.3g} minutes already; give more "
+                f"by --minutes."
+            )
+        return self._position
 
     def _restore_random(self, random: Mapping[str, Tensor], position: TrainingPosition) -> None:
         rank = self.processes.rank

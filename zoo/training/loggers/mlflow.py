@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, ZooError, one_line
-from zoo.training.events import Event, Finished, Report, Started
+from zoo.runs.run import Run
+from zoo.training.events import Event, Finished, Moved, Report, Started
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,6 +67,10 @@ def _write(events: Iterator[Event]) -> Iterator[Event]:
                 elif isinstance(event, Report):
                     assert run_id is not None
                     written = _write_line(client, run_id, asdict(event.metrics), written)
+                elif isinstance(event, Moved):
+                    assert run_id is not None
+                    for key, value in _place(event.run).items():
+                        client.set_tag(run_id, key, value)
                 elif isinstance(event, Finished):
                     status = "FINISHED"
                 yield event
@@ -98,15 +103,12 @@ def _open(client: MlflowClient, started: Started) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     experiment = client.get_experiment_by_name(name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
-    folder = str(started.run.path.resolve())
-    key = hashlib.sha256(folder.encode()).hexdigest()  # a path may hold what ends a search
+    tags = _place(started.run)
     if started.resumed is not None:
-        for run in client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'"):
+        for run in client.search_runs([experiment_id], f"tags.`{KEY}` = '{tags[KEY]}'"):
             client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
-    run = client.create_run(
-        experiment_id, run_name=started.run.path.name, tags={FOLDER: folder, KEY: key}
-    )
+    run = client.create_run(experiment_id, run_name=started.run.path.name, tags=tags)
     sections = started.run.config.model_dump(mode="json", include={"data", "model", "training"})
     params = [
         Param(f"{section}.{setting}", str(value))
@@ -115,6 +117,13 @@ def _open(client: MlflowClient, started: Started) -> str:
     ]
     client.log_batch(run.info.run_id, params=params)
     return str(run.info.run_id)
+
+
+def _place(run: Run) -> dict[str, str]:
+    """The tags that tell where the run is."""
+    folder = str(run.path.resolve())
+    # a path may hold what ends a search
+    return {FOLDER: folder, KEY: hashlib.sha256(folder.encode()).hexdigest()}
 
 
 def _last_step(client: MlflowClient, run_id: str) -> int:

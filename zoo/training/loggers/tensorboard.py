@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
-from zoo.training.events import Event, Report, Sample, Started
+from zoo.training.events import Event, Moved, Report, Sample, Started
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -35,8 +35,9 @@ def write_tensorboard(events: Iterator[Event]) -> Iterator[Event]:
     has been written for TensorBoard, into the folder `tensorboard` of the run.
 
     Curves are drawn over steps, which are windows. A run that is resumed hides what was written
-    after its last save; one that had no event files gets the curves from its metrics first. Raises
-    UsageError, before anything is trained, where the tensorboard package is missing.
+    after its last save; one that had no event files, or has moved to another folder, gets the
+    curves from its metrics first. Raises UsageError, before anything is trained, where the
+    tensorboard package is missing.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -52,11 +53,16 @@ def _write(events: Iterator[Event]) -> Iterator[Event]:
     with closing(events), ExitStack() as opened:  # type: ignore[type-var]
         for event in events:
             if isinstance(event, Started):
+                started, written = event, set[int]()
                 writers = _open(event, opened)
                 step = event.resumed.step if event.resumed is not None else 0
+            elif isinstance(event, Moved):
+                writers = _open(replace(started, run=event.run), opened)
+                written = {line["step"] for line in event.run.metrics()}
             elif isinstance(event, Report):
                 step = event.metrics.step
-                _write_figures(writers, asdict(event.metrics))
+                if step not in written:
+                    _write_figures(writers, asdict(event.metrics))
             elif isinstance(event, Sample):
                 text = "".join(f"    {line}\n" for line in event.text.split("\n"))  # as it stands
                 writers[TRAINING].add_text("sample", text, step)

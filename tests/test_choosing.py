@@ -39,11 +39,12 @@ def choose(
 
 def test_ten_minutes_on_a_million_characters() -> None:
     """Half of 6e13 operations are usable: 512 (3e13 / 1.4e13)^¼ = 619 units, at most ten times 64
-    for such a text. A step of 640 units costs 6 · 4 · 640 · (640 + 65) operations, enough for 2.8
-    million tokens or 2.77 epochs: the dropout is log2(2.77 / 2) · 0.16."""
+    for such a text. A step of 640 units costs 6 · (4 · 640 · (640 + 65) + 640 · 65) operations,
+    enough for 2.71 million tokens or epochs: the dropout is log2(2.71) · 0.15, that of recurrent
+    weights log2(2.71 / 2.5) · 0.075."""
     config = choose(1_000_000, 110_000, minutes=10)
     assert config.model.hidden == 640
-    assert config.model.dropout == 0.08
+    assert (config.model.dropout, config.training.recurrent_dropout) == (0.22, 0.01)
     assert config.model.embedding is None
     assert (config.training.batch_size, config.training.steps) == (16, 16)
     assert config.training.learning_rate == 8e-3  # the cell lstm's default
@@ -53,11 +54,27 @@ def test_ten_minutes_on_a_million_characters() -> None:
 
 
 def test_a_short_text_gets_fewer_units_and_more_dropout() -> None:
-    """64 · 8^⅓ = 128 units; 3e13 / (24 · 128 · 193) = 50.6 million tokens: 6325 times the text."""
+    """64 · 8^⅓ = 128 units; 3e13 / (6 · 128 · (4 · 193 + 65)) = 46.7 million tokens: thousands of
+    times the text."""
     config = choose(8_000, 800, minutes=10)
     assert config.model.hidden == 128
-    assert config.model.dropout == 0.5
+    assert (config.model.dropout, config.training.recurrent_dropout) == (0.3, 0.4)
     assert config.training.steps == 32
+
+
+def test_a_cell_without_recurrent_weights_gets_more_dropout_elsewhere() -> None:
+    for given in ({"cell": "mingru"}, {"recurrent_dropout": 0.0}):
+        config = choose(8_000, 800, minutes=10, **given)
+        assert (config.model.dropout, config.training.recurrent_dropout) == (0.5, 0.0)
+
+
+def test_a_vocabulary_of_many_tokens_costs_products_too() -> None:
+    """The head of 80,000 tokens is most of the work: 3e13 / (6 · 256 · (8 · 256 + 80000))."""
+    many = CharTokenizer(characters="".join(map(chr, range(0x10000, 0x10000 + 79_999))))
+    tokens = 3e13 / (6 * 256 * (8 * 256 + 80_000))
+    config = choose(10_000_000, 0, many, minutes=10, hidden=256)
+    rate = 8e-3 * (5_000 / (tokens / 256)) ** 0.5
+    assert config.training.learning_rate == pytest.approx(rate, rel=0.02)
 
 
 def test_a_text_of_a_few_lines_gets_smaller_windows() -> None:
@@ -70,11 +87,17 @@ def test_a_text_of_a_few_lines_gets_smaller_windows() -> None:
 def test_with_epochs_given_the_machines_speed_does_not_matter() -> None:
     config = choose(1_000_000, 0, epochs=4, cell="gru")
     assert config.model.hidden == 256
-    # one doubling beyond two epochs would be 0.16; but the cell has 3 · 256 · (65 + 256 + 2)
-    # parameters and the head 257 · 65: 264,769 for a million tokens
-    assert config.model.dropout == round(0.16 * 0.264769, 2) == 0.04
+    # two doublings would be 0.3; but the cell has 3 · 256 · (65 + 256 + 2) parameters and the head
+    # 257 · 65: 264,769 for a million tokens
+    assert config.model.dropout == round(0.3 * 0.264769, 2) == 0.08
+    assert config.training.recurrent_dropout == 0.01
     assert config.training.learning_rate == 4e-3
     assert config.training.steps == 32
+
+
+def test_accumulated_windows_make_fewer_updates() -> None:
+    few = choose(153_600, 0, epochs=4, cell="gru", accumulate=4).training
+    assert few.learning_rate == 0.0116  # as for one epoch without: 600 updates
 
 
 def test_few_updates_get_a_higher_learning_rate() -> None:
@@ -101,7 +124,8 @@ def test_a_wide_vocabulary_gets_an_embedding() -> None:
 
 def test_given_settings_are_kept() -> None:
     given = {"hidden": 33, "dropout": 0.0, "batch_size": 7, "steps": 9, "learning_rate": 0.5,
-             "report_every": 3, "patience": 2, "embedding": 11, "precision": "fp32"}  # fmt: skip
+             "report_every": 3, "patience": 2, "embedding": 11, "precision": "fp32",
+             "recurrent_dropout": 0.6}  # fmt: skip
     config = choose(1_000_000, 1000, minutes=10, **given)
     for name, value in given.items():
         section = config.model if hasattr(config.model, name) else config.training

@@ -266,7 +266,7 @@ def test_a_run_of_another_format_is_not_resumed(text_file: Path) -> None:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         saved = file.metadata()["zoo"]
-    save_file(tensors, path, {"zoo": saved.replace('"format":2', '"format":1')})
+    save_file(tensors, path, {"zoo": saved.replace('"format":3', '"format":2')})
     with pytest.raises(RunError, match="saved by another version of the zoo"):
         zoo.resume("r")
     assert zoo.generate("r", "the", length=5)

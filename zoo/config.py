@@ -200,6 +200,14 @@ class TrainConfig(FrozenModel):
         description="Evaluate and keep a running average of the weights; each update keeps this "
         "share of it, say 0.99.",
     )
+    recurrent_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the state's units that the recurrent weights do not see, drawn anew "
+        "for each update.",
+        json_schema_extra=CHOSEN,
+    )
     clip: float = Field(1.0, gt=0, le=10**9, description="Maximum norm of the gradient.")
     keep: Literal["best", "last"] = Field(
         "best",

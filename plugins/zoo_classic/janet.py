@@ -55,6 +55,9 @@ class JANET(Cell):
         # σ(s) M + 1 - σ(s - β) ≤ M for every s where M = sup (1 + e^s) / (1 + e^(s - β)) = e^β
         return {"c": exp(self.beta)}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"U": 0}
+
     def project(self, x: Tensor) -> Tensor:
         return x @ self.W + self.b
 

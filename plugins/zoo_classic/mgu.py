@@ -47,6 +47,9 @@ class MGU(Cell):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"W_hf": 0, "W_hh": 0}
+
     def project(self, x: Tensor) -> MGUInput:
         return MGUInput(x @ self.W_xf + self.b_f, x @ self.W_xh + self.b_h)
 

@@ -56,6 +56,9 @@ class PeepholeLSTM(Cell):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0} if self.squash == "tanh" else {}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"W_h": 0}
+
     def project(self, x: Tensor) -> Tensor:
         return x @ self.W_x + self.b
 

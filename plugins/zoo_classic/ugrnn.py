@@ -49,6 +49,9 @@ class UGRNN(Cell):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"W_h": 0}
+
     def project(self, x: Tensor) -> Tensor:
         return x @ self.W_x + self.b
 

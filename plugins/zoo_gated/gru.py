@@ -62,6 +62,9 @@ class GRUScratch(Cell):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"W_hr": 0, "W_hz": 0, "W_hh": 0}
+
     def project(self, x: Tensor) -> GRUGates:
         return GRUGates(
             x @ self.W_xr + self.b_r, x @ self.W_xz + self.b_z, x @ self.W_xh + self.b_h

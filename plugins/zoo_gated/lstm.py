@@ -61,6 +61,9 @@ class LSTMScratch(Cell):
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"W_hi": 0, "W_hf": 0, "W_ho": 0, "W_hc": 0}
+
     def project(self, x: Tensor) -> LSTMGates:
         return LSTMGates(
             i=x @ self.W_xi + self.b_i,

@@ -147,9 +147,12 @@ def _introduction(started: Started) -> str:
     if corpus == STANDARD_INPUT:
         corpus = "standard input"
     validation = f"{started.held_out_tokens:,}" if started.held_out_tokens else "none"
+    dropout = f"dropout {model.dropout:g}"
+    if training.recurrent_dropout:
+        dropout += f", recurrent dropout {training.recurrent_dropout:g}"
     return (
-        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, dropout "
-        f"{model.dropout:g}, {run.model.parameter_count():,} parameters, on {started.device}\n"
+        f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, "
+        f"{dropout}, {run.model.parameter_count():,} parameters, on {started.device}\n"
         f"{corpus}: {started.train_tokens:,} tokens to train on, {validation} "
         f"for validation, tokenizer {run.config.data.tokenizer}, vocabulary "
         f"{run.tokenizer.vocab_size:,}\n"

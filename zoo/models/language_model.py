@@ -106,6 +106,14 @@ class Stack(nn.Module):
             for name, bound in cell.state_bounds().items()
         }
 
+    def recurrent_weights(self) -> list[list[tuple[nn.Parameter, int]]]:
+        """Of each layer, the weights that multiply its state, and their axis of the state's
+        units."""
+        return [
+            [(cell.get_parameter(name), axis) for name, axis in cell.recurrent_weights().items()]
+            for cell in self._cells()
+        ]
+
     def step(self, x_BI: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         return self._run(lambda cell, x, cell_state: cell.step(x, cell_state), x_BI, state)
 

@@ -55,6 +55,12 @@ class Cell(nn.Module):
         Integer arithmetic then needs no search for the largest value."""
         return {}
 
+    def recurrent_weights(self) -> dict[str, int]:
+        """The parameters that multiply the state, by name, each with its axis of the state's units:
+        {"W_hh": 0} for h W_hh. Recurrent dropout drops units there; a cell that names none trains
+        without it."""
+        return {}
+
     def project(self, x: Tensor) -> Any:
         """`z`, a tensor or a NamedTuple of tensors, from inputs [..., I]."""
         return x

@@ -27,6 +27,7 @@ FEW, MORE = 2, 5  # rows, between which the number of operations must not differ
 TOOLS = "zoo.nn."
 ARGUMENTS = {
     "init_state": "(batch_size)",
+    "recurrent_weights": "()",
     "project": "(x)",
     "advance": "(z, state)",
     "scan": "(z_T, state)",
@@ -81,6 +82,7 @@ class _Check:
             raise self.wrong(
                 "output_size", f"is {describe(self.cell.output_size)}", "be a whole number"
             )
+        self.require_recurrent_weights()
         state = self.initial_state()
         x_TBI = self.inputs(BATCH)
         if self.spec.causal:
@@ -118,6 +120,20 @@ class _Check:
                 wanted = f"give {name} the dtype of the parameters, {_name(self.dtype)} here, as "
                 raise self.wrong("init_state", returned, f"{wanted}self.zeros does")
         return state
+
+    def require_recurrent_weights(self) -> None:
+        named = self.call("recurrent_weights")
+        parameters = dict(self.cell.named_parameters())
+        wanted = 'return a dict of parameters and axes, such as {"W_hh": 0}'
+        if not isinstance(named, dict):
+            raise self.wrong("recurrent_weights", f"returned {describe(named)}", wanted)
+        for name, axis in named.items():
+            if name not in parameters:
+                raise self.wrong("recurrent_weights", f"names {name!r}, no parameter", wanted)
+            axes = parameters[name].dim()
+            if not isinstance(axis, int) or not -axes <= axis < axes:
+                what = f"gives {axis!r} as the axis of {name}, which has {axes}"
+                raise self.wrong("recurrent_weights", what, wanted)
 
     def inputs(self, batch: int) -> Tensor:
         count = STEPS * batch * self.cell.input_size

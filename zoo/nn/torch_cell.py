@@ -33,6 +33,9 @@ class TorchCell(Cell):
         weight_ih, weight_hh, bias_ih, bias_hh = self.rnn.all_weights[0]
         return weight_ih, weight_hh, bias_ih, bias_hh
 
+    def recurrent_weights(self) -> dict[str, int]:
+        return {"rnn.weight_hh_l0": 1}
+
     def init_state(self, batch_size: int) -> Any:
         return self.state_type(
             *(self.zeros(batch_size, self.hidden_size) for _ in self.state_type._fields)

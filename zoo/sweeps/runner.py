@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 
 from zoo.benchmarking.run_costs import measure_run
-from zoo.config import ModelConfig, RunConfig
+from zoo.config import ModelConfig, RunConfig, TrainConfig
 from zoo.data.dataset import read_dataset
 from zoo.data.sources import STANDARD_INPUT
 from zoo.data.tokenizer import read_tokenizer
@@ -53,6 +53,7 @@ from zoo.training.events import Event, Moved, Started
 from zoo.training.experiment import resume_events, train_events
 
 PICTURE = "sweep.png"
+EVEN = {"recurrent_dropout": 0.0}  # unless it is given: not every cell has what it drops
 LARGEST_FACTOR = 32.0  # of the learning rates in a search; the smallest is its inverse
 
 
@@ -187,7 +188,9 @@ def sweep_events(
         first_model = config.model.model_copy(
             update={"cell": specs[0].name, "mask_token": not specs[0].causal}
         )
-        like_first = config.model_copy(update={"model": first_model})
+        like_first = config.model_copy(
+            update={"model": first_model, "training": _without_recurrent_dropout(config.training)}
+        )
         decided = choose_settings(like_first, data, device, ALONE, registry, parameters)
         manifest = Manifest(
             given=given,
@@ -300,7 +303,8 @@ class _Runs:
 
     def _train(self, trial: RunStarted, spec: CellSpec) -> Iterator[Event]:
         if not (trial.folder / CONFIG).is_file():
-            own = {**self.settings, **self.manifest.chosen, "cell": spec.name, "seed": trial.seed}
+            own = {**EVEN, **self.settings, **self.manifest.chosen}
+            own |= {"cell": spec.name, "seed": trial.seed}
             rate = self.given["learning_rate"]
             if rate is None:
                 rate = multiplied_rate(spec.learning_rate, self.manifest.rate_multiplier)
@@ -332,6 +336,12 @@ class _Runs:
         in_order = [self.rows[key] for key in sorted(self.rows)]
         write_rows(in_order, self.path / TABLE)
         draw_sweep(in_order, self.path / PICTURE)
+
+
+def _without_recurrent_dropout(training: TrainConfig) -> TrainConfig:
+    """The settings with `EVEN`, unless they were given."""
+    missing = {name: value for name, value in EVEN.items() if name not in training.model_fields_set}
+    return training.model_copy(update=missing)
 
 
 def _at(trial: RunStarted, factor: float) -> RunStarted:

@@ -11,7 +11,7 @@ import torch
 from zoo.config import CHOSEN, SECTIONS, ModelConfig, RunConfig
 from zoo.data.dataset import Dataset
 from zoo.errors import ZooError
-from zoo.models.parameter_budget import count_parameters
+from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
 from zoo.training.distributed import Processes
 
@@ -25,7 +25,9 @@ HIDDEN_WITHOUT_A_TIME = 256
 GATES = 4  # products of hidden × hidden that a step is reckoned to have
 SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
-FREE_EPOCHS, DROPOUT_PER_DOUBLING, MOST_DROPOUT = 2, 0.16, 0.5
+# epochs that need no dropout, the share for each doubling of them, and the most: of a cell without
+# recurrent weights, of one with them, and of these weights
+DROPOUT_ALONE, DROPOUT, RECURRENT_DROPOUT = (2, 0.16, 0.5), (1, 0.15, 0.3), (2.5, 0.075, 0.4)
 ENOUGH_UPDATES, LARGEST_MULTIPLIER = 5_000, 4.0
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part
 FEWEST_BETWEEN_REPORTS = 100
@@ -100,11 +102,14 @@ def _choose(
     waited = max(FEWEST_TO_WAIT, round(SHARE_TO_WAIT * reports))
     embedding = None if vocab_size <= WIDEST_ONE_HOT else min(hidden, WIDEST_EMBEDDING)
     sized = {"hidden": hidden, "embedding": settled(model, "embedding", embedding)}
-    size = parameters or _count(model.model_copy(update=sized), vocab_size, registry)
+    count, recurrent = _outline(model.model_copy(update=sized), vocab_size, registry)
+    recurrent = recurrent and settled(training, "recurrent_dropout", 1.0) > 0
+    epochs, fullness = readable / tokens, min(1.0, (parameters or count) / tokens)
     own_rate = registry.cells[model.cell].learning_rate
     return {
         **sized,
-        "dropout": _dropout(readable / tokens, size / tokens),
+        "dropout": _dropout(epochs, fullness, *(DROPOUT if recurrent else DROPOUT_ALONE)),
+        "recurrent_dropout": _dropout(epochs, fullness, *RECURRENT_DROPOUT) if recurrent else 0.0,
         "batch_size": rows,
         "steps": steps,
         "learning_rate": multiplied_rate(own_rate, _rate_multiplier(updates)),
@@ -123,20 +128,22 @@ def _hidden(work: float, tokens: int) -> int:
     return min(2048, max(64, round(min(by_work, by_text) / 64) * 64))
 
 
-def _dropout(epochs: float, parameters_per_token: float) -> float:
+def _dropout(epochs: float, fullness: float, free: float, share: float, most: float) -> float:
     """The share to drop when the text is read `epochs` times. A model with fewer parameters than
-    the text has tokens cannot memorise it, and gets less."""
-    doublings = math.log2(max(1.0, epochs / FREE_EPOCHS))
-    share = min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * doublings)
-    return round(share * min(1.0, parameters_per_token), 2)
+    the text has tokens cannot memorise it, and gets less: `fullness` times as much."""
+    doublings = math.log2(max(1.0, epochs / free))
+    return round(min(most, share * doublings) * fullness, 2)
 
 
-def _count(config: ModelConfig, vocab_size: int, registry: Registry) -> float:
-    """Parameters of the model; infinitely many where it cannot be built, which is said later."""
+def _outline(config: ModelConfig, vocab_size: int, registry: Registry) -> tuple[float, bool]:
+    """Parameters of the model, and whether its cell has recurrent weights to drop; infinitely many
+    and none where it cannot be built, which is said later."""
     try:
-        return count_parameters(config, vocab_size, registry)
+        with torch.device("meta"):
+            model = LanguageModel(config, vocab_size, registry)
+        return model.parameter_count(), all(model.stack.recurrent_weights())
     except ZooError:
-        return math.inf
+        return math.inf, False
 
 
 def _rate_multiplier(updates: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -34,6 +35,7 @@ from zoo.training.judging import Judge
 from zoo.training.meter import Meter
 from zoo.training.objectives import Examples, choose_objective
 from zoo.training.optimization import Optimization
+from zoo.training.recurrent_dropout import RecurrentDropout
 from zoo.training.snapshot import Snapshot, TrainingPosition
 from zoo.training.snapshot_check import Outline, check_snapshot
 
@@ -83,6 +85,8 @@ class Trainer:
         self._forward = processes.wrap(learner)
         self._rng = np.random.default_rng(config.seed)
         self._masks = torch.Generator().manual_seed(config.seed)
+        share = config.recurrent_dropout
+        self._dropout = RecurrentDropout(model, share, self._masks) if share else None
         self._state: Any = None
         self._meter = Meter(0.0, self._device)
         self.clock = Clock(processes, config.minutes, began)
@@ -164,10 +168,11 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
-        for window in windows:
-            loss = self._read(window)
-            (loss / len(windows) if len(windows) > 1 else loss).backward()  # type: ignore[no-untyped-call]
-            self._meter.add(loss, window.inputs.numel())
+        with nullcontext() if self._dropout is None else self._dropout.dropped():
+            for window in windows:
+                loss = self._read(window)
+                (loss / len(windows) if len(windows) > 1 else loss).backward()  # type: ignore[no-untyped-call]
+                self._meter.add(loss, window.inputs.numel())
         nn.utils.clip_grad_norm_(self._parameters, config.clip)
         self._optimizer.step()
         if self._position.step == 0:

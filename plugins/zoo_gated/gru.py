@@ -143,7 +143,10 @@ class GRURecurrence(Recurrence):
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
+        before_TBH: Tensor,
+        kept_T: tuple[Tensor, ...],
+        gradient_TBK: Tensor,
+        weights: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         H = before_TBH.shape[-1]
         return (

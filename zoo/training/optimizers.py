@@ -33,7 +33,10 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent without momentum or weight decay, as in Dive into Deep Learning,
     section 9.5."""
-    return torch.optim.SGD(list(parameters.values()), learning_rate)
+    trained = list(parameters.values())
+    # fused, it takes a rate that is on the GPU
+    fused = True if all(parameter.is_cuda for parameter in trained) else None
+    return torch.optim.SGD(trained, learning_rate, fused=fused)
 
 
 def muon(

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import zoo
-from zoo.config import Sampling
+from zoo.config import ModelConfig, Sampling
+from zoo.data.tokenizers import CharTokenizer
 from zoo.errors import ProviderError
+from zoo.exporting.export import describe
+from zoo.exporting.exporter import find_exporters
 from zoo.exporting.parity import prove_step
+from zoo.exporting.staging import ExportBuilder
 from zoo.exporting.text_comparison import compare_texts
-from zoo.inference.sampling import choose, margin
+from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelStepper
-from zoo_ort.choice import Choice, settings_array
-from zoo_ort.cuda import first_device
 from zoo_ort.device_loop import DeviceEngine
-from zoo_ort.loops import CHUNK
-
-from .step_files import EXPANDING, export_step, registry_with_expanding, text_ties
+from zoo_ort.engines import CHUNK
 
 pytestmark = pytest.mark.gpu
 HOT = Sampling(temperature=1.0)
@@ -47,34 +45,47 @@ def _cuda() -> None:
         pytest.skip(f"CUDA does not run in ONNX Runtime: {report.reason if report else 'no build'}")
 
 
-def open_on(path: Path, provider: str, records: bool = True) -> Any:
+def export(
+    folder: Path, cell: str, hidden: int = 64, layers: int = 1, precision: str = "fp32"
+) -> tuple[LanguageModel, Path]:
+    torch.manual_seed(0)
+    tokenizer = CharTokenizer(characters="".join(map(chr, range(97, 124))))
+    config = ModelConfig(cell=cell, hidden=hidden, layers=layers)
+    model = LanguageModel(config, tokenizer.vocab_size).eval()
+    registry = zoo.load_registry()
+    room = ExportBuilder(model, folder, registry)
+    (exporter,) = find_exporters(["step"], precision, registry).values()
+    draft = room.draft(exporter, describe(model, tokenizer, "step", precision))
+    draft.path.write_bytes(draft.content)
+    return model, draft.path
+
+
+def open_on(path: Path, provider: str, graphs: bool = True) -> DeviceEngine:
     artifact = zoo.open_source(path, provider)
     engine = artifact.engine
     if provider == "cuda":
         assert isinstance(engine, DeviceEngine)
         assert engine.session.get_providers()[0] == "CUDAExecutionProvider"
-        if not records:
-            device = first_device()
-            choice = Choice(device, engine.vocab_size)
-            return DeviceEngine(artifact.info, path.read_bytes(), device, choice, records=False)
+        if not graphs:
+            return DeviceEngine(engine.session, artifact.info, path.read_bytes(), "cuda", False)
     return engine
 
 
-@pytest.mark.parametrize("name", [*CELLS, EXPANDING])
+@pytest.mark.parametrize("name", CELLS)
 def test_steps_on_cuda_equal_pytorchs(name: str, tmp_path: Path) -> None:
-    model, path = export_step(tmp_path, name, layers=2, registry=registry_with_expanding())
+    model, path = export(tmp_path, name, layers=2)
     proof = prove_step(ModelStepper(model), open_on(path, "cuda"))
     assert proof.difference < 1e-5
     prove_step(ModelStepper(model.cuda()), open_on(path, "cuda"))
 
 
-@pytest.mark.parametrize("records", [True, False], ids=["recorded", "step by step"])
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "no graphs"])
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 def test_ten_thousand_tokens_on_cuda_and_on_the_cpu(
-    name: str, records: bool, tmp_path: Path
+    name: str, graphs: bool, tmp_path: Path
 ) -> None:
-    model, path = export_step(tmp_path, name)
-    device = open_on(path, "cuda", records)
+    model, path = export(tmp_path, name)
+    device = open_on(path, "cuda", graphs)
     prompt = np.array([1, 2, 3])
     on_cpu = open_on(path, "cpu")
     found = list(compare_texts(on_cpu, device, prompt, 10_000, HOT, seed=1))
@@ -86,31 +97,12 @@ def test_ten_thousand_tokens_on_cuda_and_on_the_cpu(
     assert len(found) <= 2
 
 
-SAMPLINGS = [
-    Sampling(),
-    Sampling(temperature=0.8),
-    Sampling(temperature=1.0, top_k=5),
-    Sampling(temperature=1.2, top_p=0.8),
-]
-
-
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["greedy", "temperature", "top-k", "top-p"])
-@pytest.mark.parametrize("name", ["gru", "mamba2"])
-def test_a_hundred_thousand_tokens_are_those_of_the_cpu(
-    name: str, sampling: Sampling, tmp_path: Path
-) -> None:
-    """In 40 rows of 2,500."""
-    _, path = export_step(tmp_path, name)
-    ties = text_ties(open_on(path, "cpu"), open_on(path, "cuda"), 40, 2500, sampling)
-    assert ties <= 5
-
-
-def test_recording_changes_no_result(tmp_path: Path) -> None:
-    _, path = export_step(tmp_path, "lstm")
-    engines = [open_on(path, "cuda", records) for records in (True, False)]
+def test_cuda_graphs_change_no_result(tmp_path: Path) -> None:
+    _, path = export(tmp_path, "lstm")
+    engines = [open_on(path, "cuda", graphs) for graphs in (True, False)]
     rng = np.random.default_rng(0)
     for batch_size in (1, 16, 1, 5):
-        last = rng.integers(0, 27, batch_size)
+        last = rng.integers(0, 28, batch_size)
         uniform = rng.random((3 * CHUNK + 1, batch_size), dtype=np.float32)
         results = [
             engine.write(last, engine.init_state(batch_size), uniform, HOT) for engine in engines
@@ -120,65 +112,9 @@ def test_recording_changes_no_result(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("vocab", [28, 300, 9000])
-def test_the_kernel_chooses_as_on_the_cpu(vocab: int) -> None:
-    device = first_device()
-    choice, rng = Choice(device, vocab), np.random.default_rng(0)
-    logits = (3 * rng.standard_normal((1500, vocab))).astype(np.float32)
-    uniform = rng.random(1500, dtype=np.float32)
-    arrays = [logits, uniform, np.zeros(4), np.zeros(1500, np.int64)]
-    buffers = [device.allocate(array.shape, array.dtype) for array in arrays]
-    for array, buffer in zip(arrays, buffers, strict=True):
-        device.upload(array, buffer)
-    for sampling in SAMPLINGS:
-        device.upload(settings_array(sampling, vocab), buffers[2])
-        choice(*buffers)
-        found = device.download(buffers[3])
-        for row in np.flatnonzero(found != choose(logits, uniform, sampling)):
-            assert margin(logits[row], float(uniform[row]), sampling) < 1e-10
-
-
-def test_reading_and_scoring_are_those_of_the_cpu(tmp_path: Path, text_file: Path) -> None:
-    _, path = export_step(tmp_path, "lstm")
-    scores = [zoo.score(zoo.open_source(path, p), str(text_file)) for p in ("cuda", "cpu")]
-    assert scores[0].nats_per_token == pytest.approx(scores[1].nats_per_token, rel=1e-6)
-    tokens = np.random.default_rng(0).integers(0, 27, (700, 3))
-    states = [(e := open_on(path, p)).read(tokens, e.init_state(3)) for p in ("cuda", "cpu")]
-    for one, other in zip(*states, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
-
-
-def test_two_threads_share_the_device(tmp_path: Path) -> None:
-    """Each records while the other runs."""
-    engines = [open_on(export_step(tmp_path, cell)[1], "cuda") for cell in ("gru", "lstm")]
-    uniform = np.random.default_rng(0).random((CHUNK + 7, 3), dtype=np.float32)
-
-    def write(engine: Any) -> list[list[int]]:
-        found: list[list[int]] = engine.write(
-            np.array([1, 2, 3]), engine.init_state(3), uniform, HOT
-        )[0].tolist()
-        return found
-
-    with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(write, engines * 4))
-    assert together == [write(engine) for engine in engines] * 4
-
-
-def test_ten_thousand_rows(tmp_path: Path) -> None:
-    _, path = export_step(tmp_path, "lstm", hidden=512)
-    engine = open_on(path, "cuda")
-    tokens, _ = engine.write(
-        np.zeros(10_000, np.int64),
-        engine.init_state(10_000),
-        np.zeros((8, 10_000), np.float32),
-        HOT,
-    )
-    assert tokens.shape == (8, 10_000)
-
-
 def test_sessions_are_independent(tmp_path: Path) -> None:
     """Two interleaved sessions on one device, with other batches between them."""
-    _, path = export_step(tmp_path, "gru")
+    _, path = export(tmp_path, "gru")
     source = zoo.open_source(path, "cuda")
     alone = []
     for seed in (1, 2):
@@ -196,8 +132,8 @@ def test_sessions_are_independent(tmp_path: Path) -> None:
     assert texts == alone
 
 
-def test_top_k_and_top_p_together(tmp_path: Path) -> None:
-    _, path = export_step(tmp_path, "lstm")
+def test_sampling_settings_that_run_on_the_host(tmp_path: Path) -> None:
+    _, path = export(tmp_path, "lstm")
     settings = {"length": 300, "temperature": 0.8, "top_k": 7, "top_p": 0.9, "seed": 3}
     texts = [zoo.generate(zoo.open_source(path, p), "the ", **settings) for p in ("cuda", "cpu")]
     assert texts[0] == texts[1]
@@ -211,7 +147,7 @@ def test_loops_of_onnx_are_refused_on_cuda(tmp_path: Path, trained: Callable[...
 
 
 def test_half_precision_on_cuda(tmp_path: Path) -> None:
-    model, path = export_step(tmp_path, "lstm", precision="fp16")
+    model, path = export(tmp_path, "lstm", precision="fp16")
     proof = prove_step(ModelStepper(model), open_on(path, "cuda"), tolerance=0.02)
     assert proof.difference > 0
 
@@ -220,11 +156,11 @@ def test_speed_on_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     """Prints the rates for docs/reference/performance.md; asserts nothing."""
     lines = [torch.cuda.get_device_name()]
     for name in ("rnn", "gru", "lstm"):
-        model, path = export_step(tmp_path, name, hidden=512)
+        model, path = export(tmp_path, name, hidden=512)
         engines = {
             "PyTorch eager": ModelStepper(model.cuda()),
             "device loop": open_on(path, "cuda"),
-            "device loop, not recorded": open_on(path, "cuda", records=False),
+            "device loop, no graphs": open_on(path, "cuda", graphs=False),
         }
         for batch_size in (1, 16, 256):
             rates = {}

@@ -22,6 +22,7 @@ from zoo.exporting.text_comparison import compare_texts
 from zoo.inference.cpu import usable_cores
 from zoo.inference.engine import Engine, Scorer, Stepper
 from zoo.models.torch_engine import ModelStepper
+from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import CHUNK, LONG_PROMPT, GenerateEngine
 from zoo_ort.tuning import fastest_threads, usual_threads
 
@@ -531,6 +532,30 @@ def test_the_proof_of_sequences_finds_each_fault(
     wrong = Late(engine.session, zoo.open_source(exported("gru") / "sequence.onnx").info)
     with pytest.raises(VerificationError, match=r"logits differs by .* over steps 56 to 256"):
         prove_sequence(reference, wrong)
+
+
+def test_the_device_loop_equals_the_step_loop(exported: Callable[..., Path]) -> None:
+    """CUDA's buffers and bindings, on the CPU: it writes the tokens of the step loop."""
+    path = exported("lstm") / "step.onnx"
+    source = zoo.open_source(path)
+    device = DeviceEngine(source.engine.session, source.info, path.read_bytes(), "cpu")
+    rng = np.random.default_rng(0)
+    for batch_size in (1, 3, 1):
+        states = [engine.init_state(batch_size) for engine in (device, source.engine)]
+        last = rng.integers(0, device.vocab_size, batch_size)
+        kept = None
+        for size, sampling in zip((1, 7, CHUNK, 2 * CHUNK + 1, 4), SAMPLINGS, strict=True):
+            uniform = rng.random((size, batch_size), dtype=np.float32)
+            kept = kept or (last, states[0], uniform, sampling)
+            found, states[0] = device.write(last, states[0], uniform, sampling)
+            wanted, states[1] = source.engine.write(last, states[1], uniform, sampling)
+            assert found.tolist() == wanted.tolist()
+            for one, other in zip(*states, strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+            last = wanted[-1]
+        # an older state is still valid
+        again, _ = device.write(*kept)
+        assert again.tolist() == source.engine.write(*kept)[0].tolist()
 
 
 @pytest.mark.slow

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -44,30 +42,3 @@ def test_git_ignores_no_file_of_a_package() -> None:
     ignored = subprocess.run([*command, "--", *folders], capture_output=True, text=True, check=True)
     files = [line for line in ignored.stdout.splitlines() if "__pycache__" not in line]
     assert files == []
-
-
-def test_warnings_of_our_own_code_are_errors_and_others_are_not(tmp_path: Path) -> None:
-    """A plugin of pytest that warns while it is configured, as pytest-benchmark does beside
-    pytest-xdist, does not keep our tests from starting."""
-    (tmp_path / "noisy.py").write_text(
-        "import warnings\n\ndef pytest_configure(config):\n"
-        "    warnings.warn('no benchmarks beside xdist', UserWarning)\n"
-        "    config.issue_config_time_warning(UserWarning('again'), stacklevel=2)\n"
-    )
-    warns = "import warnings\n\ndef warn():\n    warnings.warn('once', UserWarning)\n"
-    for module in ("zoo_warns", "other"):
-        (tmp_path / f"{module}.py").write_text(warns)
-    (tmp_path / "test_both.py").write_text(
-        "import other, pytest, zoo_warns\n\ndef test_both():\n    other.warn()\n"
-        "    with pytest.raises(UserWarning):\n        zoo_warns.warn()\n"
-    )
-    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
-    options = ["-q", "-p", "noisy", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *settings, str(tmp_path / "test_both.py")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr

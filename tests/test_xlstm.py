@@ -198,30 +198,6 @@ def test_slstm_is_finite_with_large_gates() -> None:
         assert all(bool(torch.isfinite(value).all()) for value in values)
 
 
-@pytest.mark.parametrize("tie", [False, True])
-def test_the_derivative_of_slstm_is_autograds(tie: bool) -> None:
-    """That of every leaf of the state too; in a `tie` both gates are 0 in the exponent."""
-    cell: Any = build("slstm", 5, 12, heads=3)
-    state = [torch.rand(4, 12, dtype=torch.float64) + 0.5 for _ in range(4)]
-    if tie:
-        with torch.no_grad():
-            for parameter in (cell.W, cell.R):
-                parameter.zero_()
-            cell.b.view(3, 4, 4)[:, 0] = 0.0
-            cell.b.view(3, 4, 4)[:, 1] = 1000.0
-        state[3].zero_()
-    x = torch.randn(6, 4, 5, dtype=torch.float64, requires_grad=True)
-    start = type(cell.init_state(1))(*(leaf.requires_grad_() for leaf in state))
-    found = []
-    for forward in (cell.forward, partial(zoo.Cell.forward, cell)):
-        y, end = forward(x, start)
-        torch.manual_seed(1)
-        weighted = [(leaf * torch.randn_like(leaf)).sum() for leaf in (y, *end)]
-        found.append(torch.autograd.grad(sum(weighted), (x, *start, *cell.parameters())))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, **EXACT)
-
-
 @pytest.mark.parametrize(("hidden", "heads"), [(8, 4), (6, 3), (7, 1), (1, 1)])
 def test_slstm_has_as_many_heads_as_divide(hidden: int, heads: int) -> None:
     assert zoo.get_cell("slstm").build(5, hidden).heads == heads

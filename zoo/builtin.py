@@ -54,8 +54,8 @@ def zoo_tokenizers() -> Iterable[TokenizerSpec]:
 def zoo_optimizers() -> Iterable[OptimizerSpec]:
     module = "zoo.training.optimizers"
     return [
-        OptimizerSpec("adamw", f"{module}:adamw", "AdamW", recordable=True),
-        OptimizerSpec("sgd", f"{module}:sgd", "stochastic gradient descent", recordable=True),
+        OptimizerSpec("adamw", f"{module}:adamw", "AdamW"),
+        OptimizerSpec("sgd", f"{module}:sgd", "stochastic gradient descent"),
         OptimizerSpec("muon", f"{module}:muon", "Muon for recurrent matrices, AdamW for the rest"),
     ]
 

@@ -228,11 +228,10 @@ class TrainConfig(FrozenModel):
     compile: bool = Field(
         False, description="Train with torch.compile: a slow start, then possibly faster."
     )
-    cuda_graph: bool | None = Field(
-        None,
-        description="On a GPU, record updates of the weights as CUDA graphs and replay them: the "
-        "many small kernels of a loop over time then cost one launch. Without the flag, where that "
-        "can be done: with one process, without --compile and --documents.",
+    cuda_graph: bool = Field(
+        False,
+        description="On a GPU, replay the forward and the backward pass as a CUDA graph: the many "
+        "small kernels of a loop over time then cost one launch.",
     )
     seed: int = Field(
         0, ge=0, le=2**63 - 1, description="Seed of the initial weights and the batches."

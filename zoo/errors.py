@@ -1,7 +1,6 @@
 """Every error and warning that a user can meet. Each message is one or two lines: what is wrong,
 and what to do about it."""
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -117,17 +116,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
     )
-
-
-def wanted_memory(error: BaseException) -> str:
-    """How much memory was wanted, as the beginning of a message: "2.00 GiB more were wanted, of
-    79.10 GiB in all"; empty for an error that does not say."""
-    told = str(error)
-    wanted = re.search(r"(?:allocate|Unable to allocate) ([\d.]+ [KMGTP]?i?(?:B|bytes))\b", told)
-    if wanted is None:
-        return ""
-    capacity = re.search(r"total capacity of ([\d.]+ \w+)", told)
-    amount = wanted[1]
-    if amount.endswith(" bytes"):
-        amount = f"{int(amount.removesuffix(' bytes')) / 2**30:,.2f} GiB"
-    return f"{amount} more were wanted" + (f", of {capacity[1]} in all" if capacity else "")

@@ -8,24 +8,19 @@ import ctypes
 import io
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from zoo.errors import ArtifactError, ProviderError, ZooError, one_line
+from zoo.errors import ArtifactError, ProviderError, one_line
 from zoo.inference.artifact import AGAIN
 from zoo.inference.runtime import ProviderReport
-from zoo_ort.cuda import DeviceMemoryError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 MAX_TOLD = 200  # characters
-MEMORY = re.compile("(?i)failed to allocate memory|out of memory|smaller than requested bytes")
-NO_FALLBACK = "session.disable_cpu_ep_fallback"
-RECORD_PLACES = "session.record_ep_graph_assignment_info"
 SILENT = 4  # ONNX Runtime's "fatal": errors are raised as exceptions
 
 # A model that adds a tensor to itself: y = x + x, float32 [n], opset 20, IR 10.
@@ -35,22 +30,17 @@ PROBE = base64.b64decode(
 
 
 def make_session(
-    model: bytes | Path,
-    provider: str,
-    threads: int = 1,
-    *,
-    cuda_options: Mapping[str, str] | None = None,
+    model: bytes | Path, provider: str, threads: int = 1, graphs: bool = False
 ) -> ort.InferenceSession:
     """A session for a model (its bytes or its file) on "auto", "cpu" or "cuda": with `threads`
-    threads on a CPU, with these provider options on CUDA.
+    threads on a CPU, with CUDA graphs or without on CUDA.
 
     "auto" is CUDA where this build supports it and the machine has its driver, else the CPU. With
     CUDA the whole graph runs on it: ProviderError says why if it cannot.
     """
-    options = _options(threads)
     if resolve_provider(provider) == "cuda":
-        return _cuda_session(model, options, cuda_options)
-    return _session(model, options, CPU)
+        return _cuda_session(model, graphs)
+    return _session(model, _options(threads), CPU)
 
 
 def run_session(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> Any:
@@ -71,10 +61,8 @@ def run_bound(
         raise _cannot_run(error) from None
 
 
-def _cannot_run(error: Exception) -> ZooError:
+def _cannot_run(error: Exception) -> ArtifactError:
     """Of ONNX Runtime's own exceptions, which have no common base."""
-    if MEMORY.search(str(error)):
-        return DeviceMemoryError(f"the memory is full: {told(error)}.")
     return ArtifactError(f"ONNX Runtime cannot run the graph: {told(error)}; {AGAIN}.")
 
 
@@ -92,7 +80,7 @@ def probe_providers() -> list[ProviderReport]:
     for name in ort.get_available_providers():
         reason = ""
         try:
-            _run_probe(_cuda_session(PROBE, _options()) if name == CUDA else _probe_session(name))
+            _run_probe(_cuda_session(PROBE) if name == CUDA else _probe_session(name))
         except ProviderError as error:
             reason = one_line(error)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
@@ -101,64 +89,29 @@ def probe_providers() -> list[ProviderReport]:
     return reports
 
 
-def _cuda_session(
-    model: bytes | Path,
-    options: ort.SessionOptions,
-    cuda_options: Mapping[str, str] | None = None,
-) -> ort.InferenceSession:
-    require_cuda()
-    options.add_session_config_entry(NO_FALLBACK, "1")
+def _cuda_session(model: bytes | Path, graphs: bool = False) -> ort.InferenceSession:
+    if CUDA not in ort.get_available_providers():
+        raise ProviderError("CUDA does not run: this build of ONNX Runtime is for CPUs only.")
+    if missing := _missing_library(CUDA):
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {missing}; use the CPU.")
+    options = _options()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = _session(model, options, CUDA, cuda_options)
+        session = _session(model, options, CUDA, graphs)
     except Exception as error:
-        if "assigned to the default CPU EP" in str(error):
-            # opened only to find out which node it is
-            options.add_session_config_entry(NO_FALLBACK, "0")
-            options.add_session_config_entry(RECORD_PLACES, "1")
-            require_places(_session(model, options, CUDA, cuda_options), CUDA)
-        raise _cannot_open(error) from None
+        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {told(error)}") from None
     if CUDA not in session.get_providers():
         raise ProviderError("CUDA does not run in ONNX Runtime here: it fell back to the CPU.")
     return session
 
 
-def require_cuda() -> None:
-    """ProviderError where ONNX Runtime has no CUDA here."""
-    if CUDA not in ort.get_available_providers():
-        raise ProviderError("CUDA does not run: this build of ONNX Runtime is for CPUs only.")
-    if missing := _missing_library(CUDA):
-        raise ProviderError(f"CUDA does not run in ONNX Runtime here: {missing}; use the CPU.")
-
-
-def require_places(session: ort.InferenceSession, provider: str) -> None:
-    """ProviderError where a node of the session's graph was placed on another provider; the session
-    was made with RECORD_PLACES."""
-    for part in session.get_provider_graph_assignment_info():
-        if part.ep_name != provider:
-            node = part.get_nodes()[0]
-            domain = f"{node.domain}." if node.domain else ""
-            raise ProviderError(
-                f"CUDA has no kernel for the node {node.name!r}, operator {domain}{node.op_type}, "
-                f"which would run on the CPU; run the whole graph there (--provider cpu)."
-            )
-
-
-def _cannot_open(error: Exception) -> ZooError:
-    if MEMORY.search(str(error)):
-        return DeviceMemoryError(f"the GPU's memory is full: {told(error)}.")
-    return ProviderError(f"CUDA does not run in ONNX Runtime here: {told(error)}")
-
-
 def _session(
-    model: bytes | Path,
-    options: ort.SessionOptions,
-    name: str,
-    cuda_options: Mapping[str, str] | None = None,
+    model: bytes | Path, options: ort.SessionOptions, name: str, graphs: bool = False
 ) -> ort.InferenceSession:
     """A session on that provider; without `enable_fallback=0`, ONNX Runtime prints a failure and
     falls back to the CPU."""
     # TF32 has a mantissa of ten bits: too few to agree with other providers
-    settings = {"use_tf32": "0", **(cuda_options or {})} if name == CUDA else {}
+    settings = {"use_tf32": "0", "enable_cuda_graph": str(int(graphs))} if name == CUDA else {}
     return ort.InferenceSession(model, options, providers=[(name, settings)], enable_fallback=0)
 
 

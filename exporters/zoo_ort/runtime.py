@@ -12,13 +12,11 @@ import onnxruntime as ort
 from zoo.errors import ArtifactError, ProviderError
 from zoo.inference.artifact import AGAIN, GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.inference.engine import Engine
-from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads, is_worth_a_gpu
+from zoo.inference.runtime import MEASURE, Artifact, ProviderReport, Threads
 from zoo.inference.throughput import measure_throughput, writing
 from zoo.registry.registry import Registry
 from zoo.registry.specs import FULL
-from zoo_ort.choice import Choice
 from zoo_ort.container import read_metadata
-from zoo_ort.cuda import first_device
 from zoo_ort.device_loop import DeviceEngine
 from zoo_ort.engines import (
     GenerateEngine,
@@ -31,10 +29,10 @@ from zoo_ort.engines import (
 from zoo_ort.inspection import inspect, read_file
 from zoo_ort.interface import GRAPHS, check_interface, language_interface
 from zoo_ort.providers import (
+    CUDA,
     make_session,
     probe_providers,
     provider_name,
-    require_cuda,
     resolve_provider,
     told,
 )
@@ -58,12 +56,9 @@ class OnnxRuntime:
         threads: Threads = None,
         *,
         scores: bool = False,
-        rows: int = 1,
     ) -> Artifact:
         described = {path: describe_file(path, ArtifactInfo, self._registry) for path in files}
         infos = {path: info for path, (info, _) in described.items()}
-        if provider == "auto":
-            provider = _chosen_provider(infos, rows)
         path = _choose(infos, provider, scores)
         info, as_checked = described[path]
         if info.graph not in GRAPHS:
@@ -71,31 +66,28 @@ class OnnxRuntime:
                 f"{path} has a graph {info.graph!r}, which this version of the zoo cannot run; "
                 f"{AGAIN}."
             )
-        if info.graph != STEP and provider == "cuda":
-            raise ProviderError(
-                f"{path} has a loop, and ONNX's loops run on the CPU; on CUDA use the step graph."
-            )
-        on_cpu = provider == "cpu"
+        if info.graph != STEP:
+            if provider == "cuda":
+                raise ProviderError(
+                    f"{path} has a loop, and ONNX's loops run on the CPU; on CUDA use the step "
+                    f"graph."
+                )
+            provider = "cpu"
+        on_cpu = resolve_provider(provider) == "cpu"
         if threads == MEASURE and on_cpu and info.causal:
             count = fastest_threads(path, self._speed)
         elif isinstance(threads, int):
             count = threads
         else:
             count = usual_threads(path) if on_cpu else 1
-        # on CUDA a number of rows may have to be fixed: the file's own interface is that on the CPU
-        session = open_session(path, as_checked, "cpu", count)
+        session = open_session(path, as_checked, provider, count)
         check_interface(path, session, *language_interface(info))
-        engine: SessionEngine
-        if on_cpu:
-            reader = cache(partial(self._prompt_reader, infos, info, count))
-            engine = _engine(session, info, reader)
-        else:
-            engine = _device_engine(path, as_checked, info)
+        reader = cache(partial(self._prompt_reader, infos, info, count))
         return Artifact(
-            engine=engine,
+            engine=_engine(path, as_checked, session, info, reader),
             tokenizer=info.tokenizer,
             prompt=info.training.prompt,
-            runs_on=f"ONNX Runtime on {provider_name(engine.session)}",
+            runs_on=f"ONNX Runtime on {provider_name(session)}",
             info=info,
         )
 
@@ -125,22 +117,20 @@ class OnnxRuntime:
         return None
 
 
-def _chosen_provider(infos: Mapping[Path, ArtifactInfo], rows: int) -> str:
-    """What "auto" is: CUDA if it runs, and there is a step graph of a model worth it."""
-    sizes = [path.stat().st_size for path, info in infos.items() if info.graph == STEP]
-    return resolve_provider("auto") if sizes and is_worth_a_gpu(max(sizes), rows) else "cpu"
-
-
 def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> Path:
-    """The file to run, of the files of one model. Full precision is preferred; then the step graph
-    on CUDA, where ONNX's loops do not run; a graph with logits if `scores`; else the generate
+    """The file to run, of the files of one model. Full precision is preferred; then a graph with
+    logits if `scores`; the step graph on CUDA, where ONNX's loops do not run; else the generate
     graph."""
     if len({info.weights for info in infos.values()}) > 1:
         raise ArtifactError(f"{next(iter(infos)).parent} holds files of several models; name one.")
     full = [path for path, info in infos.items() if info.precision == FULL]
     by_graph = {infos[path].graph: path for path in reversed(full or list(infos))}
-    on_cpu = SEQUENCE if scores else GENERATE
-    order = (STEP if provider == "cuda" else on_cpu, STEP, GENERATE)
+    if scores:
+        order = (SEQUENCE, STEP)
+    elif resolve_provider(provider) == "cuda":
+        order = (STEP, GENERATE)
+    else:
+        order = (GENERATE, STEP)
     return next((by_graph[graph] for graph in order if graph in by_graph), next(iter(infos)))
 
 
@@ -150,19 +140,19 @@ def _model(info: ArtifactInfo) -> tuple[Any, ...]:
 
 
 def _engine(
-    session: ort.InferenceSession, info: ArtifactInfo, reader: PromptReader
+    path: Path,
+    as_checked: tuple[int, ...],
+    session: ort.InferenceSession,
+    info: ArtifactInfo,
+    reader: PromptReader,
 ) -> SessionEngine:
     if info.graph == SEQUENCE:
         return (SequenceEngine if info.causal else SequenceScorer)(session, info)
+    if session.get_providers()[0] == CUDA:
+        content = path.read_bytes()
+        require_same(path, as_checked)
+        return DeviceEngine(session, info, content, provider_name(session).lower())
     return (GenerateEngine if info.graph == GENERATE else StepEngine)(session, info, reader)
-
-
-def _device_engine(path: Path, as_checked: tuple[int, ...], info: ArtifactInfo) -> DeviceEngine:
-    require_cuda()
-    content = path.read_bytes()
-    require_same(path, as_checked)
-    device = first_device()
-    return DeviceEngine(info, content, device, Choice(device, info.tokenizer.vocab_size))
 
 
 def describe_file(

@@ -12,14 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import Cell
-from zoo.nn.fused import (
-    Recurrence,
-    plus_product,
-    product_over_steps,
-    run_fused,
-    tanh_gradient,
-    tanh_plus_product,
-)
+from zoo.nn.fused import Recurrence, plus_product, product_over_steps, run_fused, tanh_gradient
 
 
 class RNNState(NamedTuple):
@@ -79,7 +72,8 @@ class TanhRecurrence(Recurrence):
         after: tuple[Tensor, ...],
         kept: tuple[Tensor, ...],
     ) -> None:
-        tanh_plus_product(z_BK, before[0], weights[0], out=after[0])
+        plus_product(z_BK, before[0], weights[0], out=z_BK)
+        torch.tanh(z_BK, out=after[0])
 
     @staticmethod
     def backward(
@@ -93,13 +87,10 @@ class TanhRecurrence(Recurrence):
         gradient_BK: Tensor,
     ) -> tuple[Tensor, ...]:
         tanh_gradient(gradients[0], after[0], into=gradient_BK)
-        return (plus_product(outside_BH, gradient_BK, transposed[0], out=outside_BH),)
+        return (plus_product(outside_BH, gradient_BK, transposed[0]),)
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor,
-        kept_T: tuple[Tensor, ...],
-        gradient_TBK: Tensor,
-        weights: tuple[Tensor, ...],
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         return (product_over_steps(before_TBH, gradient_TBK),)

@@ -143,10 +143,7 @@ class GRURecurrence(Recurrence):
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor,
-        kept_T: tuple[Tensor, ...],
-        gradient_TBK: Tensor,
-        weights: tuple[Tensor, ...],
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         H = before_TBH.shape[-1]
         return (

@@ -11,7 +11,6 @@ from zoo import Cell
 from zoo.nn import Adopted, TorchCell
 from zoo.nn.fused import (
     Recurrence,
-    find_kernels,
     plus_product,
     product_over_steps,
     run_fused,
@@ -20,8 +19,6 @@ from zoo.nn.fused import (
 )
 from zoo.registry import Registry
 from zoo_gated.weights import gate_weights
-
-KERNELS = "zoo_gated.lstm_kernels"
 
 
 class LSTMState(NamedTuple):
@@ -113,9 +110,6 @@ class LSTMRecurrence(Recurrence):
     ) -> None:
         (h, c), (bent,) = after, kept
         gates = plus_product(z_BK, before[0], weights[0], out=z_BK)
-        if (kernels := find_kernels(KERNELS, z_BK)) is not None:
-            kernels.forward(z_BK, before[1], h, c, bent)
-            return
         H = h.shape[-1]
         gates[:, :H].tanh_()
         gates[:, H:].sigmoid_()
@@ -136,9 +130,6 @@ class LSTMRecurrence(Recurrence):
         gradient_BK: Tensor,
     ) -> tuple[Tensor, ...]:
         (grad_h, grad_c), (bent,) = gradients, kept
-        if (kernels := find_kernels(KERNELS, z_BK)) is not None:
-            grad_c = kernels.backward(grad_h, grad_c, z_BK, before[1], bent, gradient_BK)
-            return plus_product(outside_BH, gradient_BK, transposed[0], out=outside_BH), grad_c
         g, i, f, o = z_BK.chunk(4, -1)
         by_g, by_i, by_f, by_o = gradient_BK.chunk(4, -1)
         through_h = torch.empty_like(grad_h)
@@ -148,15 +139,11 @@ class LSTMRecurrence(Recurrence):
         sigmoid_gradient(grad_c * g, i, into=by_i)
         sigmoid_gradient(grad_c * before[1], f, into=by_f)
         sigmoid_gradient(grad_h * bent, o, into=by_o)
-        by_h = plus_product(outside_BH, gradient_BK, transposed[0], out=outside_BH)
-        return by_h, grad_c.mul_(f)
+        return plus_product(outside_BH, gradient_BK, transposed[0]), grad_c.mul_(f)
 
     @staticmethod
     def weight_gradients(
-        before_TBH: Tensor,
-        kept_T: tuple[Tensor, ...],
-        gradient_TBK: Tensor,
-        weights: tuple[Tensor, ...],
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         return (product_over_steps(before_TBH, gradient_TBK),)
 

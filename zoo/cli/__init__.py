@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from zoo.errors import ZooError, ZooWarning, is_out_of_memory, one_line, wanted_memory
+from zoo.errors import ZooError, ZooWarning, is_out_of_memory, one_line
 
 VERBS = (
     "cells",
@@ -115,9 +115,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         )
         return f"{error.format_message().rstrip('.')} (see `{asked} --help`).", error.exit_code
     if is_out_of_memory(error):
-        wanted = wanted_memory(error)
-        what = f"out of memory: {wanted}" if wanted else "out of memory"
-        return f"{what}; lower --hidden, --layers, --batch-size or --steps.", 1
+        return "out of memory; lower --hidden, --layers, --batch-size or --steps.", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 1
     if (told := _told_of_a_plugin(error)) is not None:

@@ -98,7 +98,7 @@ def generate_batch(
     the seed `seed + i`; each stops by itself. Otherwise as `stream`.
     """
     if not isinstance(source, Source):
-        source = open_source(source, provider, registry, rows=len(prompts))
+        source = open_source(source, provider, registry)
     sampling = Sampling.checked(temperature=temperature, top_k=top_k, top_p=top_p)
     engine, stops = source.writer(), Stops(stop, source.tokenizer)
     check_length(length)

@@ -18,9 +18,6 @@ from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import RuntimeSpec
 
 MEASURE = "measure"
-# A step reads every weight, and multiplies with it for each row. With 8 MiB a CPU core takes about
-# a fifth of a millisecond for that; a GPU takes ten microseconds for any step, but seconds to start
-WORTH_A_GPU = 2**23  # bytes of weights, times rows
 Threads: TypeAlias = 'int | Literal["measure"] | None'
 
 
@@ -71,25 +68,18 @@ class Runtime(Protocol):
         threads: Threads = None,
         *,
         scores: bool = False,
-        rows: int = 1,
     ) -> Source:
         """A model, checked and ready, from its `files` (at least one, all of one model): from the
         one that generates best there, or from one that `scores`. Other files are not looked at, and
         nothing is written.
 
-        `provider` is "auto", "cpu" or "cuda"; "auto" looks at `is_worth_a_gpu` too, for the `rows`
-        that will be computed at once. `threads` are those of a CPU: a number, "measure" for
+        `provider` is "auto", "cpu" or "cuda"; `threads` are those of a CPU: a number, "measure" for
         the fastest of a few, or None for the runtime's rule. Raises ArtifactError for files that
         are damaged, not of this format or of several models, ProviderError for a provider that does
         not run."""
 
     def probe(self) -> Sequence[ProviderReport]:
         """Each provider that this runtime was built with, tried on a small graph."""
-
-
-def is_worth_a_gpu(weight_bytes: int, rows: int) -> bool:
-    """Whether steps of that many rows are so much work that a GPU is to do it."""
-    return weight_bytes * rows >= WORTH_A_GPU
 
 
 def open_source(
@@ -100,16 +90,13 @@ def open_source(
     runtime: str | None = None,
     threads: Threads = None,
     scores: bool = False,
-    rows: int = 1,
 ) -> Source:
     """What runs the model at the path `source`: a run folder (by PyTorch), an exported file, or a
     folder of files exported from one run. Of a folder the runtime takes the graph that generates,
     or one that `scores`, and reads long prompts with the sequence graph if there is one; of a file,
     that file alone. Nothing is written.
 
-    `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here. "auto" is CUDA
-    where it runs and the model is large enough for it: the bytes of its weights, times the `rows`
-    that will be computed at once, are 8 MiB or more. `threads` are
+    `provider` is "auto", "cpu" or "cuda"; ProviderError if it does not run here. `threads` are
     those that an exported file runs with on a CPU: a number, "measure" to try a few on this machine
     and take the fastest (a part of a second), or None for the runtime's rule. `runtime` names one
     where several can open the path; UsageError if it is left out then. RunError for a path that
@@ -120,7 +107,7 @@ def open_source(
     path, registry = Path(source), registry or load_registry()
     spec, files = _find(path, registry, runtime)
     opener: Runtime = spec.load_factory()(registry)
-    return opener.open(files, provider, threads, scores=scores, rows=rows)
+    return opener.open(files, provider, threads, scores=scores)
 
 
 def open_artifact(

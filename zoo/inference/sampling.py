@@ -2,7 +2,7 @@
 
 Everything is computed in float64 from float32 logits, so that two runtimes with equal logits choose
 equal tokens. Exporters write the same operations into graphs, in the same order: for ONNX
-`zoo_onnx.sampler`, and `zoo_ort.choice` on CUDA.
+`zoo_onnx.sampler`, and `zoo_ort.device_loop` on CUDA.
 """
 
 from __future__ import annotations

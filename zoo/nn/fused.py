@@ -8,9 +8,6 @@ gradient is one product over all steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +16,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 States = tuple[Tensor, ...]
-MOST_ROWS = 64  # of a product that a kernel of ours takes on a GPU
 
 
 class Recurrence:
@@ -60,22 +56,13 @@ class Recurrence:
         gradient_BK: Tensor,
     ) -> States:
         """Writes the gradient of z, and returns those of the state before the step, from those of
-        the state after it; to h's it adds `outside_BH`, what h receives as an output, which it may
-        overwrite. `z_BK` is what `forward` left in it, `transposed` are the weights, transposed,
-        cut as they are."""
+        the state after it; to h's it adds `outside_BH`, what h receives as an output. `z_BK` is
+        what `forward` left in it, `transposed` are the weights, transposed, cut as they are."""
         raise NotImplementedError
 
     @staticmethod
-    def cut(weight: Tensor) -> Tensor:
-        """A weight as `forward` and `backward` take it."""
-        return in_columns(weight)
-
-    @staticmethod
     def weight_gradients(
-        before_TBH: Tensor,
-        kept_T: tuple[Tensor, ...],
-        gradient_TBK: Tensor,
-        weights: tuple[Tensor, ...],
+        before_TBH: Tensor, kept_T: tuple[Tensor, ...], gradient_TBK: Tensor
     ) -> tuple[Tensor, ...]:
         """The gradient of each weight from h before each step, what was kept, and z's gradients."""
         raise NotImplementedError
@@ -110,16 +97,7 @@ def plus_product(
     addend_BN: Tensor, left_BK: Tensor, right_PKC: Tensor, out: Tensor | None = None
 ) -> Tensor:
     """addend + left @ right, which may be written over the addend (`out`)."""
-    if torch.compiler.is_compiling():  # the sum becomes part of what follows
-        total = addend_BN + product(left_BK, right_PKC)
-        return total if out is None else out.copy_(total)
     if len(right_PKC) == 1:
-        if (few_rows := _kernels_for(left_BK)) is not None:
-            out = torch.empty_like(addend_BN) if out is None else out
-            few_rows.plus_product(addend_BN, left_BK, right_PKC[0], out)
-            return out
-        if out is addend_BN:
-            return addend_BN.addmm_(left_BK, right_PKC[0])
         return torch.addmm(addend_BN, left_BK, right_PKC[0], out=out)
     if out is None:
         out = torch.empty_like(addend_BN)
@@ -129,39 +107,12 @@ def plus_product(
     return out
 
 
-def tanh_plus_product(addend_BN: Tensor, left_BK: Tensor, right_PKC: Tensor, out: Tensor) -> Tensor:
-    """tanh(addend + left @ right), written to `out`; the addend may be overwritten."""
-    if len(right_PKC) == 1 and (few_rows := _kernels_for(left_BK)) is not None:
-        few_rows.plus_product(addend_BN, left_BK, right_PKC[0], out, tanh=True)
-        return out
-    return torch.tanh(plus_product(addend_BN, left_BK, right_PKC, out=addend_BN), out=out)
-
-
-def find_kernels(module: str, x: Tensor) -> Any:
-    """The module of that name, which is written in Triton and takes float32 on a GPU, where a step
-    of a recurrence can use it for `x`; else None. It needs no derivative: that is the
-    recurrence's."""
-    suited = x.is_cuda and x.dtype == torch.float32
-    if not suited or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return None
-    return import_module(module) if _has_triton() else None
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-def _kernels_for(left_BK: Tensor) -> Any:
-    return find_kernels("zoo.nn.few_rows", left_BK) if len(left_BK) <= MOST_ROWS else None
-
-
 def _by_parts(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
     products = torch.bmm(left_BK.expand(len(right_PKC), *left_BK.shape), right_PKC)
     return products.transpose(0, 1)
 
 
-def in_columns(weight_KN: Tensor) -> Tensor:
+def _in_columns(weight_KN: Tensor) -> Tensor:
     """The columns of a weight in P parts. A product of few rows, as a step has them, leaves part of
     a CPU idle in MKL; its columns in two halves, as two products side by side, do not."""
     parts = 2 if weight_KN.is_cpu and weight_KN.shape[1] % 2 == 0 else 1
@@ -186,7 +137,7 @@ class _Fused(torch.autograd.Function):
         H = state[0].shape[-1]
         kept_T = [z_TBK.new_empty(T, B, width * H) for width in recurrence.kept]
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
-        columns = tuple(recurrence.cut(weight) for weight in weights)
+        columns = tuple(_in_columns(weight) for weight in weights)
         with torch.autocast(device, enabled=False):
             for t, z in enumerate(z_TBK.unbind(0)):
                 recurrence.forward(z, states[t], columns, states[t + 1], kept[t])
@@ -202,22 +153,19 @@ class _Fused(torch.autograd.Function):
         x_TBI, W, z_TBK, *tensors = ctx.saved_tensors
         states_T, kept_T = tensors[:count], tensors[count : count + kinds]
         weights = tensors[count + kinds :]
-        transposed = tuple(recurrence.cut(weight.mT.contiguous()) for weight in weights)
+        transposed = tuple(_in_columns(weight.T.contiguous()) for weight in weights)
         T, device = len(z_TBK), z_TBK.device.type
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
         z = z_TBK.unbind(0)
         gradient_TBK = torch.empty_like(z_TBK)
         by_z = gradient_TBK.unbind(0)
-        # a copy, which the steps add to
-        outside = [torch.zeros_like(states[0][0]), *outside_TBH.clone().unbind(0)]
-        gradients: States = (outside[T], *(leaf.contiguous() for leaf in last))
+        outside = [torch.zeros_like(states[0][0]), *outside_TBH.unbind(0)]
+        gradients: States = (outside[T], *last)
         for t in reversed(range(T)):
             gradients = recurrence.backward(
                 gradients, outside[t], states[t], states[t + 1], z[t], kept[t], transposed, by_z[t]
             )
-        by_weight = recurrence.weight_gradients(
-            states_T[0][:-1], tuple(kept_T), gradient_TBK, tuple(weights)
-        )
+        by_weight = recurrence.weight_gradients(states_T[0][:-1], tuple(kept_T), gradient_TBK)
         # the products outside the recurrence are as exact as autocast wants them, as forwards
         with torch.autocast(device, ctx.low, enabled=ctx.low is not None):
             by_x = (gradient_TBK @ W.T).to(x_TBI.dtype) if ctx.needs_input_grad[1] else None
@@ -234,15 +182,9 @@ def _by_step(leaves_T: Sequence[Tensor], steps: int) -> list[tuple[Tensor, ...]]
 
 def sigmoid_gradient(gradient: Tensor, y: Tensor, into: Tensor) -> None:
     """Writes the gradient at the input of y = σ(x): ẏ y (1 - y)."""
-    if torch.compiler.is_compiling():  # which takes no `out` with gaps
-        into.copy_(gradient * y * (1 - y))
-        return
     torch.ops.aten.sigmoid_backward.grad_input(gradient, y, grad_input=into)
 
 
 def tanh_gradient(gradient: Tensor, y: Tensor, into: Tensor) -> None:
     """Writes the gradient at the input of y = tanh(x): ẏ (1 - y²)."""
-    if torch.compiler.is_compiling():
-        into.copy_(gradient * (1 - y * y))
-        return
     torch.ops.aten.tanh_backward.grad_input(gradient, y, grad_input=into)

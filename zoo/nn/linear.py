@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import pairwise
 from math import isqrt
 from typing import Any, NamedTuple, TypeAlias
@@ -101,9 +98,6 @@ def _after_the_first(a_T: Tensor) -> Tensor:
 
 def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = False) -> Tensor:
     """The scan, or, `backwards`, the one from the last time to the first."""
-    if (kernels := _kernels_for(b_T)) is not None:
-        h_T: Tensor = kernels.scan(a_T, b_T, start, backwards=backwards)
-        return h_T
     T = len(b_T)
     h_T = b_T.new_empty(b_T.shape)
     if T == 0:
@@ -142,18 +136,6 @@ def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = Fal
     for time in left:
         state = torch.addcmul(b_T[time], a_T[time], state, out=h_T[time])
     return h_T
-
-
-def _kernels_for(b_T: Tensor) -> Any:
-    """The module of a kernel for the whole scan, where it takes this one."""
-    if not (b_T.is_cuda and b_T.dtype == torch.float32) or torch.compiler.is_compiling():
-        return None
-    return _time_scan()
-
-
-@cache
-def _time_scan() -> Any:
-    return import_module("zoo.nn.time_scan") if find_spec("triton") is not None else None
 
 
 def _step(a: Variable, state: Variable, b: Variable) -> Variable:

@@ -11,13 +11,9 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from zoo.nn import kernels
 
 CHUNK_BY_HEAD, CHUNK_BY_KEY = 32, 16  # steps; a decay for each key costs a tensor [C, C, K]
 
@@ -57,11 +53,6 @@ def matrix_scan(
     arXiv:2312.06635, section 4; with a and b, arXiv:2406.06484, section 3). Decays are taken as
     differences of logarithms, which are never positive: nothing overflows.
     """
-    kernel = kernels.find_kernel(q_TBNK, v_TBNV, log_w, state_BNKV, a_TBNK)
-    if kernel is not None:
-        return kernels.scan_by_kernel(
-            kernel, q_TBNK, k_TBNK, v_TBNV, log_w, state_BNKV, a_TBNK, b_TBNK
-        )
     exact = state_BNKV.dtype
     with torch.autocast(state_BNKV.device.type, enabled=False):
         T = len(q_TBNK)
@@ -88,10 +79,9 @@ def matrix_scan(
         state = state_BNKV
         found = []
         if a_TBNK is None or b_TBNK is None:
-            # unbound at once: the gradient of an index is a whole tensor for each chunk
-            for o, q_0, w, kv in _by_chunk(outputs, from_start, carry, written):
-                found.append(o + q_0 @ state)
-                state = w * state + kv
+            for chunk in range(count):
+                found.append(outputs[chunk] + from_start[chunk] @ state)
+                state = carry[chunk] * state + written[chunk]
         else:
             a, b = cut(a_TBNK), cut(b_TBNK)
             before = until - log_w
@@ -104,56 +94,12 @@ def matrix_scan(
             of_values, of_state = solved.split((v.shape[-1], a.shape[-1]), -1)
             corrected = _meet(q, b, reach)
             kept_b = (b * (whole - until).exp()).transpose(-1, -2)
-            for o, q_0, w, kv, u_v, u_s, q_u, b_u in _by_chunk(
-                outputs, from_start, carry, written, of_values, of_state, corrected, kept_b
-            ):
-                u = u_v + u_s @ state
-                found.append(o + q_0 @ state + q_u @ u)
-                state = w * state + kv + b_u @ u
+            for chunk in range(count):
+                u = of_values[chunk] + of_state[chunk] @ state
+                found.append(outputs[chunk] + from_start[chunk] @ state + corrected[chunk] @ u)
+                state = carry[chunk] * state + written[chunk] + kept_b[chunk] @ u
         o_TBNV = torch.stack(found).permute(0, 3, 1, 2, 4).flatten(0, 1)[:T]
     return o_TBNV, state
-
-
-def delta_step(
-    q_BNK: Tensor,
-    k_BNK: Tensor,
-    v_BNV: Tensor,
-    beta_BN: Tensor,
-    log_w: Tensor | None,
-    state_BNKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One step of the delta rule, of which a share β of what S holds for a key is replaced, after
-    a decay w [B, N, 1] of each head:
-
-        S_t = w_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ
-    """
-    written, removed = _delta_rule(k_BNK, beta_BN, log_w)
-    return matrix_step(q_BNK, written, v_BNV, log_w, state_BNKV, k_BNK, removed)
-
-
-def delta_scan(
-    q_TBNK: Tensor,
-    k_TBNK: Tensor,
-    v_TBNV: Tensor,
-    beta_TBN: Tensor,
-    log_w: Tensor | None,
-    state_BNKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """All steps of the delta rule."""
-    if kernels.suit(q_TBNK, v_TBNV, state_BNKV, kernels.DELTA):
-        return kernels.delta_scan_by_kernel(q_TBNK, k_TBNK, v_TBNV, beta_TBN, log_w, state_BNKV)
-    written, removed = _delta_rule(k_TBNK, beta_TBN, log_w)
-    return matrix_scan(q_TBNK, written, v_TBNV, log_w, state_BNKV, k_TBNK, removed)
-
-
-def _delta_rule(k: Tensor, beta: Tensor, log_w: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What is written at a key, and, negative, what is removed there."""
-    written = beta.unsqueeze(-1) * k
-    return written, -(written if log_w is None else log_w.exp() * written)
-
-
-def _by_chunk(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(part.unbind(0) for part in parts), strict=True)
 
 
 def _decays(until: Tensor, since: Tensor, diagonal: int) -> Tensor:

@@ -100,16 +100,11 @@ class OptimizerSpec(Spec):
     ("stack.cells.0.W_xh", "head.weight"), `learning_rate` is the peak rate. Before each step the
     trainer sets the rate of every parameter group, and it calls `step()` without a closure. The
     optimizer's `state_dict` is saved with the run: tensors, numbers, texts and None, in dicts,
-    lists and tuples.
-
-    `recordable` says that on a GPU its steps, but for the first, can be recorded as a CUDA graph
-    and replayed: what changes from step to step is in tensors on the GPU, and the rate of a
-    parameter group may be one. Other optimizers step between what is recorded."""
+    lists and tuples."""
 
     name: str
     factory: str
     title: str = ""
-    recordable: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.errors import ProviderError, UsageError
-from zoo.inference.runtime import ProviderReport, Source, Threads, is_worth_a_gpu
+from zoo.inference.runtime import ProviderReport, Source, Threads
 from zoo.models.device import choose_device
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.registry.registry import Registry
@@ -26,7 +26,6 @@ class PyTorchRuntime:
         threads: Threads = None,
         *,
         scores: bool = False,
-        rows: int = 1,
     ) -> Source:
         """UsageError for `threads`: PyTorch has one number of threads for the whole process."""
         if threads is not None:
@@ -35,13 +34,8 @@ class PyTorchRuntime:
                 "torch.set_num_threads or OMP_NUM_THREADS; leave threads out."
             )
         path = files[0]
-        if provider != "auto":
-            choose_device(provider)  # an error comes before the run is read
-        run = load(path if path.is_dir() else path.parent, self._registry)
-        weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
-        if provider == "auto" and not is_worth_a_gpu(weights, rows):
-            provider = "cpu"
         device = choose_device(provider)
+        run = load(path if path.is_dir() else path.parent, self._registry)
         model = run.model.to(device)
         engine = ModelStepper(model) if model.causal else ModelScorer(model)
         return Source(engine, run.tokenizer, run.prompt, f"PyTorch on {device}")

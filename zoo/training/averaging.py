@@ -19,21 +19,12 @@ class Average:
         self._parameters = dict(model.named_parameters())
         self.weights = {name: p.detach().clone() for name, p in self._parameters.items()}
 
-    def share(self, number: int) -> float:
-        """What the weights after update `number`, which counts from 0, count in the average."""
-        return 1 - min(self._decay, (1 + number) / (10 + number))
-
     @torch.no_grad()
-    def take_in(self, share: float | Tensor) -> None:
-        """Takes in the weights that the model has, by a share that may be on the device."""
-        averages = list(self.weights.values())
+    def update(self, number: int) -> None:
+        """Takes in the weights after update `number`, which counts from 0."""
+        keep = min(self._decay, (1 + number) / (10 + number))
         own: list[Tensor] = list(self._parameters.values())
-        if isinstance(share, Tensor):
-            differences = torch._foreach_add(own, averages, alpha=-1)
-            torch._foreach_mul_(differences, share)
-            torch._foreach_add_(averages, differences)
-        else:
-            torch._foreach_lerp_(averages, own, share)
+        torch._foreach_lerp_(list(self.weights.values()), own, 1 - keep)
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from zoo.data.corpora import Corpus
 from zoo.data.dataset import Dataset, read_dataset
 from zoo.data.sources import HUB, STANDARD_INPUT
 from zoo.data.tokenizer import Tokenizer, encode_prompt, find_tokenizer
-from zoo.errors import RunError, UsageError, ZooError, is_out_of_memory
+from zoo.errors import RunError, UsageError, ZooError
 from zoo.files import filled_at_once
 from zoo.models.language_model import LanguageModel
 from zoo.recipes import load_recipe
@@ -32,7 +32,6 @@ from zoo.training.events import Ended, Event, Moved, Opened, Report, Sample, Sta
 from zoo.training.fine_tuning import Base, freeze, take_weights
 from zoo.training.logging import pass_through_loggers
 from zoo.training.malloc import keep_freed_memory
-from zoo.training.memory import too_large
 from zoo.training.optimization import Optimization
 from zoo.training.recording import Recorder
 from zoo.training.trainer import Trainer
@@ -319,19 +318,15 @@ def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> I
                         yield moved
                 yield event
         except Exception as error:
-            no_memory = is_out_of_memory(error)
-            if processes.count > 1 and isinstance(error, RuntimeError) and not no_memory:
+            if processes.count > 1 and isinstance(error, RuntimeError):
                 where = f" --out {recorder.run.path}" if processes.first else ""
                 raise ZooError(
                     f"another process of this training has ended, and it cannot continue alone; "
                     f"start all of them again with --resume{where}."
                 ) from None
-            kept = saved or not new or (no_memory and trainer.begun)
-            if processes.first and not kept and not recorder.lost:
+            if processes.first and new and not saved and not recorder.lost:
                 # it came to nothing: as if it had not begun
                 (run.path / WEIGHTS).unlink(missing_ok=True)
-            if no_memory:
-                raise too_large(error, recorder.run, kept) from None
             raise
         except GeneratorExit:  # between two steps, as every event is
             _save_end(recorder)

@@ -43,11 +43,6 @@ class Optimization:
         """The optimizer as errors name it."""
         return self.registry.optimizers.describe(self.config.optimizer)
 
-    @property
-    def is_recordable(self) -> bool:
-        """Whether a GPU can replay its steps; see OptimizerSpec."""
-        return self.registry.optimizers[self.config.optimizer].recordable
-
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         """The optimizer of all parameters that require a gradient. ContractError for a factory
         that gives none, or one whose `step` needs a closure."""

@@ -33,10 +33,7 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent without momentum or weight decay, as in Dive into Deep Learning,
     section 9.5."""
-    trained = list(parameters.values())
-    # fused, it takes a rate that is on the GPU
-    fused = True if all(parameter.is_cuda for parameter in trained) else None
-    return torch.optim.SGD(trained, learning_rate, fused=fused)
+    return torch.optim.SGD(list(parameters.values()), learning_rate)
 
 
 def muon(

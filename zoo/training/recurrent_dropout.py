@@ -59,10 +59,8 @@ class RecurrentDropout:
                 units = dropped.scale.numel()
                 if units not in scales:
                     kept = torch.rand(units, generator=self._generator) >= self._share
-                    scale = kept / (1 - self._share)
-                    scales[units] = scale.pin_memory() if dropped.scale.is_cuda else scale
-                # nothing waits for a GPU
-                dropped.scale.copy_(scales[units].view(dropped.scale.shape), non_blocking=True)
+                    scales[units] = kept / (1 - self._share)
+                dropped.scale.copy_(scales[units].view(dropped.scale.shape))
 
     @torch.no_grad()
     def drop(self) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.config import TrainConfig
 from zoo.data.batches import BATCHES, Window, most_windows, windows_per_epoch
@@ -24,16 +26,18 @@ from zoo.nn.state import detach, named_leaves, unflatten
 from zoo.registry.registry import Registry, load_registry
 from zoo.training import optimizer_state
 from zoo.training.clock import Clock
+from zoo.training.cuda_graphs import record_graph
 from zoo.training.distributed import ALONE, Processes
+from zoo.training.documents import read_documents
 from zoo.training.evaluation import perplexity
 from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
 from zoo.training.judging import Judge
 from zoo.training.meter import Meter
-from zoo.training.objectives import choose_objective
+from zoo.training.objectives import Examples, choose_objective
 from zoo.training.optimization import Optimization
+from zoo.training.recurrent_dropout import RecurrentDropout
 from zoo.training.snapshot import Snapshot, TrainingPosition
 from zoo.training.snapshot_check import Outline, check_snapshot
-from zoo.training.updates import Updates
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
@@ -67,28 +71,32 @@ class Trainer:
         self._windows = windows_per_epoch(len(data.train), config.batch_size, config.steps)
         self._longest_epoch = most_windows(len(data.train), config.batch_size, config.steps)
         self._rows = processes.rows(config.batch_size)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimization = Optimization.find(config, registry or load_registry())
-        objective = choose_objective(model)
-        self._end = data.tokenizer.end_of_text if objective.carries_state else None
+        self._optimizer = self._optimization.make_optimizer(model)
+        self._objective = choose_objective(model)
+        self._end = data.tokenizer.end_of_text if self._objective.carries_state else None
+        # every window has one shape; evaluation, whose rows have others, is not compiled
+        if self._end is not None and (config.compile or config.cuda_graph):
+            raise UsageError("--documents goes without --compile and --cuda-graph.")
+        learner: Any = torch.compile(model, dynamic=False) if config.compile else model
+        if config.cuda_graph:
+            learner = record_graph(model, config, processes)
+        self._forward = processes.wrap(learner)
         self._rng = np.random.default_rng(config.seed)
+        self._masks = torch.Generator().manual_seed(config.seed)
+        share = config.recurrent_dropout
+        self._dropout = RecurrentDropout(model, share, self._masks) if share else None
+        self._state: Any = None
         self._meter = Meter(0.0, self._device)
         self.clock = Clock(processes, config.minutes, began)
         self._judge = Judge(model, data, config, processes, self.clock, self._end)
-        average = self._judge.average
-        self._updates = Updates(
-            model, objective, self._optimization, average, self._meter, config, processes, self._end
-        )
         self._position = TrainingPosition(epoch_random=dict(self._rng.bit_generator.state))
 
     @property
     def finished(self) -> bool:
         """Whether the budget is spent."""
         return self._position.finished
-
-    @property
-    def begun(self) -> bool:
-        """Whether an update was made."""
-        return self._position.step > 0
 
     @property
     def seconds(self) -> float:
@@ -111,7 +119,7 @@ class Trainer:
         self.clock.start(self.seconds, new=self._position.step == 0)
         self._tick()
         if not self._meter.windows:
-            self._meter.restart(self.seconds)
+            self._meter = Meter(self.seconds, self._device)
         self.model.train()
         while not self._position.finished:
             over = self._is_over()
@@ -150,20 +158,59 @@ class Trainer:
         config, first = self._config, self._position.window
         self._rng.bit_generator.state = self._position.epoch_random
         cut = BATCHES[config.batches]
-        return cut(self._data.train, config.batch_size, config.steps, self._rng, first)
+        windows = cut(self._data.train, config.batch_size, config.steps, self._rng, first)
+        return (window.to(self._device) for window in windows)
 
     def _learn(self, windows: Sequence[Window]) -> None:
-        """One update."""
+        """One update, by truncated backpropagation through time in each of the windows."""
+        config = self._config
         rate = self._optimization.learning_rate(self._fraction_done(steps_ahead=len(windows) / 2))
-        number = self._position.step // self._config.accumulate
-        self._updates.make(windows, rate, number, first=not self.begun)
-        if not self.begun:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        with nullcontext() if self._dropout is None else self._dropout.dropped():
+            for window in windows:
+                loss = self._read(window)
+                (loss / len(windows) if len(windows) > 1 else loss).backward()  # type: ignore[no-untyped-call]
+                self._meter.add(loss, window.inputs.numel())
+        nn.utils.clip_grad_norm_(self._parameters, config.clip)
+        self._optimizer.step()
+        if self._position.step == 0:
             self._pack_optimizer()  # an error about its state comes now, not at the first save
+        if self._judge.average is not None:
+            self._judge.average.update(self._position.step // config.accumulate)
         self._move(
             window=self._position.window + len(windows),
             step=self._position.step + len(windows),
             tokens=self._position.tokens + sum(window.inputs.numel() for window in windows),
         )
+
+    def _read(self, window: Window) -> Tensor:
+        """The loss of a window, after which the state is that at its end."""
+        config, rows = self._config, self._rows
+        fresh = window.fresh or not self._objective.carries_state
+        initial = None
+        if fresh or self._end is not None:  # anew each time: a cell may learn it
+            initial = self.model.init_state(rows.stop - rows.start)
+        state = initial if fresh else detach(self._state)
+        whole = self._objective.examples(window, self._masks)
+        examples = whole.of_rows(rows)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits_TBV, self._state = read_documents(
+                self._forward, examples.inputs, state, initial, self._end
+            )
+        logits, targets = examples.select(logits_TBV)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        return self._loss(logits.to(exact), targets, whole)
+
+    def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
+        """The mean cross-entropy; of several processes, this one's part of it, such that the mean
+        over the processes is that over all tokens (a process may have none of them)."""
+        if self.processes.count == 1:
+            return F.cross_entropy(logits, targets)
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        count = whole.targets.numel() if whole.counted is None else whole.counted.sum()
+        return total * (self.processes.count / count)
 
     def _move(self, **changes: Any) -> None:
         self._position = self._position.model_copy(update=changes)
@@ -220,7 +267,7 @@ class Trainer:
         learning_rate = self._optimization.learning_rate(self._fraction_done())
         better = self._judge.judge(self._position, nats, scores, rate, learning_rate)
         self._move(waited=0 if better else self._position.waited + 1)
-        self._meter.restart(self.seconds)
+        self._meter = Meter(self.seconds, self._device)
         assert self._judge.last is not None
         return Report(self._judge.last)
 
@@ -259,14 +306,14 @@ class Trainer:
             tensors |= {f"average.{name}": leaf for name, leaf in judge.average.weights.items()}
         kept, optimizer = self._pack_optimizer()
         tensors |= kept
-        if self._updates.state is not None:
-            leaves = named_leaves(detach(self._updates.state))
+        if self._state is not None:
+            leaves = named_leaves(detach(self._state))
             tensors |= {f"state.{name}": gather(leaf) for name, leaf in leaves}
         tensors["random.cpu"] = gather(torch.get_rng_state()[None].to(self._device))
         if self._device.type == "cuda":
             random = torch.cuda.get_rng_state(self._device)
             tensors["random.cuda"] = gather(random[None].to(self._device))
-        tensors["random.masks"] = self._updates.masks.get_state()
+        tensors["random.masks"] = self._masks.get_state()
         tensors["nats"] = self.processes.sum(self._meter.nats) / self.processes.count
         meter = self._meter
         self._move(meter_windows=meter.windows, meter_tokens=meter.tokens, meter_began=meter.began)
@@ -275,7 +322,7 @@ class Trainer:
 
     def _pack_optimizer(self) -> tuple[dict[str, Tensor], Any]:
         try:
-            return optimizer_state.pack(self._updates.optimizer.state_dict())
+            return optimizer_state.pack(self._optimizer.state_dict())
         except TypeError as error:
             raise ContractError(
                 f"{self._optimization.optimizer} cannot be saved: {error}; its state_dict should "
@@ -295,15 +342,14 @@ class Trainer:
         self._judge.restore(
             snapshot.last, snapshot.best, parts.get("best", {}), parts.get("average", {})
         )
-        self._updates.optimizer.load_state_dict(optimizer)
-        state = None
+        self._optimizer.load_state_dict(optimizer)
+        self._state = None
         if position.step:
             initial, saved = self.model.init_state(1), parts.get("state", {})
             leaves = [saved[name][self._rows] for name, _ in named_leaves(initial)]
-            state = unflatten(initial, [leaf.to(self._device) for leaf in leaves])
-        self._updates.restart(state)
+            self._state = unflatten(initial, [leaf.to(self._device) for leaf in leaves])
         self._restore_random(parts["random"], position)
-        self._meter.restart(position.meter_began)
+        self._meter = Meter(position.meter_began, self._device)
         self._meter.nats += parts["nats"][""].to(self._device)
         self._meter.windows, self._meter.tokens = position.meter_windows, position.meter_tokens
         self._position = position
@@ -332,7 +378,7 @@ class Trainer:
                 torch.cuda.set_rng_state(random["cuda"][rank].clone(), self._device)
         else:  # with another number of processes, dropout draws other numbers
             torch.manual_seed(self._config.seed + position.step * self.processes.count + rank)
-        self._updates.masks.set_state(random["masks"])
+        self._masks.set_state(random["masks"])
         self._rng.bit_generator.state = position.epoch_random
 
 

@@ -25,8 +25,9 @@ HIDDEN_WITHOUT_A_TIME = 256
 GATES = 4  # products of hidden × hidden that a step is reckoned to have
 SHARE_OF_RATE = 0.5  # of the machine's product rate that training is reckoned to reach
 WIDEST_ONE_HOT, WIDEST_EMBEDDING = 512, 256
-# reckoned epochs (there are up to twice as many) that need no dropout, the share for each doubling of them, and the most: of a cell without
-# recurrent weights, of one with them, and of these weights
+# epochs that need no dropout, the share for each doubling of them, and the most: of a cell without
+# recurrent weights, of one with them, and of these weights. The epochs are as reckoned above; a
+# cell with a kernel of its own reads twice as many
 DROPOUT_ALONE, DROPOUT, RECURRENT_DROPOUT = (2, 0.16, 0.5), (0.6, 0.19, 0.3), (2.5, 0.075, 0.4)
 ENOUGH_UPDATES, LARGEST_MULTIPLIER = 5_000, 4.0
 EVALUATION_SHARE = 0.05  # of the time, for reading the held-out part

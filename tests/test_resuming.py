@@ -120,7 +120,8 @@ def kill_repeatedly(text: Path, kills: int, pause: Callable[[int], float | None]
     process, torn = start("train", "killed", str(text)), 0
     for kill in range(kills):
         assert process.stdout is not None
-        process.stdout.readline()  # it has started
+        while (line := process.stdout.readline()) != "Started\n":
+            assert line
         seconds = pause(kill)
         if seconds is not None:
             time.sleep(seconds)

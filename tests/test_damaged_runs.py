@@ -4,8 +4,6 @@ refused is left as it was."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from zoo.registry import OptimizerSpec
 from zoo.training.events import Progress
 from zoo.training.experiment import resume_events
 
+from .mutants.outcomes import count_outcomes
 from .mutants.run_files import REGIMES
 
 SIZES = {"cell": "gru", "hidden": 4, "steps": 8, "batch_size": 4, "max_tokens": 700, "epochs": 3,
@@ -65,18 +64,8 @@ def stop_after(windows: int, events: Iterator[Any]) -> None:
 
 
 def resume_mutants(runs: tuple[Path, Path], seed: int, count: int) -> Counter[str]:
-    """The outcomes of `count` mutants by their first words, from a process of its own."""
-    command = [sys.executable, "-m", "mutants.resume_mutated", *map(str, runs)]
-    done = subprocess.run(
-        [*command, str(seed), str(count), *REGIMES],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=Path(__file__).parent,
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, f"it ended after {lines[-1:]}: {done.stderr[-500:]}"
-    assert [line.split()[0] for line in lines] == [str(number) for number in range(count)]
-    assert [line for line in lines if "FAULT" in line] == []
-    assert done.stderr == ""
-    return Counter(line.split()[2] for line in lines)
+    given = *map(str, runs), str(seed), str(count), *REGIMES
+    return count_outcomes("resume_mutated", *given, count=count)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -4,8 +4,6 @@ graph; and those that open are used in every way."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,6 +31,7 @@ from zoo_ort import open_module
 from zoo_ort.device_loop import DeviceEngine
 
 from .mutants.graph import with_output
+from .mutants.outcomes import count_outcomes
 from .mutants.sealing import joined, split
 
 FOX = "the quick brown fox jumps over the lazy dog, é and all. "
@@ -98,17 +97,8 @@ def language_model(cell: str, tokenizer: Any, graph: str, precision: str) -> byt
 
 
 def open_mutants(path: Path, seed: int, count: int, regimes: Sequence[str]) -> Counter[str]:
-    """The outcomes of `count` mutants by their first words, from a process of its own."""
-    command = [sys.executable, "-m", "mutants.open_mutated", str(path), str(seed), str(count)]
-    done = subprocess.run(
-        [*command, *regimes], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, f"it ended after {lines[-1:]}: {done.stderr[-500:]}"
-    assert [line.split()[0] for line in lines] == [str(number) for number in range(count)]
-    assert [line for line in lines if "FAULT" in line] == []
-    assert done.stderr == ""
-    return Counter(line.split()[2] for line in lines)
+    given = str(path), str(seed), str(count), *regimes
+    return count_outcomes("open_mutated", *given, count=count)
 
 
 def test_damaged_files_are_refused(exported: Callable[[str], Path]) -> None:

@@ -31,11 +31,11 @@ from zoo_ort import open_module
 from zoo_ort.container import read_metadata
 
 from . import content, graph, metadata
+from .outcomes import told
 from .sealing import sealed, split, unsealed
 
 SECONDS = 60
 MAX_MEMORY = 2 * 2**20  # KiB
-MAX_LINES, MAX_CHARACTERS = 2, 500  # of an error
 TEXT = "the quick brown fox zß\n jumps over. " * 2
 
 MUTATIONS: dict[str, Callable[[bytes, Random], bytes]] = {
@@ -96,15 +96,6 @@ def outcome(path: Path, kind: str) -> str:
             return f"FAULT in use: {error!r}"
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if used < MAX_MEMORY else f"FAULT: {used:,} KiB of memory"
-
-
-def told(error: ZooError, path: Path) -> str:
-    """The error as one line; "FAULT" with it where it is longer, or not for a terminal."""
-    message = str(error).replace(f"{path.parent}/", "")
-    lines = message.split("\n")
-    plain = all(line and line.isprintable() for line in lines)
-    fits = len(lines) <= MAX_LINES and len(message) <= MAX_CHARACTERS
-    return f"{'' if plain and fits else 'FAULT: '}{type(error).__name__}: {message!r}"
 
 
 def uses_of_model(source: Any, path: Path) -> Iterator[Callable[[], object]]:

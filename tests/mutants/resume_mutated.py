@@ -28,12 +28,12 @@ from zoo.runs.metadata import find_records, read_record
 from zoo.training import experiment
 from zoo.training.events import Started
 
+from .outcomes import told
 from .run_files import FILES, REGIMES, Files
 
 SECONDS = 10
 MOST_EVENTS = 60  # of a training that a mutant makes longer, which is then stopped
 MAX_MEMORY = 2 * 2**20  # KiB
-MAX_LINES, MAX_CHARACTERS = 2, 500  # of an error
 DRAWN = 10  # every so many is drawn too, which takes longer than its training
 
 
@@ -110,15 +110,6 @@ def outcome(folder: Path, uninterrupted: Any) -> str:
             return f"FAULT in use: {error!r}; {found}"
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if used < MAX_MEMORY else f"FAULT: {used:,} KiB of memory; {found}"
-
-
-def told(error: ZooError, folder: Path) -> str:
-    """The error as one line; "FAULT" with it where it is longer, or not for a terminal."""
-    message = str(error).replace(f"{folder.parent}/", "")
-    lines = message.split("\n")
-    plain = all(line and line.isprintable() for line in lines)
-    fits = len(lines) <= MAX_LINES and len(message) <= MAX_CHARACTERS
-    return f"{'' if plain and fits else 'FAULT: '}{type(error).__name__}: {message!r}"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from fsspec.implementations.local import LocalFileSystem
+
 from zoo.data.formats import errors_named
 
 KEPT_BYTES = 10 * 10**9  # of copies that earlier commands made
@@ -41,7 +43,7 @@ class StoredFile(NamedTuple):
 
     @property
     def remote(self) -> bool:
-        return type(self.system).__name__ != "LocalFileSystem"
+        return not isinstance(self.system, LocalFileSystem)
 
 
 def is_http(system: Any) -> bool:

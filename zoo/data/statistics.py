@@ -11,12 +11,7 @@ from zoo.config import DataConfig
 from zoo.data.dataset import read_dataset
 from zoo.data.token_store import Tokens, forget_pages
 from zoo.data.tokenizer import Tokenizer
-from zoo.data.tokenizers import (
-    REPLACEMENT,
-    BPETokenizer,
-    ByteTokenizer,
-    CharTokenizer,
-)
+from zoo.data.tokenizers import REPLACEMENT
 from zoo.registry.registry import Registry
 from zoo.validation import FrozenModel
 
@@ -55,7 +50,7 @@ def count_tokens(config: DataConfig, registry: Registry | None = None) -> Statis
     counts = np.add(*(_counts(tokens, tokenizer.vocab_size) for tokens in parts))
     order = np.argsort(-counts, kind="stable")[:SHOWN].tolist()
     beginning = np.concatenate([tokens[:BEGINNING] for tokens in parts])[:BEGINNING].tolist()
-    end, unknown = tokenizer.end_of_text, _unknown(tokenizer)
+    end, unknown = tokenizer.end_of_text, tokenizer.unknown_token
     characters = round(data.train_chars_per_token * len(data.train))
     characters += round(data.held_out_chars_per_token * len(data.held_out))
     count = int(counts.sum())
@@ -83,22 +78,14 @@ def _counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _unknown(tokenizer: Tokenizer) -> int | None:
-    return tokenizer.UNKNOWN if isinstance(tokenizer, CharTokenizer) else None
-
-
 def _shown(tokenizer: Tokenizer, token: int) -> str:
     if token == tokenizer.end_of_text:
         return END
-    if token == _unknown(tokenizer):
+    if token == tokenizer.unknown_token:
         return UNKNOWN
-    if isinstance(tokenizer, BPETokenizer):
-        return _of_bytes(tokenizer.tokens[token])
-    if isinstance(tokenizer, ByteTokenizer):
-        return _of_bytes(bytes([token]))
+    if (raw := tokenizer.bytes_of(token)) is not None:
+        return _of_bytes(raw)
     text = tokenizer.decode([token])
-    if isinstance(tokenizer, CharTokenizer):
-        return text
     return f"<{token}>" if not text or REPLACEMENT in text else text  # a plugin's: a part of a text
 
 

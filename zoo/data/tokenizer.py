@@ -105,6 +105,16 @@ class Tokenizer(FrozenModel):
         """The token at the end of each document; None where documents have none."""
         return self.vocab_size - 1 if self.documents else None
 
+    @property
+    def unknown_token(self) -> int | None:
+        """The token of characters that have none of their own; None without one."""
+        return None
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes in UTF-8 that a token stands for, which may be a part of a character; None for
+        one without a text, and for tokenizers that do not say it."""
+        return None
+
     def unknown(self, text: str) -> str:
         """The distinct characters of `text` that no token stands for, in order of appearance."""
         return ""

@@ -74,6 +74,14 @@ class CharTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return 1 + len(self.characters) + self.documents
 
+    @property
+    def unknown_token(self) -> int | None:
+        return self.UNKNOWN
+
+    def bytes_of(self, token: int) -> bytes | None:
+        known = 0 < token <= len(self.characters)
+        return self.characters[token - 1].encode("utf-8", "surrogatepass") if known else None
+
     def encode(self, text: str) -> Ids:
         """Tokens of `text`, one a character."""
         return self._table.take(_code_points(text), mode="clip")
@@ -145,6 +153,9 @@ class ByteTokenizer(Tokenizer):
     @property
     def vocab_size(self) -> int:
         return BYTES + self.documents
+
+    def bytes_of(self, token: int) -> bytes | None:
+        return bytes([token]) if token < BYTES else None
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64)
@@ -230,6 +241,9 @@ class BPETokenizer(Tokenizer):
         """The bytes that each token stands for; none for the end of a text."""
         spelled = [*self._spelled(), *([""] if self.documents else [])]
         return [bytes(_BYTE_OF[character] for character in token) for token in spelled]
+
+    def bytes_of(self, token: int) -> bytes | None:
+        return self.tokens[token] or None
 
     def encode(self, text: str) -> Ids:
         encoded = self.encode_all(list(texts(cut([text], self.border))))

@@ -74,7 +74,7 @@ def test_generate_in_the_reference_evaluator(
     stepper, evaluator = ModelStepper(trained(name, layers=2, epochs=2).model), None
     evaluator = ReferenceEvaluator(str(file))
     rng = np.random.default_rng(0)
-    for sampling in SAMPLINGS:
+    for each in zip(SAMPLINGS, [*SAMPLINGS[1:], SAMPLINGS[0]], strict=True):
         state = stepper.init_state(2)
         last = rng.integers(0, stepper.vocab_size, 2)
         uniform = rng.random((12, 2), dtype=np.float32)
@@ -84,12 +84,12 @@ def test_generate_in_the_reference_evaluator(
                 "token": last,
                 **feeds_of(file, stepper.state_to_arrays(state)),
                 "uniform": uniform,
-                "temperature": np.array(sampling.temperature, np.float32),
-                "top_k": np.array(sampling.top_k),
-                "top_p": np.array(sampling.top_p, np.float32),
+                "temperature": np.array([own.temperature for own in each], np.float32),
+                "top_k": np.array([own.top_k for own in each]),
+                "top_p": np.array([own.top_p for own in each], np.float32),
             },
         )
-        wanted, end = stepper.write(last, state, uniform, sampling)
+        wanted, end = stepper.write(last, state, uniform, each)
         assert found.tolist() == wanted.tolist()
         for leaf, other in zip(leaves, stepper.state_to_arrays(end).values(), strict=True):
             np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-4)
@@ -137,8 +137,8 @@ def test_the_interfaces_are_the_documented_ones(exported: Callable[..., Path]) -
     before = [f"{name}_in FLOAT ['batch', 24]" for name in states]
     after = [f"{name}_out FLOAT ['batch', 24]" for name in states]
     settings = [
-        "uniform FLOAT ['steps', 'batch']", "temperature FLOAT []", "top_k INT64 []",
-        "top_p FLOAT []",
+        "uniform FLOAT ['steps', 'batch']", "temperature FLOAT ['batch']",
+        "top_k INT64 ['batch']", "top_p FLOAT ['batch']",
     ]  # fmt: skip
     for precision in ("", ".int8"):
         assert interface(f"generate{precision}.onnx") == (

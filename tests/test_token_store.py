@@ -391,7 +391,7 @@ def test_a_long_text_is_not_held_in_memory() -> None:
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice([*"abcdefghijklmnoé"], n)) for n in rng.integers(1, 10, 2000)]
     megabyte = " ".join(rng.choice(words, 180_000)).encode()[: 2**20].decode("utf-8", "ignore")
-    for name, size in (("long.txt", 30), ("short.txt", 6)):
+    for name, size in (("long.txt", 60), ("short.txt", 6)):
         Path(name).write_text(megabyte * size, "utf-8")
     result = subprocess.run(
         [sys.executable, "-c", MEASURES], check=True, capture_output=True, text=True

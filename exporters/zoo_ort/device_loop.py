@@ -8,6 +8,7 @@ buffer, each half bound once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from zoo.config import Sampling
 from zoo.data.tokenizer import Ids
 from zoo.inference.artifact import LOGITS, TOKEN, TOKENS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Uniform
-from zoo.inference.sampling import filters
+from zoo.inference.sampling import Samplings, filters
 from zoo_ort.engines import CHUNK, State, StepEngine
 from zoo_ort.fragment import DOUBLE, FLOAT, INT64, Node, ValueType, add_to_graph
 from zoo_ort.providers import make_session, run_bound
@@ -30,7 +31,10 @@ NEXT_TOKEN, NEXT_POSITION, MORE_TOKENS = "next_token", "next_position", "more_to
 # greedy and sampled tokens are computed: a branch would be decided on the host.
 CHOICE = (
     Node("Cast", [LOGITS], ["wide"], to=DOUBLE),
-    Node("Cast", [TEMPERATURE], ["heat"], to=DOUBLE),
+    Node("Equal", [TEMPERATURE, "cold"], ["greedy"]),
+    Node("Where", ["greedy", "any_heat", TEMPERATURE], ["warm"]),
+    Node("Reshape", ["warm", "as_column"], ["warm_column"]),
+    Node("Cast", ["warm_column"], ["heat"], to=DOUBLE),
     Node("Div", ["wide", "heat"], ["scaled"]),
     Node("Softmax", ["scaled"], ["weights"], axis=-1),
     Node("CumSum", ["weights", "last_axis"], ["mass"]),
@@ -41,7 +45,6 @@ CHOICE = (
     Node("Cast", ["passed"], ["flags"], to=FLOAT),
     Node("ArgMax", ["flags"], ["drawn"], axis=-1, keepdims=0),
     Node("ArgMax", [LOGITS], ["best"], axis=-1, keepdims=0),
-    Node("Equal", [TEMPERATURE, "cold"], ["greedy"]),
     Node("Where", ["greedy", "best", "drawn"], [NEXT_TOKEN]),
     Node("Reshape", [NEXT_TOKEN, "as_row"], ["token_row"]),
     Node("Reshape", [POSITION, "as_column"], ["index"]),
@@ -53,11 +56,12 @@ CONSTANTS = {
     "as_column": np.array([-1, 1]),
     "as_row": np.array([1, -1]),
     "cold": np.array(0, np.float32),
+    "any_heat": np.array(1, np.float32),
     "one": np.array([1]),
 }
 INPUTS: dict[str, ValueType] = {
     UNIFORM: (FLOAT, ("steps", "batch")),
-    TEMPERATURE: (FLOAT, ()),
+    TEMPERATURE: (FLOAT, ("batch",)),
     POSITION: (INT64, (1,)),
     TOKENS: (INT64, ("steps", "batch")),
 }
@@ -108,19 +112,20 @@ class DeviceEngine(StepEngine):
         self._resident: dict[int, tuple[State, int]] = {}
 
     def write(
-        self, last: Ids, state: State, uniform: Uniform, sampling: Sampling
+        self, last: Ids, state: State, uniform: Uniform, sampling: Samplings
     ) -> tuple[Ids, State]:
-        if filters(self.vocab_size, sampling):
+        each = [sampling] * len(last) if isinstance(sampling, Sampling) else sampling
+        if any(filters(self.vocab_size, own) for own in {*each}):
             return super().write(last, state, uniform, sampling)
         parts = []
         for start in range(0, len(uniform), CHUNK):
-            tokens, state = self._write_chunk(last, state, uniform[start : start + CHUNK], sampling)
+            tokens, state = self._write_chunk(last, state, uniform[start : start + CHUNK], each)
             last = tokens[-1]
             parts.append(tokens)
         return np.concatenate(parts), state
 
     def _write_chunk(
-        self, last: Ids, state: State, uniform: Uniform, sampling: Sampling
+        self, last: Ids, state: State, uniform: Uniform, sampling: Sequence[Sampling]
     ) -> tuple[Ids, State]:
         steps, batch_size = uniform.shape
         if batch_size not in self._loops:
@@ -137,8 +142,8 @@ class DeviceEngine(StepEngine):
         draws = np.zeros((CHUNK, batch_size), np.float32)
         draws[:steps] = uniform
         loop.shared[UNIFORM].update_inplace(draws)
-        temperature = 0.0 if sampling.greedy else sampling.temperature
-        loop.shared[TEMPERATURE].update_inplace(np.array(temperature, np.float32))
+        heats = [0.0 if own.greedy else own.temperature for own in sampling]
+        loop.shared[TEMPERATURE].update_inplace(np.array(heats, np.float32))
         for _ in range(steps):
             run_bound(self._loop_session, loop.bindings[side], loop.options[side])
             side = 1 - side
@@ -166,7 +171,7 @@ class DeviceEngine(StepEngine):
         buffers = (allocate(), allocate())
         shared = {
             UNIFORM: on_device(np.zeros((CHUNK, batch_size), np.float32)),
-            TEMPERATURE: on_device(np.array(0, np.float32)),
+            TEMPERATURE: on_device(np.zeros(batch_size, np.float32)),
             LOGITS: on_device(np.zeros((batch_size, self.vocab_size), np.float32)),
         }
         outputs = {

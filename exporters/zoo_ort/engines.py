@@ -3,10 +3,11 @@ leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from zoo.config import Sampling
@@ -14,6 +15,7 @@ from zoo.data.tokenizer import Ids
 from zoo.errors import ArtifactError
 from zoo.inference.artifact import AGAIN, SAMPLING_INPUTS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite
+from zoo.inference.sampling import Samplings, rows_by_sampling
 from zoo_ort.interface import language_interface, require_shapes
 from zoo_ort.providers import run_session
 
@@ -103,6 +105,7 @@ class GenerateEngine(SessionEngine):
     ) -> None:
         super().__init__(session, info)
         self._reader = reader
+        self._one_sampling = info.format == "1"
 
     def read(self, tokens: Ids, state: State) -> State:
         """Each token is the input of a one-step run, whose sampled token is discarded."""
@@ -114,19 +117,41 @@ class GenerateEngine(SessionEngine):
         return state
 
     def write(
-        self, last: Ids, state: State, uniform: Uniform, sampling: Sampling
+        self, last: Ids, state: State, uniform: Uniform, sampling: Samplings
     ) -> tuple[Ids, State]:
-        settings = (
-            np.float32(0.0 if sampling.greedy else sampling.temperature),
-            np.int64(sampling.top_k),
-            np.float32(sampling.top_p),
-        )
-        feeds = {name: np.array(v) for name, v in zip(SAMPLING_INPUTS, settings, strict=True)}
+        if self._one_sampling and not isinstance(sampling, Sampling):
+            return self._write_apart(last, state, uniform, sampling)
+        feeds = self._settings(sampling, len(last))
         feeds[UNIFORM] = uniform
         tokens, state = self._run(last, state, uniform.shape, **feeds)
         self._require_finite(state)
         self._require_tokens(tokens)
         return tokens, state
+
+    def _settings(self, sampling: Samplings, rows: int) -> dict[str, Any]:
+        if isinstance(sampling, Sampling):
+            sampling = [sampling] * (1 if self._one_sampling else rows)
+        columns: list[npt.NDArray[Any]] = [
+            np.array([0.0 if each.greedy else each.temperature for each in sampling], np.float32),
+            np.array([each.top_k for each in sampling], np.int64),
+            np.array([each.top_p for each in sampling], np.float32),
+        ]
+        if self._one_sampling:
+            columns = [column.reshape(()) for column in columns]
+        return dict(zip(SAMPLING_INPUTS, columns, strict=True))
+
+    def _write_apart(
+        self, last: Ids, state: State, uniform: Uniform, sampling: Sequence[Sampling]
+    ) -> tuple[Ids, State]:
+        """Rows of other settings in other runs, as the graph takes one for all."""
+        tokens = np.empty(uniform.shape, np.int64)
+        after = tuple(np.empty_like(leaf) for leaf in state)
+        for own, rows in rows_by_sampling(sampling, len(last)).items():
+            some = tuple(leaf[rows] for leaf in state)
+            tokens[:, rows], found = self.write(last[rows], some, uniform[:, rows], own)
+            for leaf, part in zip(after, found, strict=True):
+                leaf[rows] = part
+        return tokens, after
 
 
 class SequenceScorer(SessionEngine):

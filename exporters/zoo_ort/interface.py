@@ -57,7 +57,8 @@ def language_interface(info: ArtifactInfo) -> tuple[list[Value], list[Value]]:
     elif info.graph == GENERATE:
         dtypes = "float32", "int64", "float32"
         after = [Value(UNIFORM, "float32", (steps, batch))]
-        after += [Value(n, t, ()) for n, t in zip(SAMPLING_INPUTS, dtypes, strict=True)]
+        each: tuple[int | None, ...] = () if info.format == "1" else (batch,)
+        after += [Value(n, t, each) for n, t in zip(SAMPLING_INPUTS, dtypes, strict=True)]
         result = Value(TOKENS, "int64", (steps, batch))
     return [before, *state_values(info, "in"), *after], [result, *state_values(info, "out")]
 

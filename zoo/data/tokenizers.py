@@ -150,6 +150,10 @@ class ByteTokenizer(Tokenizer):
     def from_text(cls, text: str, vocab: int = DEFAULT_VOCAB) -> Self:
         return cls()
 
+    @classmethod
+    def from_pieces(cls, pieces: Iterable[str], vocab: int = DEFAULT_VOCAB) -> Self:
+        return cls()
+
     @property
     def vocab_size(self) -> int:
         return BYTES + self.documents

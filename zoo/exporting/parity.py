@@ -34,7 +34,7 @@ from zoo.exporting.pairs import (
 from zoo.exporting.text_comparison import ROUNDING_TIE
 from zoo.inference.artifact import LOGITS, Proof
 from zoo.inference.engine import Arrays, Engine, Logits, Scorer, Stepper
-from zoo.inference.sampling import choose, margin
+from zoo.inference.sampling import Samplings, choose, margin
 
 STEPS = 256
 BATCH_SIZES = (1, 5)
@@ -154,7 +154,7 @@ def prove_generate(
         last = rng.integers(0, reference.vocab_size, batch_size)
         state = begin(reference, candidate, batch_size)
         for step in range(steps):
-            sampling = SAMPLINGS[step % len(SAMPLINGS)]
+            sampling = _rules(step, batch_size)
             where = f"at step {step} of {steps}, at batch size {batch_size}"
             uniform = rng.random((1, batch_size), dtype=np.float32)
             same = hand_over(reference, candidate, state)
@@ -176,12 +176,17 @@ def prove_generate(
             state = after
             last = choose(logits, uniform[0], sampling)
             ties += _judge_tokens(last, written[0], logits, uniform[0], sampling, tolerance, where)
-        for sampling in SAMPLINGS:
+        for every in (*SAMPLINGS, _rules(0, batch_size)):
             uniform = rng.random((CHUNK, batch_size), dtype=np.float32)
             same = hand_over(reference, candidate, state)
-            _prove_chunk(candidate, last, same, uniform, sampling, tolerance)
+            _prove_chunk(candidate, last, same, uniform, every, tolerance)
     comparison.judge()
     return Proof(steps=steps, batch_sizes=tuple(batch_sizes), difference=difference, ties=ties)
+
+
+def _rules(step: int, batch_size: int) -> list[Sampling]:
+    """The rule of each row: another one at each step, and in the next row."""
+    return [SAMPLINGS[(step + row) % len(SAMPLINGS)] for row in range(batch_size)]
 
 
 def _judge_tokens(
@@ -189,14 +194,14 @@ def _judge_tokens(
     found: Ids,
     logits: Logits,
     uniform: npt.NDArray[np.float32],
-    sampling: Sampling,
+    samplings: Sequence[Sampling],
     tolerance: float,
     where: str,
 ) -> int:
     """How many tokens differ by rounding; VerificationError for one that differs by more."""
-    rows = np.flatnonzero(wanted != found)
+    rows = np.flatnonzero(wanted != found).tolist()
     for row in rows:
-        gap = margin(logits[row], float(uniform[row]), sampling)
+        gap = margin(logits[row], float(uniform[row]), samplings[row])
         if not gap <= max(tolerance, ROUNDING_TIE):
             raise VerificationError(
                 f"tokens has {found[row]} and should have {wanted[row]}, which was clear by "
@@ -210,7 +215,7 @@ def _prove_chunk(
     last: Ids,
     state: Any,
     uniform: npt.NDArray[np.float32],
-    sampling: Sampling,
+    sampling: Samplings,
     tolerance: float,
 ) -> None:
     """The same graph computes both: all tokens are equal."""

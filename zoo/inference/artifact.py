@@ -25,6 +25,8 @@ STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph comput
 TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
 UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
+FORMATS = ("1", "2")  # that are read
+FORMAT: Literal["2"] = "2"  # that is written
 MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 MAX_STATE_LEAVES = 4096
 
@@ -160,9 +162,12 @@ class TrainingFacts(FrozenModel):
 
 
 class SelfDescription(FrozenModel):
-    """What a file says about itself: a metadata entry for each field, under "zoo."."""
+    """What a file says about itself: a metadata entry for each field, under "zoo.".
 
-    format: Literal["1"] = "1"
+    In format 1 a generate graph samples all rows alike: temperature, top_k and top_p are scalars.
+    """
+
+    format: Literal["1", "2"] = FORMAT
     graph: str = Field(pattern=WORD, max_length=40)
     state: tuple[StateEntry, ...] = Field(max_length=MAX_STATE_LEAVES)
     proof: Proof | None = None
@@ -206,8 +211,11 @@ class SelfDescription(FrozenModel):
         names a tokenizer that `registry` does not have."""
         if PREFIX + "format" not in metadata:
             raise ArtifactError("it was not exported by the zoo (it has no zoo.format).")
-        if (version := metadata[PREFIX + "format"]) != "1":
-            raise ArtifactError(f"its format is {version[:20]!r}, and this zoo reads '1'; {AGAIN}.")
+        if (version := metadata[PREFIX + "format"]) not in FORMATS:
+            raise ArtifactError(
+                f"its format is {version[:20]!r}, and this zoo reads {' and '.join(FORMATS)}; "
+                f"{AGAIN}."
+            )
         cls.check_graph(metadata.get(PREFIX + "graph", ""))
         values: dict[str, Any] = {}
         for name, field in cls.model_fields.items():

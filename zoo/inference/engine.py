@@ -9,10 +9,9 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from zoo.config import Sampling
 from zoo.data.tokenizer import Ids
 from zoo.errors import ZooError
-from zoo.inference.sampling import choose
+from zoo.inference.sampling import Samplings, choose
 
 Logits: TypeAlias = npt.NDArray[np.floating]
 Uniform: TypeAlias = npt.NDArray[np.float32]
@@ -47,10 +46,13 @@ class Engine(HasState, Protocol):
     def read(self, tokens: Ids, state: Any) -> Any:
         """The state after the tokens [T, B]; T may be 0."""
 
-    def write(self, last: Ids, state: Any, uniform: Uniform, sampling: Sampling) -> tuple[Ids, Any]:
+    def write(
+        self, last: Ids, state: Any, uniform: Uniform, sampling: Samplings
+    ) -> tuple[Ids, Any]:
         """Tokens [N, B] that continue `last` [B], each chosen with its number of `uniform` [N, B]
         (see `zoo.inference.sampling.choose`), N at least 1; and the state that has read `last` and
-        all of them but the last. Raises ZooError where the model's logits are not finite."""
+        all of them but the last. `sampling` is that of all rows, or one for each; a row's tokens
+        do not depend on the others'. Raises ZooError where the model's logits are not finite."""
 
 
 @runtime_checkable
@@ -87,7 +89,7 @@ class StepLoop:
         return state
 
     def write(
-        self: Any, last: Ids, state: Any, uniform: Uniform, sampling: Sampling
+        self: Any, last: Ids, state: Any, uniform: Uniform, sampling: Samplings
     ) -> tuple[Ids, Any]:
         written = []
         for row in uniform:

@@ -7,6 +7,7 @@ equal tokens. Exporters write the same operations into graphs, in the same order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,15 +18,21 @@ from zoo.data.tokenizer import Ids
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Doubles: TypeAlias = npt.NDArray[np.float64]
+Samplings: TypeAlias = Sampling | Sequence[Sampling]  # of all rows, or one for each
 
 
-def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
+def choose(logits: Floats, uniform: Floats, sampling: Samplings) -> Ids:
     """Tokens [B] from logits [B, V] and numbers [B], uniform in [0, 1): one draw a row.
 
     A draw is the first token, in order of the vocabulary, at which the cumulative probability
     passes `uniform`. At temperature 0 `uniform` is not looked at, and the first of equally likely
     tokens is taken.
     """
+    if not isinstance(sampling, Sampling):
+        chosen = np.empty(len(logits), np.int64)
+        for each, rows in rows_by_sampling(sampling, len(logits)).items():
+            chosen[rows] = choose(logits[rows], uniform[rows], each)
+        return chosen
     if sampling.greedy:
         best: Ids = logits.argmax(axis=-1)
         return best
@@ -35,6 +42,15 @@ def choose(logits: Floats, uniform: Floats, sampling: Sampling) -> Ids:
         draws = draws * mass[:, -1:]
     tokens: Ids = (mass > draws).argmax(axis=-1)
     return tokens
+
+
+def rows_by_sampling(sampling: Samplings, count: int) -> dict[Sampling, list[int]]:
+    """Which of `count` rows each of the samplings is for."""
+    each = [sampling] * count if isinstance(sampling, Sampling) else sampling
+    rows: dict[Sampling, list[int]] = {}
+    for row, own in zip(range(count), each, strict=True):
+        rows.setdefault(own, []).append(row)
+    return rows
 
 
 def softmax(logits: Floats) -> Doubles:

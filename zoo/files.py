@@ -71,6 +71,23 @@ def move_contents(source: Path, target: Path) -> None:
 
 
 @contextmanager
+def replaced_at_once(path: Path) -> Iterator[Path]:
+    """A folder for the block to write in, which then takes the place of the folder `path` and of
+    what is in it. If the block fails, `path` is as it was."""
+    path = path.resolve()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+        staging, former = Path(beside) / "new", Path(beside) / "former"
+        staging.mkdir()
+        yield staging
+        path.rename(former)
+        try:
+            staging.rename(path)
+        except BaseException:
+            former.rename(path)
+            raise
+
+
+@contextmanager
 def filled_at_once(path: Path) -> Iterator[Path]:
     """A folder for the block to write in, which then takes the place of the empty folder `path`:
     a reader never finds a part of its files, however the process ended."""

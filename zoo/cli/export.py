@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.console import note
-from zoo.cli.settings import WrittenOption, exporter_option, runtime_option
+from zoo.cli.settings import RegisteredOption, WrittenOption, exporter_option, runtime_option
 from zoo.config import DEFAULT_MAX_LOSS
+from zoo.errors import UsageError
 from zoo.registry.specs import ALL, FULL
 
 if TYPE_CHECKING:
@@ -20,12 +21,10 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--graph",
-    default="step",
-    show_default=True,
     cls=WrittenOption,
     words="graphs",
     metavar="NAME",
-    help="Kind of graph, or 'all' for every one that the model can have",
+    help="Kind of graph, or 'all' for every one that the model can have; step without it",
 )
 @click.option(
     "--precision",
@@ -43,14 +42,26 @@ if TYPE_CHECKING:
     show_default=True,
     help="Most that a lower precision may cost, in bits per token.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; else RUN/export.")
+@click.option(
+    "--to",
+    cls=RegisteredOption,
+    table="packages",
+    metavar="PACKAGE",
+    help="Write a package of several files instead",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder; else RUN/export, or of a package RUN/export/PACKAGE.",
+)
 @exporter_option
 @runtime_option
 def command(
     run: Path,
-    graph: str,
+    graph: str | None,
     precision: str,
     max_loss: float,
+    to: str | None,
     out: Path | None,
     exporter: str | None,
     runtime: str | None,
@@ -58,6 +69,14 @@ def command(
     """Export a trained RUN, prove each file against PyTorch, and print its path."""
     from zoo.exporting.export import export_all
 
+    if to is not None:
+        from zoo.exporting.packaging import package
+
+        if graph is not None:
+            raise UsageError("a package has graphs of its own; leave out --graph or --to.")
+        print(package(run, to, precision, max_loss, out, exporter=exporter, runtime=runtime))
+        return
+    graph = graph or "step"
     graphs = None if graph == ALL else (graph,)
     written = export_all(run, graphs, precision, max_loss, out, exporter=exporter, runtime=runtime)
     for exported in written:

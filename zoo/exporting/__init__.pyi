@@ -7,6 +7,10 @@ from .exporter import (
     ModuleExporter as ModuleExporter,
 )
 from .modules import ModuleSpec as ModuleSpec
+from .packaging import (
+    Packager as Packager,
+    package as package,
+)
 from .parity import (
     prove_generate as prove_generate,
     prove_sequence as prove_sequence,

@@ -19,6 +19,7 @@ from .specs import (
     ExporterSpec as ExporterSpec,
     LoggerSpec as LoggerSpec,
     OptimizerSpec as OptimizerSpec,
+    PackageSpec as PackageSpec,
     RecipeSpec as RecipeSpec,
     RuntimeSpec as RuntimeSpec,
     ScheduleSpec as ScheduleSpec,

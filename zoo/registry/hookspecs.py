@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ExporterSpec,
         LoggerSpec,
         OptimizerSpec,
+        PackageSpec,
         RecipeSpec,
         RuntimeSpec,
         ScheduleSpec,
@@ -63,6 +64,11 @@ def zoo_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
     """The formats that this plugin can write a trained model in."""
+
+
+@hookspec
+def zoo_packages() -> Iterable[PackageSpec]:  # type: ignore[empty-body]
+    """The folders that this plugin can make of a model's exported files."""
 
 
 @hookspec

@@ -19,6 +19,7 @@ from zoo.registry.specs import (
     LoggerSpec,
     Named,
     OptimizerSpec,
+    PackageSpec,
     RecipeSpec,
     RuntimeSpec,
     ScheduleSpec,
@@ -123,6 +124,7 @@ class Registry:
         self.recipes = SpecTable(RecipeSpec, "recipe", "`zoo train --help`")
         self.loggers = SpecTable(LoggerSpec, "logger")
         self.exporters = SpecTable(ExporterSpec, "exporter")
+        self.packages = SpecTable(PackageSpec, "package")
         self.runtimes = SpecTable(RuntimeSpec, "runtime")
 
     def tables(self) -> dict[str, SpecTable[Any]]:

@@ -65,6 +65,15 @@ class Spec(Named):
             ) from error
 
 
+def _require_words(name: str, field: str, words: Any) -> None:
+    """TypeError or ValueError for what are no words of kinds of graph, or precisions."""
+    if not isinstance(words, tuple) or not words:
+        raise TypeError(f"{name}: {field} must be a tuple of words (got {words!r})")
+    for word in words:
+        if not re.fullmatch(WORD, word) or word in (ALL, MODULE):
+            raise ValueError(f"{name}: {field} cannot have the word {word!r}")
+
+
 def load_reference(reference: str) -> Any:
     """Imports what "module:attribute" names."""
     module, _, attribute = reference.partition(":")
@@ -162,12 +171,7 @@ class ExporterSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("graphs", "precisions"):
-            words = getattr(self, field)
-            if not isinstance(words, tuple) or not words:
-                raise TypeError(f"{self.name}: {field} must be a tuple of words (got {words!r})")
-            for word in words:
-                if not re.fullmatch(WORD, word) or word in (ALL, MODULE):
-                    raise ValueError(f"{self.name}: {field} cannot have the word {word!r}")
+            _require_words(self.name, field, getattr(self, field))
         if self.modules is None:
             return
         if not isinstance(self.modules, str) or not REFERENCE.fullmatch(self.modules):
@@ -177,6 +181,22 @@ class ExporterSpec(Spec):
         """Imports what `modules` names; FactoryError where that fails."""
         assert self.modules is not None
         return self._load(self.modules)
+
+
+@dataclass(frozen=True)
+class PackageSpec(Spec):
+    """A folder that takes a model somewhere: `zoo export RUN --to NAME`. `factory` names a callable
+    `(registry) -> zoo.exporting.Packager`, `graphs` are the kinds of graph that it is made of, and
+    `title` says what the folder is for."""
+
+    name: str
+    factory: str
+    title: str
+    graphs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_words(self.name, "graphs", self.graphs)
 
 
 @dataclass(frozen=True)

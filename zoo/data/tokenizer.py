@@ -23,6 +23,7 @@ from pydantic import (
 
 from zoo.config import DEFAULT_VOCAB
 from zoo.data.cutting import Flow
+from zoo.data.decoding import ReplayingDecoder, TextDecoder
 from zoo.errors import (
     ContractError,
     TokenizerError,
@@ -127,6 +128,10 @@ class Tokenizer(FrozenModel):
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of the tokens, piece by piece as they come."""
         raise NotImplementedError
+
+    def decoder(self) -> TextDecoder:
+        """For a text whose tokens come a few at a time."""
+        return ReplayingDecoder(self.stream)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the tokens."""

@@ -17,6 +17,7 @@ from pydantic import (
 
 from zoo.config import DEFAULT_VOCAB, MAX_VOCAB
 from zoo.data.cutting import END, Flow, cut, texts
+from zoo.data.decoding import PlainDecoder, TextDecoder, UTF8Decoder
 from zoo.data.tokenizer import Ids, Tokenizer
 from zoo.errors import (
     UsageError,
@@ -108,6 +109,9 @@ class CharTokenizer(Tokenizer):
             if token != self.end_of_text:
                 yield REPLACEMENT if token == self.UNKNOWN else self.characters[token - 1]
 
+    def decoder(self) -> TextDecoder:
+        return PlainDecoder(self.stream)
+
 
 class LettersTokenizer(CharTokenizer):
     """The characters a to z and space: a corpus is put in lower case, and each run of anything else
@@ -168,6 +172,9 @@ class ByteTokenizer(Tokenizer):
         """The text of each character as soon as its last byte has come; bytes that are no UTF-8
         become U+FFFD."""
         return _stream_utf8(bytes([token]) for token in ids if token < BYTES)
+
+    def decoder(self) -> TextDecoder:
+        return UTF8Decoder(lambda token: bytes([token]) if token < BYTES else b"")
 
 
 def _spelling() -> str:
@@ -260,6 +267,9 @@ class BPETokenizer(Tokenizer):
         """The text of each token, but for the bytes of a character that is not whole yet; bytes
         that are no UTF-8 become U+FFFD."""
         return _stream_utf8(self.tokens[token] for token in ids)
+
+    def decoder(self) -> TextDecoder:
+        return UTF8Decoder(self.tokens.__getitem__)
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -3,25 +3,18 @@ exported file alike. Needs no torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
 from zoo.config import DEFAULT_LENGTH, Sampling
 from zoo.data.tokenizer import encode_prompt
-from zoo.errors import UsageError, ZooError
-from zoo.inference.engine import Arrays, is_finite
+from zoo.errors import UsageError
 from zoo.inference.generation import check_length
 from zoo.inference.position import Position, Stops
 from zoo.inference.runtime import Source, open_source
+from zoo.inference.snapshot import Snapshot, read_snapshot, write_snapshot
 from zoo.registry.registry import Registry
-
-LAST, RANDOM = "last_token", "random"
 
 
 class Session:
@@ -70,53 +63,20 @@ class Session:
         return "".join(self.stream(length, stop=stop, **sampling))
 
     def snapshot(self) -> bytes:
-        """The whole session, as safetensors: the state's leaves by name, the last token
-        (which the state has not read yet), and the random numbers' position."""
-        state, last, random = self._position.snapshot()
-        arrays = dict(self._source.engine.state_to_arrays(state))
-        if last is not None:
-            arrays[LAST] = np.array(last)
-        arrays[RANDOM] = np.frombuffer(json.dumps(random).encode(), np.uint8)
-        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        """The whole session, as `zoo.inference.snapshot` describes it."""
+        return write_snapshot(self._source.engine, Snapshot(*self._position.snapshot()))
 
     def restore(self, snapshot: bytes) -> None:
         """Goes back to a snapshot of a session over this model, in whatever runtime it was taken.
 
         Raises ZooError for one that is damaged or of another model; nothing has changed then.
         """
-        engine = self._source.engine
-        try:
-            arrays: Arrays = load(snapshot)
-            random = json.loads(arrays.pop(RANDOM).tobytes())
-        except (SafetensorError, KeyError, ValueError, RecursionError) as error:
-            raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
-        last = arrays.pop(LAST, None)
-        initial = engine.state_to_arrays(engine.init_state(1))
-        found, wanted = _form(arrays), _form(initial)
-        if others := sorted(name for name, _ in found.items() ^ wanted.items()):
-            name = others[0]
-            raise ZooError(
-                f"the snapshot is of another model: its {name[:40]!r} is "
-                f"{found.get(name, 'missing')}, and this one's is {wanted.get(name, 'missing')}."
-            )
-        if not is_finite(arrays.values(), initial.values()):
-            raise ZooError("the snapshot is damaged: its state has numbers that are not finite.")
-        is_token = last is not None and last.size == 1 and last.dtype.kind == "i"
-        token = None if last is None else int(last.flat[0]) if is_token else -1
-        if token is not None and not 0 <= token < engine.vocab_size:
-            raise ZooError("the snapshot is of another model: its last token is not in this one's.")
-        try:
-            self._position.restore(engine.state_from_arrays(arrays), token, random)
-        except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise ZooError(f"the snapshot is damaged: {type(error).__name__}.") from None
-        self._fed = token is not None
+        found = read_snapshot(self._source.engine, snapshot)
+        self._position.restore(*found)
+        self._fed = found.last is not None
 
     def fork(self) -> Session:
         """An independent session that continues from here."""
         twin = Session(self._source)
         twin.restore(self.snapshot())
         return twin
-
-
-def _form(arrays: Arrays) -> dict[str, str]:
-    return {name: f"{array.dtype} {[*array.shape]}" for name, array in arrays.items()}

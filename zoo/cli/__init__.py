@@ -27,6 +27,7 @@ VERBS = (
     "runs",
     "compare",
     "generate",
+    "serve",
     "score",
     "fill",
     "export",

@@ -1,0 +1,72 @@
+"""The models of a server, each opened once, with the scheduler that works on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from zoo.errors import UsageError, ZooError
+from zoo.inference.engine import Engine, Scorer
+from zoo.inference.runtime import Artifact, Source, open_source
+from zoo.registry.registry import Registry
+from zoo.serving.scheduler import Scheduler
+from zoo.serving.settings import ServeConfig
+
+
+class ServedModel:
+    """A model under a name. `fingerprint` names its weights, where they are known."""
+
+    def __init__(self, name: str, source: Source, scorer: Scorer | None, config: ServeConfig):
+        self.name, self.source, self.scorer = name, source, scorer
+        self.engine: Engine = source.writer()
+        self.scheduler = Scheduler(self.engine, scorer, config.rows, config.queue)
+        self.created = int(time.time())
+        info = source.info if isinstance(source, Artifact) else None
+        self.fingerprint = f"{info.weights}-{info.precision}" if info else "run"
+
+
+def open_models(
+    sources: Iterable[str], config: ServeConfig, registry: Registry, provider: str = "auto"
+) -> dict[str, ServedModel]:
+    """The models by name: `NAME=SOURCE`, or a source whose file or folder gives the name.
+    UsageError for two of one name, and for a model that does not generate."""
+    models: dict[str, ServedModel] = {}
+    try:
+        for given in sources:
+            name, source = _named(given)
+            if name in models:
+                raise UsageError(f"two models are called {name!r}; name one with NAME={source}.")
+            opened = open_source(source, provider, registry)
+            opened.writer()
+            scorer = _scorer(source, opened, provider, registry)
+            models[name] = ServedModel(name, opened, scorer, config)
+    except BaseException:
+        for model in models.values():
+            model.scheduler.close()
+        raise
+    return models
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, equals, source = given.partition("=")
+    if equals and name and "/" not in name and ":" not in name:
+        return name, source
+    path = Path(given)
+    if path.suffix and path.stem.partition(".")[0] in ("step", "generate", "sequence"):
+        path = path.parent
+    if path.name == "export" and path.parent.name:
+        path = path.parent
+    return path.resolve().name or "model", given
+
+
+def _scorer(source: str, opened: Source, provider: str, registry: Registry) -> Scorer | None:
+    """What gives the probabilities of the same model's tokens, if anything there does."""
+    if isinstance(opened.engine, Scorer):
+        return opened.engine
+    with suppress(ZooError):
+        engine = open_source(source, provider, registry, scores=True).engine
+        if isinstance(engine, Scorer):
+            return engine
+    return None

@@ -483,7 +483,8 @@ class WrongState(GenerateEngine):
 class WrongToken(GenerateEngine):
     def write(self, last, state, uniform, sampling):  # type: ignore[no-untyped-def]
         tokens, state = super().write(last, state, uniform, sampling)
-        tokens[0, -1] = (tokens[0, -1] + (sampling.top_p < 1)) % self.vocab_size
+        last_row = sampling if isinstance(sampling, Sampling) else sampling[-1]
+        tokens[0, -1] = (tokens[0, -1] + (last_row.top_p < 1)) % self.vocab_size
         return tokens, state
 
 

@@ -22,7 +22,8 @@ from zoo.inference.sampling import log_softmax
 from zoo.inference.snapshot import Snapshot
 from zoo.serving.jobs import CANCELLED, Job, Likely, Progress
 
-CHUNK_SECONDS = 0.02  # that a chunk is to take: a row that joins waits for one
+CHUNK_SECONDS = 0.015  # that a chunk is to take: a row that joins waits for one
+READ_SECONDS = 0.015  # of reading between two chunks; a slice that was begun is finished
 MOST_STEPS = 32  # of a chunk
 READ_AT_ONCE = 256  # tokens of a prompt; the sequence graph takes as many in a run
 READ_ELEMENTS = 2**22  # of the logits that reading computes: 16 MB of float32
@@ -98,8 +99,11 @@ class Scheduler:
     def _work(self) -> None:
         while self._take_jobs():
             self._drop_cancelled()
-            if self._reading:
+            until = time.perf_counter() + READ_SECONDS
+            while self._reading:
                 self._read()
+                if self._rows and time.perf_counter() > until:
+                    break
             if self._rows:
                 self._write()
             self._tell()

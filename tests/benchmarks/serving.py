@@ -7,8 +7,8 @@ of its own, the clients are in this one, in one thread. In the same run, one aft
 `generate_batch` of as many rows, one stream of the server alone, and the load. Every text is then
 compared with what `zoo.generate` writes for its prompt, settings and seed alone.
 
-With `--minutes` the load is clients that join, leave in the middle, and cancel, for so long, and
-the server's memory is read every few seconds.
+With `--minutes` the load is clients that join, leave in the middle and come again, spread over so
+long, and the server's memory is shown.
 """
 
 from __future__ import annotations
@@ -125,9 +125,10 @@ async def load(port: int, asked: list[dict[str, Any]], clients: int) -> tuple[fl
     return time.perf_counter() - began, texts, every
 
 
-async def churn(server: Server, source: Source, clients: int, seconds: float) -> None:
-    """Clients that join, leave and cancel; prints the memory."""
+async def churn(server: Server, source: Source, clients: int, count: int, seconds: float) -> None:
+    """Clients that join, leave and cancel, about `count` requests in all; prints the memory."""
     asked = list(requests(source, 5000, 60))
+    pause = 2 * seconds * clients / count
     rng = random.Random(1)
     until = time.monotonic() + seconds
     done = 0
@@ -139,11 +140,11 @@ async def churn(server: Server, source: Source, clients: int, seconds: float) ->
                 rng.choice(asked), rng.choice((None, None, None, 1, 2))
             )
             done += 1
-            await asyncio.sleep(rng.random() * 0.02)
+            await asyncio.sleep(rng.random() * pause)
 
     async def watch() -> None:
         while time.monotonic() < until:
-            await asyncio.sleep(min(30.0, seconds / 10))
+            await asyncio.sleep(seconds / 30)
             print(f"{done:7,} requests  {server.megabytes():7.1f} MB", flush=True)
 
     await asyncio.gather(watch(), *(work() for _ in range(clients)))
@@ -159,7 +160,8 @@ def main() -> None:
     source = zoo.open_source(given.source)
     with Server(given.source) as server:
         if given.minutes:
-            asyncio.run(churn(server, source, given.clients, 60 * given.minutes))
+            seconds = 60 * given.minutes
+            asyncio.run(churn(server, source, given.clients, given.requests, seconds))
             return
         prompts = [f"{request['prompt']}" for request in requests(source, given.clients)]
         zoo.generate_batch(source, prompts, length=64, temperature=1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,20 @@ RULES = [
 STEPS = 60
 
 
+@pytest.fixture(scope="module")
+def files(fox_run: zoo.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    zoo.export_all(fox_run, ("step", "generate"), out=folder)
+    return folder
+
+
 def as_format_1(file: Path, target: Path) -> Path:
     """The same model with one setting for all rows, as files of format 1 have it."""
     model = onnx.load(file)
     graph, before = model.graph, []
     axes = helper.make_node("Shape", ["token"], ["rows_of_token"])
-    for name, kind in zip(SAMPLING_INPUTS, (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT),
-                          strict=True):  # fmt: skip
+    kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT)
+    for name, kind in zip(SAMPLING_INPUTS, kinds, strict=True):
         index = [value.name for value in graph.input].index(name)
         graph.input[index].CopyFrom(helper.make_tensor_value_info(name, kind, []))
         before.append(helper.make_node("Expand", [name, "rows_of_token"], [f"{name}_of_rows"]))
@@ -68,17 +74,16 @@ def alone(engine: Engine, tokens: np.ndarray, uniform: np.ndarray, rules: list[S
 @pytest.mark.parametrize("kind", ["generate", "step", "format 1", "pytorch"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_row_does_not_depend_on_the_settings_of_others(
-    kind: str, seed: int, exported: Callable[..., Path], fox_run: zoo.Run
+    kind: str, seed: int, files: Path, fox_run: zoo.Run
 ) -> None:
     """Each row of a mixed batch writes what it writes alone, by every engine; and the proved step
     of PyTorch says which tokens these are."""
-    folder = exported("gru", layers=1)
     if kind == "pytorch":
         engine = ModelStepper(fox_run.model)
     elif kind == "format 1":
-        engine = zoo.open_source(as_format_1(folder / "generate.onnx", Path("old.onnx"))).engine
+        engine = zoo.open_source(as_format_1(files / "generate.onnx", Path("old.onnx"))).engine
     else:
-        engine = zoo.open_source(folder / f"{kind}.onnx").engine
+        engine = zoo.open_source(files / f"{kind}.onnx").engine
     rng = np.random.default_rng(seed)
     rules = [RULES[i] for i in rng.permutation(len(RULES)).tolist()]
     tokens = rng.integers(0, engine.vocab_size, len(rules))
@@ -89,8 +94,8 @@ def test_a_row_does_not_depend_on_the_settings_of_others(
     assert same[:, 0].tolist() == written[:, 0].tolist()
 
 
-def test_one_rule_is_that_of_all_rows(exported: Callable[..., Path]) -> None:
-    engine = zoo.open_source(exported("gru", layers=1) / "generate.onnx").engine
+def test_one_rule_is_that_of_all_rows(files: Path) -> None:
+    engine = zoo.open_source(files / "generate.onnx").engine
     rng = np.random.default_rng(5)
     tokens = rng.integers(0, engine.vocab_size, 4)
     uniform = rng.random((STEPS, 4), dtype=np.float32)
@@ -100,9 +105,9 @@ def test_one_rule_is_that_of_all_rows(exported: Callable[..., Path]) -> None:
         assert one.tolist() == each.tolist()
 
 
-def test_as_many_rules_as_rows(exported: Callable[..., Path], fox_run: zoo.Run) -> None:
+def test_as_many_rules_as_rows(files: Path, fox_run: zoo.Run) -> None:
     for engine in (
-        zoo.open_source(exported("gru", layers=1) / "step.onnx").engine,
+        zoo.open_source(files / "step.onnx").engine,
         ModelStepper(fox_run.model),
     ):
         with pytest.raises(ValueError, match="zip"):
@@ -111,9 +116,8 @@ def test_as_many_rules_as_rows(exported: Callable[..., Path], fox_run: zoo.Run) 
             )
 
 
-def test_files_of_format_1_open_and_write_the_same_texts(exported: Callable[..., Path]) -> None:
-    folder = exported("gru", layers=1)
-    old = as_format_1(folder / "generate.onnx", Path("old.onnx"))
+def test_files_of_format_1_open_and_write_the_same_texts(files: Path) -> None:
+    old = as_format_1(files / "generate.onnx", Path("old.onnx"))
     for settings in ({}, {"temperature": 0.9, "seed": 4}, {"temperature": 1.0, "top_k": 4}):
-        new = zoo.generate(folder / "generate.onnx", "the ", length=80, **settings)
+        new = zoo.generate(files / "generate.onnx", "the ", length=80, **settings)
         assert zoo.generate(old, "the ", length=80, **settings) == new

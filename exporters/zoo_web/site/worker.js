@@ -1,0 +1,80 @@
+/**
+ * Runs the model apart from the page, which stays responsive. The page sends {type: "load", device},
+ * {type: "run", settings} and {type: "stop"}; it gets
+ *   {type: "loaded", info, device}
+ *   {type: "started", unknown, width}: the prompt was read, but for these unknown characters; the
+ *     picture of the state will have so many columns
+ *   {type: "written", text, columns, tokens, seconds}: more text, and the states after its chunks
+ *   {type: "done"} or {type: "error", message}
+ */
+
+import { load, toNumbers } from "./zoo.js";
+
+const COLUMNS = 240; // of the picture of the state, at most
+const ROWS = 96; // of the picture of each leaf, at most
+const INTERVAL = 33; // milliseconds between messages
+
+/** @type {import("./zoo.js").Model} */
+let model;
+let stopped = false;
+
+addEventListener("message", async ({ data }) => {
+  try {
+    if (data.type === "stop") stopped = true;
+    if (data.type === "load") {
+      model = await load(undefined, { device: data.device });
+      postMessage({ type: "loaded", info: model.info, device: model.device });
+    }
+    if (data.type === "run") await run(data.settings);
+  } catch (error) {
+    postMessage({ type: "error", message: /** @type {Error} */ (error).message });
+  }
+});
+
+/** @param {import("./page.js").Settings} settings */
+async function run({ prompt, seed, length, stop, ...sampling }) {
+  stopped = false;
+  const session = model.session({ seed });
+  const unknown = await session.feed(prompt);
+  const chunk = Math.max(Math.ceil(length / COLUMNS), 1); // tokens for each column
+  postMessage({ type: "started", unknown, width: Math.ceil(length / chunk) });
+  const begin = performance.now();
+  let [told, text, tokens] = [begin, "", 0];
+  /** @type {Float32Array[][]} */
+  let columns = [];
+  const tell = () => {
+    told = performance.now();
+    postMessage({ type: "written", text, columns, tokens, seconds: (told - begin) / 1000 });
+    [text, columns] = ["", []];
+  };
+  const watch = (/** @type {Map<string, any>} */ leaves, /** @type {number} */ count) => {
+    tokens = count;
+    columns.push([...leaves.values()].map(sampleRows));
+  };
+  for await (const piece of session.sample({ length, stop, chunk, watch, ...sampling })) {
+    text += piece;
+    if (performance.now() - told < INTERVAL) continue;
+    tell();
+    await untilMessagesAreRead();
+    if (stopped) break;
+  }
+  tell();
+  postMessage({ type: "done" });
+}
+
+/** Some values of a leaf at equal distances. @param {import("./zoo.js").Leaf} leaf */
+function sampleRows(leaf) {
+  const values = toNumbers(leaf);
+  const rows = Math.min(values.length, ROWS);
+  const at = (/** @type {number} */ row) => Number(values[Math.floor((row * values.length) / rows)]);
+  return Float32Array.from({ length: rows }, (_, row) => at(row));
+}
+
+/** ONNX Runtime runs without a break, so that a request to stop would wait for the end. */
+function untilMessagesAreRead() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => (port1.close(), resolve(undefined));
+    port2.postMessage(null);
+  });
+}

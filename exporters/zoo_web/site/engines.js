@@ -112,7 +112,10 @@ class Engine {
     const turn = this.#queue.then(() => session.run(feeds, wanted));
     this.#queue = turn.catch(() => {}); // an error is its own caller's
     const found = await turn;
-    return { data: found[result[0]]?.data, state: this.entries.map((entry) => found[entry.output]) };
+    return {
+      data: found[result[0]]?.data,
+      state: this.entries.map((entry) => found[entry.output]),
+    };
   }
 
   /** @param {number[]} values @param {number[]} shape */
@@ -128,7 +131,8 @@ class Engine {
 
   /** @param {boolean} finite */
   requireFinite(finite) {
-    if (!finite) throw new Error("the model's logits are not finite; begin again, or restore a snapshot.");
+    if (!finite)
+      throw new Error("the model's logits are not finite; begin again, or restore a snapshot.");
   }
 }
 

@@ -77,9 +77,8 @@ const handlers = {
     const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
     continuation.appendData(more);
     if (atEnd) text.scrollTop = text.scrollHeight;
-    picture.add(columns);
-    const length = continuation.length;
-    for (const _ of columns) moments.push(length);
+    picture.add(columns.map(({ leaves }) => leaves));
+    moments.push(...columns.map(({ end }) => end));
     caption();
     const rate = tokens / seconds;
     if (tokens) element("speed").textContent = `${count(tokens)} tokens, ${count(rate)} per second`;
@@ -95,7 +94,9 @@ function caption() {
 }
 
 worker.addEventListener("message", ({ data }) => handlers[data.type](data));
-worker.addEventListener("error", ({ message }) => fail(message || "The page's files are incomplete."));
+worker.addEventListener("error", ({ message }) =>
+  fail(message || "The page's files are incomplete."),
+);
 
 /** Says what the model is. @param {import("./zoo.js").Info} info @param {string} device */
 function describe({ model, training, card, graphs, precision }, device) {

@@ -10,7 +10,9 @@ const MULTIPLIER = toLimbs(0x2360ed051fc65da44385df649fccf645n);
 
 /** @param {bigint} number @returns {number[]} */
 function toLimbs(number) {
-  return Array.from({ length: LIMBS }, (_, place) => Number((number >> BigInt(16 * place)) & 0xffffn));
+  return Array.from({ length: LIMBS }, (_, place) =>
+    Number((number >> BigInt(16 * place)) & 0xffffn),
+  );
 }
 
 /** @param {number[]} limbs @returns {bigint} */

@@ -57,6 +57,7 @@ export function writeSafetensors(leaves) {
  * @returns {Map<string, Leaf>} an Error for a file that is damaged
  */
 export function readSafetensors(file) {
+  file = new Uint8Array(file.buffer, file.byteOffset, file.byteLength); // slices of others share it
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const length = Number(view.getBigUint64(0, true));
   if (length > file.length - 8) throw new Error("its header is longer than the file");
@@ -68,7 +69,10 @@ export function readSafetensors(file) {
     const dtype = Object.keys(TYPES).find((known) => TYPES[known].name === short);
     if (dtype === undefined) throw new Error(`${name} is of an unknown type`);
     const [begin, end] = data_offsets;
-    if (end - begin !== elements(shape) * TYPES[dtype].size || !(begin >= 0 && end <= values.length)) {
+    if (
+      end - begin !== elements(shape) * TYPES[dtype].size ||
+      !(begin >= 0 && end <= values.length)
+    ) {
       throw new Error(`${name} does not fill its shape`);
     }
     leaves.set(name, { dtype, shape, bytes: values.slice(begin, end) });
@@ -76,7 +80,7 @@ export function readSafetensors(file) {
   return leaves;
 }
 
-/** The values of a leaf as numbers of JavaScript. @param {Leaf} leaf @returns {ArrayLike<number>} */
+/** The values of a leaf. @param {Leaf} leaf @returns {ArrayLike<number>} */
 export function toNumbers({ dtype, bytes }) {
   const values = new TYPES[dtype].view(bytes.slice().buffer);
   if (dtype === "float16") return Float32Array.from(/** @type {any} */ (values), halfToNumber);

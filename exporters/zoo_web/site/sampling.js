@@ -40,7 +40,10 @@ export function choose(logits, uniform, { temperature, topK, topP }) {
   let sum = 0;
   const mass = weights.map((weight) => (sum += weight));
   const draw = filters ? uniform * sum : uniform;
-  return Math.max(mass.findIndex((value) => value > draw), 0);
+  return Math.max(
+    mass.findIndex((value) => value > draw),
+    0,
+  );
 }
 
 /**

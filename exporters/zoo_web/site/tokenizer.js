@@ -175,7 +175,8 @@ function cut(text) {
   for (let start = 0, end = 0; start < characters.length; start = end) {
     const latest = Math.min(characters.length, start + 2 * PIECE);
     end = start + PIECE;
-    while (end < latest && !(space.test(characters[end]) && !space.test(characters[end - 1]))) end++;
+    while (end < latest && !(space.test(characters[end]) && !space.test(characters[end - 1])))
+      end++;
     pieces.push(characters.slice(start, Math.min(end, characters.length)).join(""));
   }
   return pieces;

@@ -1,11 +1,14 @@
 /**
- * Runs the model apart from the page, which stays responsive. The page sends {type: "load", device},
- * {type: "run", settings} and {type: "stop"}; it gets
+ * Runs the model apart from the page, which stays responsive. The page sends
+ * {type: "load", device}, {type: "run", settings} and {type: "stop"}; it gets
  *   {type: "loaded", info, device}
  *   {type: "started", unknown, width}: the prompt was read, but for these unknown characters; the
  *     picture of the state will have so many columns
- *   {type: "written", text, columns, tokens, seconds}: more text, and the states after its chunks
+ *   {type: "written", text, columns, tokens, seconds}: more text, and some of the states on the way
  *   {type: "done"} or {type: "error", message}
+ *
+ * @typedef {{end: number, leaves: Float32Array[]}} Column of the picture: the leaves of a state,
+ *   and how long the text was then
  */
 
 import { load, toNumbers } from "./zoo.js";
@@ -36,11 +39,11 @@ async function run({ prompt, seed, length, stop, ...sampling }) {
   stopped = false;
   const session = model.session({ seed });
   const unknown = await session.feed(prompt);
-  const chunk = Math.max(Math.ceil(length / COLUMNS), 1); // tokens for each column
+  const chunk = Math.max(Math.ceil(length / COLUMNS), 1); // tokens for each column, at least
   postMessage({ type: "started", unknown, width: Math.ceil(length / chunk) });
   const begin = performance.now();
-  let [told, text, tokens] = [begin, "", 0];
-  /** @type {Float32Array[][]} */
+  let [told, text, tokens, written, made] = [begin, "", 0, 0, 0];
+  /** @type {Column[]} */
   let columns = [];
   const tell = () => {
     told = performance.now();
@@ -49,10 +52,13 @@ async function run({ prompt, seed, length, stop, ...sampling }) {
   };
   const watch = (/** @type {Map<string, any>} */ leaves, /** @type {number} */ count) => {
     tokens = count;
-    columns.push([...leaves.values()].map(sampleRows));
+    if (count <= made * chunk) return;
+    made++;
+    columns.push({ end: written, leaves: [...leaves.values()].map(sampleRows) });
   };
   for await (const piece of session.sample({ length, stop, chunk, watch, ...sampling })) {
     text += piece;
+    written += piece.length;
     if (performance.now() - told < INTERVAL) continue;
     tell();
     await untilMessagesAreRead();
@@ -66,7 +72,8 @@ async function run({ prompt, seed, length, stop, ...sampling }) {
 function sampleRows(leaf) {
   const values = toNumbers(leaf);
   const rows = Math.min(values.length, ROWS);
-  const at = (/** @type {number} */ row) => Number(values[Math.floor((row * values.length) / rows)]);
+  const at = (/** @type {number} */ row) =>
+    Number(values[Math.floor((row * values.length) / rows)]);
   return Float32Array.from({ length: rows }, (_, row) => at(row));
 }
 

@@ -16,8 +16,8 @@
  * @typedef {import("./engines.js").State} State
  * @typedef {{file: string, bytes: number}} GraphFile
  * @typedef {{module: string, binary: string}} RuntimeFiles
- * @typedef {(leaves: Map<string, Leaf>, tokens: number) => void} Watch is told the state, and how many
- *   tokens were written before it
+ * @typedef {(leaves: Map<string, Leaf>, tokens: number) => void} Watch is told the state, and how
+ *   many tokens were written before it
  * @typedef {object} Info the content of model.json
  * @property {Record<string, GraphFile>} graphs files by the kind of their graph
  * @property {Record<string, RuntimeFiles>} runtime ONNX Runtime's files by device
@@ -54,7 +54,10 @@ export async function load(url = new URL("./", import.meta.url), { device = "was
   if (device !== "wasm" && device !== "webgpu") {
     throw new RangeError(`device must be "wasm" or "webgpu" (got "${device}").`);
   }
-  const base = new URL(String(url).replace(/\/?$/, "/"), globalThis.location?.href ?? import.meta.url);
+  const base = new URL(
+    String(url).replace(/\/?$/, "/"),
+    globalThis.location?.href ?? import.meta.url,
+  );
   /** @type {Info} */
   const info = await (await get(new URL("model.json", base))).json();
   const gpu = /** @type {any} */ (globalThis.navigator)?.gpu;
@@ -85,7 +88,8 @@ async function get(url) {
   const answer = await fetch(url).catch((error) => {
     throw new Error(`${url} cannot be fetched: ${error.message}.`);
   });
-  if (!answer.ok) throw new Error(`${url} cannot be fetched: ${answer.status} ${answer.statusText}.`);
+  if (!answer.ok)
+    throw new Error(`${url} cannot be fetched: ${answer.status} ${answer.statusText}.`);
   return answer;
 }
 
@@ -109,7 +113,7 @@ export class Model {
     this.tokenizer = makeTokenizer(info.tokenizer);
   }
 
-  /** A stream of text with its own state and random numbers. @param {{seed?: number | bigint}} options */
+  /** A stream of text of its own. @param {{seed?: number | bigint}} options */
   session({ seed = 0 } = {}) {
     return new Session(this, new Random(seed));
   }
@@ -144,7 +148,8 @@ export class Session {
    */
   async feed(text) {
     const { tokenizer, engine } = this.#model;
-    if (!text) throw new RangeError("the prompt is empty; give at least one character to continue from.");
+    if (!text)
+      throw new RangeError("the prompt is empty; give at least one character to continue from.");
     await this.#settle();
     if (this.#last !== null && this.#last === tokenizer.endOfText) {
       [this.#state, this.#last] = [engine.initState(), null];
@@ -237,7 +242,10 @@ export class Session {
     leaves.delete(LAST);
     leaves.delete(RANDOM);
     const form = (/** @type {Map<string, Leaf>} */ of) =>
-      [...of].map(([name, { dtype, shape }]) => `${name} ${dtype} [${shape}]`).sort().join(", ");
+      [...of]
+        .map(([name, { dtype, shape }]) => `${name} ${dtype} [${shape}]`)
+        .sort()
+        .join(", ");
     if (form(leaves) !== form(engine.initial)) {
       throw new Error(`the snapshot is of another model: its state is ${form(leaves)}.`);
     }
@@ -256,7 +264,8 @@ export class Session {
     const { engine, tokenizer } = this.#model;
     await this.#settle();
     const last = /** @type {number} */ (this.#last);
-    if (last === tokenizer.endOfText) throw new Error("the text has ended; feed some to begin another.");
+    if (last === tokenizer.endOfText)
+      throw new Error("the text has ended; feed some to begin another.");
     const [before, random] = [this.#state, this.#random.copy()];
     const uniform = this.#random.floats(Math.min(wanted, engine.chunk));
     const { tokens, state: after } = await engine.write(last, before, uniform, sampling);
@@ -278,7 +287,12 @@ export class Session {
     this.#random = chunk.random;
     const uniform = this.#random.floats(chunk.taken);
     if (!chunk.taken) return;
-    const { state } = await this.#model.engine.write(chunk.last, chunk.before, uniform, chunk.sampling);
+    const { state } = await this.#model.engine.write(
+      chunk.last,
+      chunk.before,
+      uniform,
+      chunk.sampling,
+    );
     this.#state = state;
   }
 }

@@ -60,9 +60,10 @@ def _unpack(archive: Path, folder: Path, names: Sequence[str]) -> None:
             f"{digest[:20]}…); look at your npm's registry."
         )
     folder.mkdir()
-    with tarfile.open(archive) as packed:
-        for name in names:
-            content = packed.extractfile(f"package/dist/{name}")
-            assert content is not None
-            with content, (folder / name).open("wb") as target:
-                shutil.copyfileobj(content, target)
+    wanted = {f"package/dist/{name}" for name in names}
+    with tarfile.open(archive, "r|gz") as packed:  # read once from beginning to end
+        for member in packed:
+            content = packed.extractfile(member) if member.name in wanted else None
+            if content is not None:
+                with content, (folder / Path(member.name).name).open("wb") as target:
+                    shutil.copyfileobj(content, target)

@@ -89,7 +89,7 @@ class Engine {
   async read(tokens, state) {
     const sequence = tokens.length >= LONG_PROMPT ? await this.openSequence() : null;
     if (!sequence) {
-      for (const token of tokens) state = await this.readOne(token, state);
+      for (const token of tokens) state = await /** @type {any} */ (this).readOne(token, state);
       return state;
     }
     for (let start = 0; start < tokens.length; start += SEQUENCE_CHUNK) {

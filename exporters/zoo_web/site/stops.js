@@ -1,4 +1,4 @@
-/** @typedef {ReturnType<import("./tokenizer.js").makeTokenizer>} Tokenizer */
+/** @typedef {ReturnType<typeof import("./tokenizer.js").makeTokenizer>} Tokenizer */
 
 /** When to stop: at the end of the text, at a token, or as soon as the text holds a string. */
 export class Stops {

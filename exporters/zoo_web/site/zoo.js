@@ -18,6 +18,8 @@
  * @typedef {{module: string, binary: string}} RuntimeFiles
  * @typedef {(leaves: Map<string, Leaf>, tokens: number) => void} Watch is told the state, and how
  *   many tokens were written before it
+ * @typedef {{before: State, last: number, random: Random, sampling: Sampling, tokens: number[],
+ *   after: State, taken: number}} Chunk tokens written ahead, and what they were written from
  * @typedef {object} Info the content of model.json
  * @property {Record<string, GraphFile>} graphs files by the kind of their graph
  * @property {Record<string, RuntimeFiles>} runtime ONNX Runtime's files by device
@@ -269,8 +271,7 @@ export class Session {
     const [before, random] = [this.#state, this.#random.copy()];
     const uniform = this.#random.floats(Math.min(wanted, engine.chunk));
     const { tokens, state: after } = await engine.write(last, before, uniform, sampling);
-    /** @typedef {typeof chunk} Chunk */
-    const chunk = { before, last, uniform, sampling, random, tokens, after, taken: 0 };
+    const chunk = { before, last, random, sampling, tokens, after, taken: 0 };
     return (this.#chunk = chunk);
   }
 

@@ -123,15 +123,15 @@ Greedy text from `{name}`, a token at a time:
 
 ```python
 tokens = list(encode({prompt!r}))
-read = len(tokens)
-for position in range(read + 20):
+length = len(tokens) + 20
+for position in range(length - 1):
     logits = ask(
         "{name}",
         "logits",
         {{"token": np.array([[tokens[position]]])}},
         sequence_id=1,
         sequence_start=position == 0,
-        sequence_end=position == read + 19,
+        sequence_end=position == length - 2,
     )
     if position + 1 == len(tokens):
         tokens.append(int(logits[0].argmax()))

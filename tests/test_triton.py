@@ -45,6 +45,16 @@ CAUSAL = [
 GRAPHS = ("step", "generate", "sequence")
 
 
+def untrained(cell: str, folder: Path) -> zoo.Run:
+    tokenizer = CharTokenizer.from_text("the quick brown fox jumps over the lazy dog")
+    causal = zoo.get_cell(cell).causal
+    torch.manual_seed(0)
+    model = zoo.LanguageModel(
+        ModelConfig(cell=cell, hidden=8, mask_token=not causal), tokenizer.vocab_size
+    )
+    return zoo.save(model, tokenizer, folder, prompt="the ")
+
+
 @pytest.fixture(scope="session")
 def packaged(
     trained: Callable[..., zoo.Run], tmp_path_factory: pytest.TempPathFactory
@@ -54,8 +64,8 @@ def packaged(
 
     def write(cell: str) -> Any:
         if cell not in made:
-            source = trained(cell) if cell == "rnn" else trained(cell, hidden=8, epochs=1)
             folder = tmp_path_factory.mktemp(cell)
+            source = trained(cell) if cell == "rnn" else untrained(cell, folder / "run")
             files = zoo.export_all(source, out=folder / "export")
             repository = folder / "repository"
             repository.mkdir()
@@ -359,9 +369,10 @@ def run_program(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         code = programs((repository / "README.md").read_text("utf-8"))
         assert "localhost:8001" in code
         monkeypatch.chdir(repository)
-        printed = io.StringIO()
+        printed, names = io.StringIO(), dict[str, Any]()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code.replace("localhost:8001", address), "README.md", "exec"), {})
+            exec(compile(code.replace("localhost:8001", address), "README.md", "exec"), names)
+        names["client"].close()
     finally:
         server.stop(0)
     return printed.getvalue().splitlines()

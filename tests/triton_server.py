@@ -45,7 +45,7 @@ def parse_config(path: Path) -> Any:
     return text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     inputs: Arrays
     sequence: int

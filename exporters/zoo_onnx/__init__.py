@@ -28,7 +28,7 @@ def zoo_exporters() -> Iterable[ExporterSpec]:
         ExporterSpec(
             name="onnx",
             factory="zoo_onnx.exporter:OnnxExporter",
-            title="ONNX, opset 20, one file",
+            title="ONNX, opset 19, one file",
             graphs=("step", "generate", "sequence"),
             precisions=("fp32", "fp16", "int8"),
             modules="zoo_onnx.module_exporter:OnnxModuleExporter",

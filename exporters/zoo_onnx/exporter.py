@@ -19,6 +19,7 @@ from zoo_onnx.products import plain_products
 from zoo_onnx.sequence import trace_sequence
 from zoo_onnx.step import trace_step
 from zoo_onnx.tables import tabulate
+from zoo_onnx.versions import declare_oldest
 from zoo_ort.container import DIGEST, digest, metadata_entry
 
 Traced = Callable[[LanguageModel, ArtifactInfo], ir.Model]
@@ -59,7 +60,9 @@ class OnnxExporter:
 
 
 def checked(proto: onnx.ModelProto) -> bytes:
-    """The serialised model; VerificationError for one that onnx's own checker refuses."""
+    """The serialised model, which declares the oldest versions that have what it uses;
+    VerificationError for one that onnx's own checker refuses."""
+    declare_oldest(proto)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

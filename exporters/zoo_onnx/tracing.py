@@ -20,9 +20,8 @@ from zoo.errors import VerificationError, ZooError
 from zoo_onnx.decompositions import decompose
 from zoo_onnx.explanations import explain_capture, explain_translation
 from zoo_onnx.simplification import simplify
+from zoo_onnx.versions import OPSET
 
-OPSET = 20
-MAX_IR_VERSION = 10  # the highest that runtimes of 2024 open; enough for opset 20
 # Two would do for a dynamic axis; the proof uses no batch of three, so the size is not hard-coded.
 TRACED_BATCH = 3
 # From 2 on: for one row, the tracer takes shortcuts. The proof has a batch of one.
@@ -62,7 +61,6 @@ def trace(
         model = translated.model
         simplify(model)
     _check_outputs(model.graph)
-    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.producer_name, model.producer_version = "recurrent-zoo", ""
     model.metadata_props.clear()
     for number, node in enumerate(model.graph.all_nodes()):

@@ -94,6 +94,7 @@ RULES: dict[Any, Rule] = {
     aten.log1p: (floats.log1p, _always),
     aten.log10: (floats.log10, _always),
     aten.log_sigmoid: (floats.log_sigmoid, _always),
+    aten.gelu: (floats.gelu, _always),
     aten.softplus: (floats.softplus, _is_float64),
     aten.logaddexp: (floats.logaddexp, _always),
     aten.logaddexp2: (floats.logaddexp2, _always),

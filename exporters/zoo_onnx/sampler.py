@@ -5,8 +5,8 @@ tokens. Values that are the same for all tokens (`SETTINGS`) are computed once, 
 
 Each row has settings of its own. Three branches are taken by all rows together: no row is filtered
 or greedy; all are greedy; and all others. In the last one each row gets the very numbers that it
-gets alone, and settings stand for what a row does not need: nothing is cut off where `floor` is 0,
-and in a greedy row all but the best tokens get no probability, and the draw is 0.
+gets alone: what only the others need is multiplied by 1, or has 0 added; and in a greedy row the
+best tokens have all of the probability, and the draw is 0.
 
 Branches have their constants within them, since each value that a branch takes from around it costs
 time in every step.
@@ -18,8 +18,8 @@ import onnx
 from onnx import parser
 
 # From the graph's inputs to the values that the loop uses: `draws` [steps, batch, 1]. `share` is -1
-# in a row that nothing filters. A greedy row keeps one token; at its temperature, 2**-600, any two
-# logits that differ are far apart.
+# in a row that nothing filters. In a greedy row, at the temperature 2**-600, any two logits that
+# differ are so far apart that the best ones have all of the probability.
 SETTINGS = """
 settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] top_k,
           float[batch] top_p)
@@ -42,8 +42,7 @@ settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] to
     has_top_p = Less (top_p, all_of_it)
     has_either = Or (has_top_k, has_top_p)
     limit = Where (has_top_k, top_k, vocab_size)
-    warm_kept = Where (has_either, limit, one_token)
-    row_kept = Where (greedy, one_token, warm_kept)
+    row_kept = Where (has_either, limit, one_token)
     kept = Unsqueeze (row_kept, column)
     last_kept = Sub (kept, one_token)
     most = ReduceMax (row_kept, all_rows)

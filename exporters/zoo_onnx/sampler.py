@@ -26,8 +26,8 @@ settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] to
     => (double[steps, batch, 1] draws, double[batch, 1] heat, double[batch, 1] share,
         int64[batch, 1] last_kept, int64[1] most, bool plain, bool all_greedy)
 <int64 zero = {0}, float cold = {0.0}, int64[1] columns = {2}, int64[1] column = {1},
- int64 vocab_size = {VOCAB}, int64 one_token = {1}, double frozen = {FROZEN}, int64[1] all_rows = {0},
- float all_of_it = {1.0}, float unfiltered = {-1.0}>
+ int64 vocab_size = {VOCAB}, int64 one_token = {1}, double frozen = {FROZEN},
+ int64[1] all_rows = {0}, float all_of_it = {1.0}, float unfiltered = {-1.0}>
 {
     greedy = Equal (temperature, cold)
     used_uniform = Where (greedy, cold, uniform)

@@ -24,9 +24,9 @@ def declare_oldest(model: onnx.ModelProto) -> None:
     """
     model.ir_version = IR_VERSION
     (opset,) = model.opset_import
-    if not any(map(_is_changed, _nodes(model.graph))):
-        opset.version = OLDEST_OPSET
-    elif _fits(onnx.shape_inference.infer_shapes(model).graph, {}):
+    changed = any(map(_is_changed, _nodes(model.graph)))
+    # types are inferred only where something depends on them
+    if not changed or _fits(onnx.shape_inference.infer_shapes(model).graph, {}):
         opset.version = OLDEST_OPSET
 
 

@@ -81,7 +81,7 @@ def texts(run: Run, graph: str, state: dict, vocab_size: int) -> list[list[int]]
         token, carried, written = text[:, 0], dict(state), []
         for t in range(TOKENS):
             logits, *after = run(["logits", *names], {"token": token, **carried})
-            carried = dict(zip(state, after))
+            carried = dict(zip(state, after, strict=True))
             token = choose(logits, uniform[t], hot)
             written += token.tolist()
         found.append(written)

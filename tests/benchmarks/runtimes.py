@@ -25,8 +25,6 @@ from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import numpy as np
 import torch
 
@@ -56,7 +54,6 @@ Results = dict[str, dict[str, object]]  # by file
 
 def export(folder: Path, cell: str) -> str:
     """Writes all graphs of a model of the cell, and its initial state; the problem, if any."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     registry = zoo.load_registry()
     characters = "".join(chr(0x4E00 + index) for index in range(VOCAB_SIZE - 1))
@@ -102,6 +99,7 @@ def run_in(python: Path, package: str, folder: Path) -> Results:
     results.write_text("", "utf-8")
     script = Path(__file__).with_name("other_runtime.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = "1"
     for _ in list(folder.glob("*.onnx")):
         done = subprocess.run(
             [python, script, package, folder, results],
@@ -132,7 +130,9 @@ def verdict(found: dict[str, object], reference: dict[str, object]) -> str:
 def reason(told: str) -> str:
     """The line of a runtime's error that says most, without names of values."""
     lines = [line.strip() for line in told.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"Check|NOT_IMPLEMENTED|Opset|Unsupported", line)]
+    telling = [
+        line for line in lines if re.search(r"Check|NOT_IMPLEMENTED|Opset|Unsupported", line)
+    ]
     line = (telling or lines or [""])[-1]
     return re.sub(r"^.*?Check", "Check", line)[:160]
 
@@ -175,7 +175,9 @@ def main() -> None:
         folder = Path(temporary) / "files"
         folder.mkdir()
         cache = (arguments.cache or Path(temporary) / "environments").absolute()
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            2, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             for problem in filter(None, pool.map(partial(export, folder), cells)):
                 sys.exit(problem)
         print(f"{len(cells)} cells exported, {time.perf_counter() - began:.0f} s", file=sys.stderr)

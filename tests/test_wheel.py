@@ -36,6 +36,7 @@ def test_top_level_names(wheel: Path) -> None:
     assert "zoo/scaffold/cell.py.txt" in names
     assert "zoo/py.typed" in names
     assert "zoo_web/site/index.html" in names
+    assert "zoo/serving/page.html" in names
 
 
 def test_cells_are_listed_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:

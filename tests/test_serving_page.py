@@ -136,7 +136,7 @@ def test_the_text_is_that_of_generate(
     assert ended(page) == wanted
     assert "120 tokens" in page.inner_text("#status")
     assert colours(page) > 50
-    assert "24 units × 120 tokens" in page.inner_text("#caption")
+    assert "24 units of the state × 120 tokens" in page.inner_text("#caption")
 
 
 def test_without_an_address_the_prompt_is_the_models(server: str, file: Path, opened: Open) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.errors import ArtifactError
+from zoo.inference.artifact import MAX_FILE_BYTES
 from zoo_ort.container import NOT_ONNX, fields
 from zoo_ort.messages import (
     ATTRIBUTE,
@@ -43,7 +44,6 @@ from zoo_ort.rules import (
     CONSTANT_TYPES,
     DATA_FIELDS,
     ELEMENT_TYPES,
-    MAX_FILE_BYTES,
     OPTIONAL_INPUTS,
     RANGES,
     WITHOUT,

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.inference.artifact import AGAIN
+from zoo.inference.artifact import AGAIN, MAX_FILE_BYTES
 from zoo_ort.container import MAX_VARINT_BYTES, varint
 
-MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_RANK = 8  # as in `zoo.inference.artifact.StateEntry`
 MAX_WINDOW = 2**16  # of a convolution over time, and for the numbers of channels and groups
 MAX_CONSTANT_ELEMENTS = 2**28  # as MAX_STATE_ELEMENTS there: a gigabyte of float32

@@ -25,7 +25,8 @@ from zoo.errors import ArtifactError, ProviderError, RunError, UsageError, requi
 from zoo.exporting.export import export_all, fingerprint
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
 from zoo.inference.cpu import usable_cores
-from zoo.inference.runtime import exported_files, open_artifact
+from zoo.inference.runtime import exported_files, local_files, open_artifact
+from zoo.inference.urls import shown_source
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL
@@ -96,12 +97,13 @@ def benchmark_events(
     """Measures; yields what is being done, a line at a time, and in the end the result.
 
     `source` is a run folder (what is not in its `export` is exported into a temporary folder), a
-    folder of exported files, or one of them. Each workload gets `rounds` slices of `seconds`, at
-    each of the `batches`; on a CPU with one thread, then with one for each core. `provider` "cuda"
-    measures CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is whether to try
-    torch.compile. `exporter` and `runtime` are the names of those that write and open files, where
-    several can. Raises UsageError for values out of bounds, RunError and ArtifactError for a source
-    that is not one, ProviderError for CUDA that was asked for and does not run.
+    folder of exported files, one of them, or a URL of these. Each workload gets `rounds` slices of
+    `seconds`, at each of the `batches`; on a CPU with one thread, then with one for each core.
+    `provider` "cuda" measures CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is
+    whether to try torch.compile. `exporter` and `runtime` are the names of those that write and
+    open files, where several can. Raises UsageError for values out of bounds, RunError and
+    ArtifactError for a source that is not one, ProviderError for CUDA that was asked for and does
+    not run.
     """
     if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
         raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
@@ -119,9 +121,7 @@ def benchmark_events(
     threads_before = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as made:
         try:
-            model, files = yield from _open_source(
-                Path(source), Path(made), registry, exporter, runtime
-            )
+            model, files = yield from _open_source(source, Path(made), registry, exporter, runtime)
             info = files[0][1]
             products = matrix_products(info.model, info.tokenizer.vocab_size, registry)
             for target in targets:
@@ -151,26 +151,24 @@ def benchmark_events(
 
 
 def _open_source(
-    path: Path, made: Path, registry: Registry, exporter: str | None, runtime: str | None
+    source: str | Path, made: Path, registry: Registry, exporter: str | None, runtime: str | None
 ) -> Generator[str | Benchmark, None, tuple[LanguageModel | None, list[File]]]:
     """The model, if its run is there, and the files to measure."""
+    path = Path(source)
     if not (path / CONFIG).is_file():
-        files = (
-            _read_files(path, registry, runtime)
-            if path.is_dir()
-            else [_read_file(path, registry, runtime)]
-        )
+        paths = exported_files(path, registry) if path.is_dir() else local_files(source, registry)
+        files = _read_files(paths, registry, runtime)
         if not files:
             raise RunError(f"{path} is not a run folder, and holds no exported files.")
         if len({info.weights for _, info in files}) > 1:
-            raise ArtifactError(f"{path} holds files of several models; name one.")
+            raise ArtifactError(f"{shown_source(source)} holds files of several models; name one.")
         return None, sorted(files, key=_in_order)
     files = []
     run = load(path, registry)
     weights = fingerprint(run.model)
     found: dict[tuple[str, str], File] = {
         (info.graph, info.precision): (file, info)
-        for file, info in _read_files(path / "export", registry, runtime)
+        for file, info in _read_files(exported_files(path / "export", registry), registry, runtime)
         if info.weights == weights
     }
     for precision, graphs in EXPORTED.items():
@@ -193,12 +191,11 @@ def _open_source(
     return run.model, sorted(files, key=_in_order)
 
 
-def _read_files(folder: Path, registry: Registry, runtime: str | None) -> list[File]:
-    return [_read_file(path, registry, runtime) for path in exported_files(folder, registry)]
-
-
-def _read_file(path: Path, registry: Registry, runtime: str | None) -> File:
-    return path, open_artifact(path, "cpu", registry, runtime=runtime, threads=1).info
+def _read_files(paths: Sequence[Path], registry: Registry, runtime: str | None) -> list[File]:
+    return [
+        (path, open_artifact(path, "cpu", registry, runtime=runtime, threads=1).info)
+        for path in paths
+    ]
 
 
 def _in_order(file: File) -> tuple[bool, bool, str, bool]:

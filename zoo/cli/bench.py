@@ -13,6 +13,7 @@ from zoo.cli.console import note, print_rows
 from zoo.cli.doctor import dependency_versions
 from zoo.cli.settings import exporter_option, runtime_option
 from zoo.config import PROVIDERS
+from zoo.inference.urls import shown_source
 
 if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import Row
@@ -85,7 +86,7 @@ def command(source: str, plot: Path | None, as_json: bool, **settings: Any) -> N
     if plot is not None:
         from zoo.benchmarking.plot import draw_speeds
 
-        draw_speeds(found.rows, plot, f"{Path(source).name} on {title}")
+        draw_speeds(found.rows, plot, f"{Path(shown_source(source)).name} on {title}")
 
 
 def _flat(entry: Limits | Row) -> dict[str, Any]:

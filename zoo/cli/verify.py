@@ -13,12 +13,13 @@ from zoo.cli.export import describe_proof
 from zoo.cli.settings import exporter_option, provider_option, runtime_option
 from zoo.config import DEFAULT_MAX_COST, DEFAULT_MAX_LOSS
 from zoo.errors import UsageError
+from zoo.inference.urls import shown_source
 
 OF_RUNS = "length", "seeds", "temperature", "max_loss", "runtime"
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -41,7 +42,7 @@ OF_RUNS = "length", "seeds", "temperature", "max_loss", "runtime"
 @exporter_option
 @runtime_option
 def command(
-    file: Path,
+    file: str,
     against: Path,
     length: int,
     seeds: int,
@@ -90,25 +91,28 @@ def command(
 
 
 def _verify_module(
-    file: Path, against: Path, provider: str, max_cost: float | None, exporter: str | None
+    file: str, against: Path, provider: str, max_cost: float | None, exporter: str | None
 ) -> None:
     from zoo.exporting.exporter import find_module_exporter
     from zoo.exporting.modules import read_module_spec
+    from zoo.inference.runtime import local_file
     from zoo.registry.registry import load_registry
 
     registry = load_registry()
+    path = local_file(file, registry)
     with read_module_spec(against) as module:
         if max_cost is not None:
             module = replace(module, max_cost=max_cost)
-        verifier = find_module_exporter(registry, exporter, file=file)
-        proof = verifier.verify(file, module, provider)
+        verifier = find_module_exporter(registry, exporter, file=path)
+        proof = verifier.verify(path, module, provider)
     print(describe_proof(proof, chunks=module.sequence))
 
 
-def _require_not_given(options: tuple[str, ...], of: str, file: Path, against: Path) -> None:
+def _require_not_given(options: tuple[str, ...], of: str, file: str, against: Path) -> None:
     context = click.get_current_context()
     for name in options:
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise UsageError(
-                f"--{name.replace('_', '-')} is for {of}, and {file} is compared with {against}."
+                f"--{name.replace('_', '-')} is for {of}, and {shown_source(file)} is compared "
+                f"with {against}."
             )

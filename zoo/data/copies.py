@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import weakref
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -26,11 +27,13 @@ LONGEST_DOWNLOAD = 24 * 60 * 60  # seconds without a byte; what is older was giv
 
 
 class StoredFile(NamedTuple):
-    """A file somewhere, by its path there; `version` is None where the place tells none."""
+    """A file somewhere, by its path there; `version` and `size`, in bytes, are None where the place
+    tells none."""
 
     system: Any
     path: str
     version: str | None
+    size: int | None = None
 
     @property
     def name(self) -> str:
@@ -76,7 +79,7 @@ class Copies:
         if (known := self.find(file)) is not None:
             return known
         target = self._place(file)
-        staged = None if target is None else self._stage()
+        staged = None if target is None else new_staged_file(self._folder)
         if target is None or staged is None:
             target, staged = None, self._temporary / str(len(self._fetched))
         try:
@@ -106,29 +109,35 @@ class Copies:
         key = hashlib.sha256(json.dumps([file.shown, file.version]).encode()).hexdigest()[:40]
         return self._folder / key
 
-    def _stage(self) -> Path | None:
-        """A new file in the folder to download to; None where it cannot be written."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, path = tempfile.mkstemp(dir=self._folder, prefix=STAGED)
-        except OSError:
-            return None
-        os.close(handle)
-        return Path(path)
-
     def _prune(self) -> None:
-        """Removes copies that this command has not used, from the one that was used longest ago,
-        until they have at most KEPT_BYTES."""
-        with suppress(OSError):  # another command removes them too
-            others = [path for path in self._folder.iterdir() if path not in self._used]
-            by_use = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
-            total = 0
-            for path in by_use:
-                if path.name.startswith(STAGED) and _age(path) < LONGEST_DOWNLOAD:
-                    continue
-                total += path.stat().st_size
-                if total > KEPT_BYTES or path.name.startswith(STAGED):
-                    path.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove_oldest(self._folder.iterdir(), self._used)
+
+
+def new_staged_file(folder: Path) -> Path | None:
+    """A new file in the folder to download to; None where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, path = tempfile.mkstemp(dir=folder, prefix=STAGED)
+    except OSError:
+        return None
+    os.close(handle)
+    return Path(path)
+
+
+def remove_oldest(copies: Iterable[Path], used: Container[Path]) -> None:
+    """Removes copies but for those that this command has `used`, from the one that was used longest
+    ago, until they have at most KEPT_BYTES."""
+    with suppress(OSError):  # another command removes them too
+        others = [path for path in copies if path not in used]
+        by_use = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        total = 0
+        for path in by_use:
+            if path.name.startswith(STAGED) and _age(path) < LONGEST_DOWNLOAD:
+                continue
+            total += path.stat().st_size
+            if total > KEPT_BYTES or path.name.startswith(STAGED):
+                path.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> float:

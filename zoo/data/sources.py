@@ -209,13 +209,13 @@ def open_texts(
     shown = shown_name(name)
     if not name or "\0" in name:
         raise UsageError(f"'{shown}' is no name of a text; {known(shown)}")
-    system, path = _file_system(name)
+    system, path = file_system(name)
     with errors_named(shown):
         system.invalidate_cache()  # of listings: what is there now counts
         if path.endswith("/") if is_http(system) else system.isdir(path):
             found = _files_of_folder(shown, system, path, reading, copies)
             return Files(found, reading, copies, folder=True)
-        if (file := _find(system, path)) is not None:
+        if (file := find_file(system, path)) is not None:
             return Files([file], reading, copies)
         if any(sign in path for sign in PATTERN_SIGNS):
             paths = [each for each in sorted(system.glob(path)) if not system.isdir(each)]
@@ -246,7 +246,7 @@ def _files_of_folder(
             continue
         listed = StoredFile(system, each, None)
         with errors_named(listed.shown):
-            file = _find(system, each)
+            file = find_file(system, each)
         is_text = file is not None and _looks_like_text(file, reading, copies)
         (found if is_text else other).append(file or listed)  # a link may lead to nothing
     if not found:
@@ -270,19 +270,26 @@ def _looks_like_text(file: StoredFile, reading: Reading, copies: Copies) -> bool
         return looks_like_text(content, file.name, reading.encoding, file.shown)
 
 
-def _file_system(name: str) -> tuple[Any, str]:
+def file_system(name: str, shown: str | None = None, **options: Any) -> tuple[Any, str]:
+    """What reads files at a path or URL, and the path there; it takes `options`. UsageError, which
+    calls it `shown`, for a protocol that is not known, or whose package is missing."""
+    shown = shown_name(name) if shown is None else shown
     try:
-        system, path = fsspec.core.url_to_fs(name)
+        system, path = fsspec.core.url_to_fs(name, **options)
     except ImportError as error:
         if name.startswith(("http:", "https:")):
-            needed("aiohttp", shown_name(name))
-        raise UsageError(f"{shown_name(name)} cannot be opened: {one_line(error)}.") from None
+            needed("aiohttp", shown)
+        cause = error.__cause__
+        if isinstance(cause, ImportError) and cause.name:
+            package = cause.name.partition(".")[0]
+            raise UsageError(f"{shown} needs {package}; pip install {package}.") from None
+        raise UsageError(f"{shown} cannot be opened: {one_line(error)}.") from None
     except ValueError as error:
-        raise UsageError(f"{shown_name(name)} cannot be opened: {one_line(error)}.") from None
+        raise UsageError(f"{shown} cannot be opened: {one_line(error)}.") from None
     return system, path
 
 
-def _find(system: Any, path: str) -> StoredFile | None:
+def find_file(system: Any, path: str) -> StoredFile | None:
     """The file, if there is one."""
     if not is_http(system):
         return _stored(system, path) if system.exists(path) else None
@@ -301,7 +308,7 @@ def _stored(system: Any, path: str) -> StoredFile:
     version = [info.get("size"), told]
     if system.storage_options:  # which may say what machine it is on
         version.append(json.dumps(system.storage_options, default=str, sort_keys=True))
-    return StoredFile(system, path, json.dumps(version) if told else None)
+    return StoredFile(system, path, json.dumps(version) if told else None, info.get("size"))
 
 
 def _opened(file: StoredFile, copies: Copies, peek: bool = False) -> IO[bytes]:

@@ -15,6 +15,7 @@ from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import open_artifact
+from zoo.inference.urls import shown_source
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL
@@ -43,24 +44,26 @@ def verify(
     runtime: str | None = None,
     registry: Registry | None = None,
 ) -> Verification:
-    """Proves an exported file against the run that it came from: step by step, as `zoo.export`
-    does; and, if it generates in full precision, by the texts of both (`length` tokens, greedily
-    and with `seeds` seeds at `temperature`). `exporter` and `runtime` are the names of those that
-    wrote it and open it, where several can.
+    """Proves an exported file, at a path or URL, against the run that it came from: step by step,
+    as `zoo.export` does; and, if it generates in full precision, by the texts of both (`length`
+    tokens, greedily and with `seeds` seeds at `temperature`). `exporter` and `runtime` are the
+    names of those that wrote it and open it, where several can.
 
     Raises VerificationError for a file of another model, for a step that differs, for a precision
     that costs more than `max_loss` bits per token, and, unless the model amplifies rounding within
     `length` tokens, for texts that differ by more than rounding ties.
     """
     registry = registry or load_registry()
-    artifact = open_artifact(Path(file), provider, registry, runtime=runtime)
+    artifact = open_artifact(file, provider, registry, runtime=runtime)
     info = artifact.info
     if not isinstance(against, Run):
         against = load(against, registry)
     if (info.model, info.tokenizer) != (against.config.model, against.tokenizer) or (
         info.weights != fingerprint(against.model)
     ):
-        raise VerificationError(f"{file} was exported from another model than {against.path}.")
+        raise VerificationError(
+            f"{shown_source(file)} was exported from another model than {against.path}."
+        )
     text, name = text_to_judge_by(against, registry) if info.precision != FULL else (None, "")
     with tempfile.TemporaryDirectory() as folder:
         builder = ExportBuilder(

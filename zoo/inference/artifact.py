@@ -27,6 +27,7 @@ UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
 FORMATS = ("1", "2")  # that are read
 FORMAT: Literal["2"] = "2"  # that is written
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_STATE_ELEMENTS = 2**28  # per row: a gigabyte of float32
 MAX_STATE_LEAVES = 4096
 

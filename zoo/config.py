@@ -33,6 +33,7 @@ def registered_in(table: str) -> dict[str, JsonValue]:
 PROVIDERS = "auto", "cpu", "cuda"  # where a model is computed
 MAX_HIDDEN = 65_536  # units of a layer
 DEFAULT_LENGTH = 200  # tokens to generate
+DEFAULT_BATCH_SIZE = 64  # prompts of a file that are continued together
 DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
 DEFAULT_MAX_COST = 0.05  # the same of a module's outputs, as a share of their size
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.console import note
 from zoo.cli.settings import provider_option, runtime_option, settings_options
-from zoo.config import DEFAULT_LENGTH, Sampling
+from zoo.config import DEFAULT_BATCH_SIZE, DEFAULT_LENGTH, Sampling
+from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from zoo.inference.runtime import Source, Threads
@@ -40,6 +42,26 @@ class ThreadCount(click.ParamType[Any]):
 @settings_options(Sampling.model_fields)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
 @click.option("--stop", multiple=True, help="End where the text holds this; may be given again.")
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Continue the prompt of each line, an object with 'prompt' and, if it has its own, "
+    "'length', 'temperature', 'top_k', 'top_p', 'seed' and 'stop'. A line without a seed has that "
+    "of the line before and 1.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Of --prompts, where the results go, as each is finished; what is there already is not "
+    "computed again.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help=f"Of --prompts, how many are continued together.  [default: {DEFAULT_BATCH_SIZE}]",
+)
 @provider_option
 @runtime_option
 @click.option(
@@ -54,6 +76,9 @@ def command(
     length: int,
     seed: int,
     stop: tuple[str, ...],
+    prompts: Path | None,
+    out: Path | None,
+    batch_size: int | None,
     provider: str,
     runtime: str | None,
     threads: Threads,
@@ -65,12 +90,37 @@ def command(
     else the step graph, and the sequence graph reads long prompts.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it in full precision.
+    With --prompts and --out, many prompts are continued, from a file into a file.
     """
     from zoo.inference.runtime import open_source
 
     given = {name: value for name, value in settings.items() if value is not None}
+    if prompts is not None:
+        if out is None or prompt is not None:
+            raise UsageError("--prompts goes with --out FILE.jsonl, and without --prompt.")
+        _generate_file(
+            source, prompts, out, batch_size=batch_size or DEFAULT_BATCH_SIZE, provider=provider,
+            runtime=runtime, threads=threads, length=length, seed=seed, stop=stop, **given,
+        )  # fmt: skip
+        return
+    if out is not None or batch_size is not None:
+        raise UsageError("--out and --batch-size are for --prompts FILE.jsonl.")
     opened = open_source(source, provider, runtime=runtime, threads=threads)
     print_stream(opened, prompt, length, seed=seed, stop=stop, **given)
+
+
+def _generate_file(source: str, prompts: Path, out: Path, **settings: Any) -> None:
+    from zoo.inference.bulk_files import generate_file
+
+    found = generate_file(source, prompts, out, **settings)
+    speed = found.tokens / found.seconds if found.tokens else 0
+    note(
+        f"{found.runs_on}: {found.lines:,} lines, {found.tokens:,} tokens, {speed:,.0f} per second"
+    )
+    if found.earlier:
+        note(f"{found.earlier:,} lines were there before")
+    if found.errors:
+        note(f"{found.errors:,} lines have an error instead of a text")
 
 
 def print_stream(

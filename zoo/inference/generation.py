@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from zoo.inference.engine import Engine, join_rows, select_rows
 from zoo.inference.position import Position, Stops
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
-
-if TYPE_CHECKING:
-    pass
 
 
 def stream(
@@ -116,7 +113,9 @@ def generate_batch(
         tokens, state = engine.write(last, state, np.stack(draws, axis=1), sampling)
         last, left = tokens[-1], left - size
         going_on = [
-            index for index, row in enumerate(live) if _take(written[row], tokens[:, index], stops)
+            index
+            for index, row in enumerate(live)
+            if not stops.take(written[row], tokens[:, index])
         ]
         if len(going_on) < len(live):
             live = [live[index] for index in going_on]
@@ -127,26 +126,21 @@ def generate_batch(
     ]
 
 
-def _take(written: list[int], tokens: Ids, stops: Stops) -> bool:
-    """Appends tokens up to the one to stop at; whether there was none."""
-    for token in tokens.tolist():
-        written.append(token)
-        if stops.hit(written):
-            return False
-    return True
-
-
 def read_prompts(engine: Engine, prompts: Sequence[Ids]) -> tuple[Any, Ids]:
     """The state of a batch in which each row has read its prompt but for the last token, and those
-    last tokens. Prompts of one length are read together."""
-    states: dict[int, Any] = {}
-    for length in {len(prompt) for prompt in prompts}:
-        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
-        tokens = np.stack([prompts[row][:-1] for row in rows], axis=1)
-        read = engine.read(tokens, engine.init_state(len(rows)))
-        for index, row in enumerate(rows):
-            states[row] = select_rows(engine, read, [index])
-    joined = join_rows(engine, [states[row] for row in range(len(prompts))])
+    last tokens. All rows read together, and those whose prompts have ended wait for the others."""
+    rows = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
+    order, states = [], []
+    state, read = engine.init_state(len(rows)), 0
+    for length in sorted({len(prompt) - 1 for prompt in prompts}):
+        tokens = np.stack([prompts[row][read:length] for row in rows], axis=1)
+        state, read = engine.read(tokens, state), length
+        going_on = sum(len(prompts[row]) - 1 > length for row in rows)
+        order += rows[going_on:]
+        states.append(select_rows(engine, state, range(going_on, len(rows))))
+        rows, state = rows[:going_on], select_rows(engine, state, range(going_on))
+    as_given = np.argsort(order).tolist()
+    joined = select_rows(engine, join_rows(engine, states), as_given)
     return joined, np.array([prompt[-1] for prompt in prompts])
 
 

@@ -48,6 +48,18 @@ class Stops:
         tail = self._tokenizer.decode(written[-self._tail :])
         return any(string in tail for string in self._strings)
 
+    def take(self, written: list[int], tokens: Ids) -> bool:
+        """Appends tokens to those that were written, up to the one to stop at; whether there was
+        one."""
+        if not (self._strings or self._tokens):
+            written.extend(tokens.tolist())
+            return False
+        for token in tokens.tolist():
+            written.append(token)
+            if self.hit(written):
+                return True
+        return False
+
 
 @dataclass
 class _Chunk:

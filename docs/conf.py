@@ -54,7 +54,7 @@ python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|npt|pydantic|pluggy|collections|pathlib|typing)(\..*)?"),
     (r"py:.*", r"(Path|Tensor|Module|nn\.Module|Any|Iterable|Iterator|Sequence|Mapping|Literal.*)"),
-    (r"py:.*", r"(Ids|Logits|Uniform|Arrays|State|Tree|Tokenizer|SerializeAsAny)"),
+    (r"py:.*", r"(Ids|Logits|Uniform|Arrays|State|Threads|Tree|Tokenizer|SerializeAsAny)"),
     (r"py:.*", r"(ModelConfig|StateEntry|TrainingFacts|Field)"),
     (r"py:.*", r"zoo(\.\w+){2,}"),
     (r"py:.*", r"(int|float|str|bool|bytes|dict|list|tuple|object|None|Exception|UserWarning)"),

@@ -47,8 +47,8 @@ class ThreadCount(click.ParamType[Any]):
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
     help="Continue the prompt of each line, an object with 'prompt' and, if it has its own, "
-    "'length', 'temperature', 'top_k', 'top_p', 'seed' and 'stop'. A line without a seed has that "
-    "of the line before and 1.",
+    "'length', 'temperature', 'top_k', 'top_p', 'seed' and 'stop'. Without its own, the first line "
+    "has --seed, and each further one the next number.",
 )
 @click.option(
     "--out",
@@ -87,7 +87,8 @@ def command(
     """Continue a prompt, from a run folder (PyTorch) or an exported file (its runtime).
 
     SOURCE may also be the folder of files exported from one run: the generate graph is taken, or
-    else the step graph, and the sequence graph reads long prompts.
+    else the step graph, and the sequence graph reads long prompts. Or it is the URL of such a file
+    or folder, which is downloaded once; "URL#sha256=HEX" accepts no other content.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it in full precision.
     With --prompts and --out, many prompts are continued, from a file into a file.

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.errors import UsageError, ZooError
 from zoo.inference.engine import Engine, Scorer
 from zoo.inference.runtime import Artifact, Source, open_source
+from zoo.inference.urls import shown_source
 from zoo.registry.registry import Registry
 from zoo.serving.scheduler import Scheduler
 from zoo.serving.settings import ServeConfig
@@ -53,7 +54,7 @@ def _named(given: str) -> tuple[str, str]:
     name, equals, source = given.partition("=")
     if equals and name and "/" not in name and ":" not in name:
         return name, source
-    path = Path(given)
+    path = Path(shown_source(given).partition("?")[0])
     if path.suffix and path.stem.partition(".")[0] in ("step", "generate", "sequence"):
         path = path.parent
     if path.name == "export" and path.parent.name:

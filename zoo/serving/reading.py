@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.tokenizer import Ids
-from zoo.inference.engine import Engine, Scorer
+from zoo.inference.engine import Engine, NotFiniteError, Scorer
 from zoo.inference.sampling import log_softmax
 from zoo.serving.jobs import LENGTH, Job, Likely, Progress
 from zoo.serving.rows import Rows
@@ -36,6 +36,11 @@ class Reader:
 
     def add(self, job: Job) -> None:
         (self._scored if job.echoes else self._plain).add([job], job.start.state)
+
+    def clear(self) -> None:
+        """Forgets all jobs; they are told nothing."""
+        self._plain.clear()
+        self._scored.clear()
 
     def drop(self, wrong: dict[Job, str | Exception]) -> None:
         """Ends these jobs; what they read does not count."""
@@ -122,6 +127,8 @@ class Reader:
         assert self._scorer is not None
         arrays = self._engine.state_to_arrays(state)
         logits, after = self._scorer.logits(tokens, self._scorer.state_from_arrays(arrays))
+        if not np.isfinite(logits).all():
+            raise NotFiniteError
         found = log_softmax(logits[:, 0])
         best = np.argsort(-found, axis=-1, kind="stable")[:, :count]
         likely = [

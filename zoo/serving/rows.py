@@ -26,6 +26,10 @@ class Rows:
         self.state = join_rows(self._engine, [self.state, state]) if self.jobs else state
         self.jobs = [*self.jobs, *jobs]
 
+    def clear(self) -> None:
+        """Forgets all jobs; they are told nothing."""
+        self.jobs, self.state = [], None
+
     def row(self, index: int, state: Any = None) -> Any:
         """The state of one row; or its row of another state of these jobs."""
         return select_rows(self._engine, self.state if state is None else state, [index])
@@ -51,8 +55,8 @@ class Rows:
     def end(
         self, job: Job, state: Any, finish: str | Exception, progress: Progress | None = None
     ) -> None:
-        """Tells a job that it ended, with its last progress."""
-        if job.keeps and not isinstance(finish, Exception):
+        """Tells a job that it ended, with its last progress; `state` is None where it is lost."""
+        if job.keeps and state is not None:
             job.end = Snapshot(state, job.last, job.random.bit_generator.state)
         progress = progress or Progress()
         progress.finish = finish

@@ -7,6 +7,7 @@ a batch do not mix (export proves it).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,11 +18,17 @@ from zoo.serving.jobs import CANCELLED, Job, Progress
 from zoo.serving.reading import Reader
 from zoo.serving.writing import Writer
 
+_log = logging.getLogger(__name__)
+
 READ_SECONDS = 0.015  # of reading between two chunks; a slice that was begun is finished
 
 
 class QueueFullError(ZooError):
     """No place for another text, and none to wait in."""
+
+
+class StoppedError(ZooError):
+    """The scheduler is closed."""
 
 
 class Scheduler:
@@ -38,6 +45,7 @@ class Scheduler:
         self._reader = Reader(engine, scorer, self._told)
         self._writer = Writer(engine, self._reader, self._told)
         self._waiting: deque[Job] = deque()
+        self._open: set[Job] = set()  # those with places that have not been told that they ended
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -67,10 +75,10 @@ class Scheduler:
         return self._writer.chunks
 
     def submit(self, *jobs: Job) -> None:
-        """All of the jobs, or QueueFullError."""
+        """All of the jobs; or none, with QueueFullError or StoppedError."""
         with self._wake:
             if self._closed:
-                raise QueueFullError("the server stops.")
+                raise StoppedError("the server stops; try again.")
             free = max(0, self._places - self.running)
             if len(self._waiting) + len(jobs) > self._queue + free:
                 raise QueueFullError("too many texts wait; try again in a second.")
@@ -89,16 +97,30 @@ class Scheduler:
         self._thread.join()
 
     def _work(self) -> None:
-        while self._give_places():
-            until = time.perf_counter() + READ_SECONDS
-            while self._reader:
-                for jobs, state in self._reader.read():
-                    self._writer.rows.add(jobs, state)
-                if self._writer and time.perf_counter() > until:
-                    break
-            if self._writer:
-                self._writer.write()
-            self._tell()
+        going_on = True
+        while going_on:
+            try:
+                going_on = self._give_places()
+                if going_on:
+                    self._read_and_write()
+            except Exception as error:  # want of memory, say: those in work end, others go on
+                self._fail_all(error)
+
+    def _read_and_write(self) -> None:
+        until = time.perf_counter() + READ_SECONDS
+        while self._reader and time.perf_counter() < until:
+            for jobs, state in self._reader.read():
+                self._writer.rows.add(jobs, state)
+        if self._writer:
+            self._writer.write()
+        self._tell()
+
+    def _fail_all(self, error: Exception) -> None:
+        """Ends all that have places with this error, whatever became of their rows."""
+        self._reader.clear()
+        self._writer.rows.clear()
+        self._told.extend((job, Progress(finish=error)) for job in self._open)
+        self._tell()
 
     def _give_places(self) -> bool:
         """Waits for jobs, gives them their places, and ends those that were cancelled; whether to
@@ -111,7 +133,9 @@ class Scheduler:
             self._waiting = deque(waiting)
             if not self._closed:
                 while self._waiting and self.running < self._places:
-                    self._reader.add(self._waiting.popleft())
+                    job = self._waiting.popleft()
+                    self._open.add(job)
+                    self._reader.add(job)
             else:
                 dropped += self._waiting
                 self._waiting.clear()
@@ -126,6 +150,12 @@ class Scheduler:
         return not self._closed
 
     def _tell(self) -> None:
-        for job, progress in self._told:
-            job.tell(job, progress)
+        told = list(self._told)
         self._told.clear()
+        for job, progress in told:
+            if progress.finish is not None:
+                self._open.discard(job)
+            try:
+                job.tell(job, progress)
+            except Exception as error:  # who asked is gone; the others are told
+                _log.error("a text's progress could not be told: %r", error)

@@ -73,26 +73,33 @@ class Writer:
             self.tokens += len(taken)
             progress = Progress(tokens=taken)
             draws = uniform[: len(taken), [index]]
-            if job.logprobs is not None:
-                read = np.array([int(last[index]), *taken[:-1]])[:, None]
-                start = self.rows.row(index)
-                progress.likely, _ = self._reader.score(read, start, taken, job.logprobs)
-            if job.watches:
-                progress.leaves = self._watched(job, last[[index]], draws, self.rows.row(index))
-            if reason is None:
-                self._told.append((job, progress))
-                continue
+            try:
+                self._look(job, index, int(last[index]), draws, progress)
+                if reason is None:
+                    self._told.append((job, progress))
+                    continue
+                state = None
+                if job.keeps:
+                    state = self.rows.row(index, after)
+                    if len(taken) < len(tokens):  # the state of the token it stopped at
+                        job.rewind(before[index], len(taken))
+                        start = self.rows.row(index)
+                        _, state = self._engine.write(last[[index]], start, draws, [job.sampling])
+                self.rows.end(job, state, reason, progress)
+            except Exception as error:  # as above
+                self.rows.end(job, None, error)
             ended.add(index)
-            state = None
-            if job.keeps:
-                state = self.rows.row(index, after)
-                if len(taken) < len(tokens):  # the state of the token it stopped at
-                    job.rewind(before[index], len(taken))
-                    start = self.rows.row(index)
-                    _, state = self._engine.write(last[[index]], start, draws, [job.sampling])
-            self.rows.end(job, state, reason, progress)
         self.rows.state = after
         self.rows.keep(lambda index: index not in ended)
+
+    def _look(self, job: Job, index: int, last: int, draws: Any, progress: Progress) -> None:
+        """Adds what the job asks to be told about its new tokens."""
+        if job.logprobs is not None:
+            read = np.array([last, *progress.tokens[:-1]])[:, None]
+            start = self.rows.row(index)
+            progress.likely, _ = self._reader.score(read, start, progress.tokens, job.logprobs)
+        if job.watches:
+            progress.leaves = self._watched(job, np.array([last]), draws, self.rows.row(index))
 
     def _watched(self, job: Job, last: Ids, draws: Any, state: Any) -> Any:
         """Some units of the state's first leaf after each token, which is written again for it."""

@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from zoo.serving import completions, streams
+from zoo.errors import printable
+from zoo.serving import completions, scoring, streams
 from zoo.serving.bridge import Bridge
 from zoo.serving.metrics import Metrics
 from zoo.serving.models import ServedModel
@@ -32,11 +33,12 @@ def create_app(
     models: Mapping[str, ServedModel], config: ServeConfig, shared: bool = False
 ) -> Starlette:
     """The server of these models, as an ASGI application. `shared` is for one of several processes
-    with one folder of streams. When it ends, the models' schedulers are closed."""
+    with one folder of streams. When it ends, the models' schedulers are closed. RunError or
+    UsageError for a folder of streams that cannot be used."""
+    store = StreamStore(models, config, shared)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        store = StreamStore(models, config, shared)
         app.state.server = state = ServerState(
             config,
             models,
@@ -69,7 +71,7 @@ def create_app(
             ("GET", "/v1/models", list_models),
             ("GET", "/v1/models/{name:path}", show_model),
             ("POST", "/v1/completions", completions.complete),
-            ("POST", "/v1/score", completions.score),
+            ("POST", "/v1/score", scoring.score),
             ("POST", "/v1/streams", streams.create),
             ("GET", "/v1/streams/{id}", streams.show),
             ("DELETE", "/v1/streams/{id}", streams.delete),
@@ -80,11 +82,13 @@ def create_app(
             ("POST", "/v1/streams/{id}/sample", streams.sample),
         )
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={404: _no_route, 405: _no_route},
+        exception_handlers={404: _no_route, 405: _no_route, 500: _failed},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 def _guarded(endpoint: Endpoint, path: str, key: str) -> Endpoint:
@@ -116,7 +120,15 @@ def _require_key(request: Request, key: str) -> None:
 async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     told = "there is no such path" if status == 404 else "this path has no such method"
-    return ApiError(status, f"{told}: {request.method} {request.url.path[:200]}.").response()
+    # request.url would be made of the Host header, which may hold anything
+    path = printable(request.scope["path"][:200])
+    response = ApiError(status, f"{told}: {request.method[:20]} {path}.").response()
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return ApiError(500, "the server failed; its log says why.").response()
 
 
 async def page(request: Request) -> Response:

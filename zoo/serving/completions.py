@@ -1,4 +1,4 @@
-"""`/v1/completions`, as OpenAI's interface describes it, and `/v1/score`."""
+"""`/v1/completions`, as OpenAI's interface describes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -21,14 +21,23 @@ from zoo.inference.position import Stops
 from zoo.inference.snapshot import Snapshot
 from zoo.serving.bridge import Running
 from zoo.serving.events import EventStream
-from zoo.serving.jobs import CANCELLED, Job, Likely
+from zoo.serving.jobs import Job, Likely
 from zoo.serving.models import ServedModel
-from zoo.serving.requests import ApiError, RequestModel, explained, read_json, unless_disconnected
+from zoo.serving.requests import (
+    ApiError,
+    RequestModel,
+    finish_reason,
+    read_json,
+    unless_disconnected,
+)
 from zoo.serving.server_state import ServerState
+from zoo.serving.settings import ServeConfig
 from zoo.serving.texts import StoppedText
 
+T = TypeVar("T")
 Text = Annotated[str, Field(min_length=1, max_length=10**7)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+Several = Annotated[list[T], Field(min_length=1)]
 TokenList = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 
@@ -61,7 +70,7 @@ class CompletionRequest(SamplingRequest):
     model does not have is taken at its neutral value only."""
 
     model: str
-    prompt: Text | TokenList | Annotated[list[Text], Field(min_length=1)] | list[TokenList] | None
+    prompt: Text | TokenList | Several[Text] | Several[TokenList] | None
     max_tokens: int | None = Field(16, ge=0, lt=2**31)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(1, ge=1, le=128)
@@ -118,25 +127,58 @@ def encode(model: ServedModel, prompt: Any, limit: int) -> Ids:
     return ids
 
 
-class Choice:
-    """One text of the answer, as it grows."""
+def require_few(texts: int, config: ServeConfig, param: str) -> None:
+    """ApiError for more than can ever be worked on at a time."""
+    limit = config.rows + config.queue
+    if texts > limit:
+        raise ApiError(
+            400, f"{param} asks for {texts:,} texts, and {limit:,} are allowed in one request.",
+            "invalid_value", param,
+        )  # fmt: skip
 
-    def __init__(self, index: int, job: Job, model: ServedModel, asked: CompletionRequest) -> None:
+
+def require_scores(model: ServedModel, param: str) -> None:
+    """ApiError for a model that does not tell how likely tokens are."""
+    if not model.scheduler.scores:
+        raise ApiError(
+            400,
+            "this model's files give no probabilities; export its sequence or step graph too.",
+            "unsupported",
+            param,
+        )
+
+
+class Choice:
+    """One text of the answer, as it grows; `prompt` as the request has it."""
+
+    def __init__(
+        self, index: int, job: Job, model: ServedModel, asked: CompletionRequest, prompt: Any
+    ) -> None:
         self.index, self.job, self._model = index, job, model
-        self.text = StoppedText(model.source.tokenizer, asked.stops(), asked.include_stop)
+        # with the stop, the text is that of `zoo.generate`: it ends with the token that stopped it
+        stop = () if asked.include_stop else asked.stops()
+        self.text = StoppedText(model.source.tokenizer, stop)
         self.parts: list[str] = []
         self.echo = ""
         if asked.echo:
-            given = not isinstance(asked.prompt, str)
-            self.echo = model.source.tokenizer.decode(job.prompt.tolist()) if given else ""
+            is_text = isinstance(prompt, str)
+            self.echo = prompt if is_text else model.source.tokenizer.decode(prompt)
         self.finish: str | None = None
         self._logprobs: list[tuple[int, Likely]] = []
         self._offset = 0
+        self._echoed = 0  # tokens of the prompt that were told about; not those that were read
         if job.echoes:
-            self._logprobs.append((int(job.prompt[0]), Likely(None, ())))
+            self.add_echoed([Likely(None, ())])
+
+    def add_echoed(self, likely: Sequence[Likely]) -> None:
+        """What was found about the next tokens of the prompt."""
+        tokens = self.job.prompt[self._echoed : self._echoed + len(likely)].tolist()
+        self._echoed += len(likely)
+        self._logprobs += zip(tokens, likely, strict=True)
 
     def add_likely(self, tokens: Sequence[int], likely: Sequence[Likely]) -> None:
-        self._logprobs += zip(tokens, likely, strict=True)
+        if self.job.logprobs is not None:
+            self._logprobs += zip(tokens, likely, strict=True)
 
     def take_logprobs(self) -> dict[str, Any] | None:
         """What was found since it was last taken, in OpenAI's form."""
@@ -186,21 +228,16 @@ class Completion:
                 400, f"max_tokens is {length:,}, and {state.config.max_length:,} are allowed.",
                 "invalid_value", "max_tokens",
             )  # fmt: skip
-        if asked.logprobs is not None and not model.scheduler.scores:
-            raise ApiError(
-                400,
-                "this model's files give no probabilities; export its sequence or step graph too.",
-                "unsupported",
-                "logprobs",
-            )
-        prompts = [encode(model, each, state.config.max_prompt) for each in _prompts(asked, model)]
-        if len(prompts) * (asked.n or 1) > state.config.rows + state.config.queue:
-            raise ApiError(400, "more texts than this server writes at a time.", None, "n")
+        if asked.logprobs is not None:
+            require_scores(model, "logprobs")
+        texts = _prompts(asked, model)
+        require_few(len(texts) * (asked.n or 1), state.config, "prompt" if len(texts) > 1 else "n")
+        prompts = [encode(model, each, state.config.max_prompt) for each in texts]
         seed = secrets.randbits(63) if asked.seed is None else asked.seed % 2**63
         queue: asyncio.Queue[Any] = asyncio.Queue()
         tell = state.bridge.teller(queue)
         stops = Stops(asked.stops(), model.source.tokenizer)
-        self.choices = []
+        self.choices = list[Choice]()
         for index in range(len(prompts) * (asked.n or 1)):
             random = np.random.default_rng(seed + index).bit_generator.state
             job = Job(
@@ -213,10 +250,7 @@ class Completion:
                 logprobs=asked.logprobs,
                 echoes=bool(asked.echo) and asked.logprobs is not None,
             )
-            self.choices.append(Choice(index, job, model, asked))
-            if asked.echo and not self.choices[-1].echo:
-                given = asked.prompt if isinstance(asked.prompt, str) else None
-                self.choices[-1].echo = given or ""
+            self.choices.append(Choice(index, job, model, asked, texts[index // (asked.n or 1)]))
         self._by_job = {choice.job: choice for choice in self.choices}
         self.running = Running(model.scheduler, [c.job for c in self.choices], queue)
 
@@ -227,21 +261,16 @@ class Completion:
                 yield choice, choice.echo
         async for job, progress in self.running.progress():
             choice = self._by_job[job]
-            if isinstance(progress.finish, Exception):
-                raise explained(progress.finish)
-            if progress.finish == CANCELLED:
-                raise ApiError(503, "the server stops; try again.", "stopping")
+            reason = finish_reason(progress.finish)
             if progress.read:
-                tokens = [*job.prompt.tolist()][job.read - progress.read + 1 :][: progress.read]
-                choice.add_likely(tokens, progress.likely)
+                choice.add_echoed(progress.likely)
                 continue
-            if progress.likely:
-                choice.add_likely(progress.tokens, progress.likely)
-            ended = progress.finish is not None
+            choice.add_likely(progress.tokens, progress.likely)
+            ended = reason is not None
             text = choice.text.push(progress.tokens, ended)
             if choice.job.echoes and not choice.parts:
                 text = choice.echo + text
-            choice.finish = progress.finish if ended else None
+            choice.finish = reason
             if text or ended:
                 choice.parts.append(text)
                 yield choice, text
@@ -319,73 +348,3 @@ async def complete(request: Request) -> Response:
         return JSONResponse(await unless_disconnected(request, completion.whole()))
     finally:
         completion.running.cancel()
-
-
-class ScoreRequest(RequestModel):
-    model: str
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=1000)]
-
-
-async def score(request: Request) -> Response:
-    """POST /v1/score: how well a model predicts texts, each from the initial state on."""
-    state: ServerState = request.app.state.server
-    asked = await read_json(request, ScoreRequest, state.config)
-    model = state.model(asked.model)
-    if not model.scheduler.scores:
-        raise ApiError(
-            400,
-            "this model's files give no probabilities; export its sequence or step graph too.",
-            "unsupported",
-            "model",
-        )
-    texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    queue: asyncio.Queue[Any] = asyncio.Queue()
-    jobs = []
-    for text in texts:
-        ids = encode(model, text, state.config.max_prompt)
-        random = np.random.default_rng(0).bit_generator.state
-        start = Snapshot(model.engine.init_state(1), None, random)
-        jobs.append(
-            Job(start, ids, 0, Sampling(), state.bridge.teller(queue), logprobs=0, echoes=True)
-        )
-    running = Running(model.scheduler, jobs, queue)
-    nats: dict[Job, list[float]] = {job: [] for job in jobs}
-
-    async def all_scored() -> None:
-        async for job, progress in running.progress():
-            if isinstance(progress.finish, Exception):
-                raise explained(progress.finish)
-            if progress.finish == CANCELLED:
-                raise ApiError(503, "the server stops; try again.", "stopping")
-            nats[job] += [-each.logprob for each in progress.likely if each.logprob is not None]
-
-    try:
-        await unless_disconnected(request, all_scored())
-    finally:
-        running.cancel()
-    return JSONResponse(
-        {
-            "object": "list",
-            "model": model.name,
-            "data": [
-                _scored(model, index, text, job, nats[job])
-                for index, (text, job) in enumerate(zip(texts, jobs, strict=True))
-            ],
-        }
-    )
-
-
-def _scored(
-    model: ServedModel, index: int, text: str, job: Job, nats: Sequence[float]
-) -> dict[str, Any]:
-    """The first token is not predicted."""
-    total = float(np.sum(nats))
-    rest = len(text) - len(model.source.tokenizer.decode(job.prompt[:1].tolist()))
-    return {
-        "index": index,
-        "tokens": len(nats),
-        "nats": total,
-        "nats_per_token": total / max(1, len(nats)),
-        "bits_per_char": total / max(1, rest) / float(np.log(2)),
-        "perplexity": float(np.exp(min(700.0, total / max(1, len(nats))))),
-    }

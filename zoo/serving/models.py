@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
@@ -12,20 +13,20 @@ from zoo.inference.engine import Engine, Scorer
 from zoo.inference.runtime import Artifact, Source, open_source
 from zoo.inference.urls import shown_source
 from zoo.registry.registry import Registry
+from zoo.registry.specs import FULL
 from zoo.serving.scheduler import Scheduler
 from zoo.serving.settings import ServeConfig
 
 
 class ServedModel:
-    """A model under a name. `fingerprint` names its weights, where they are known."""
+    """A model under a name. `fingerprint` names its weights, or else the model."""
 
     def __init__(self, name: str, source: Source, scorer: Scorer | None, config: ServeConfig):
         self.name, self.source, self.scorer = name, source, scorer
         self.engine: Engine = source.writer()
         self.scheduler = Scheduler(self.engine, scorer, config.rows, config.queue)
         self.created = int(time.time())
-        info = source.info if isinstance(source, Artifact) else None
-        self.fingerprint = f"{info.weights}-{info.precision}" if info else "run"
+        self.fingerprint = _fingerprint(name, source)
 
 
 def open_models(
@@ -48,6 +49,20 @@ def open_models(
             model.scheduler.close()
         raise
     return models
+
+
+def _fingerprint(name: str, source: Source) -> str:
+    """What streams of this model are kept under: files of one run and one precision share it, and
+    its run folder with those of full precision."""
+    if isinstance(source, Artifact) and source.info.weights:
+        return f"{source.info.weights}-{source.info.precision}"
+    if not isinstance(source, Artifact):
+        from zoo.exporting.export import fingerprint
+        from zoo.models.torch_engine import ModelScorer
+
+        if isinstance(source.engine, ModelScorer):
+            return f"{fingerprint(source.engine.model)}-{FULL}"
+    return sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _named(given: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -12,12 +13,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from zoo.errors import UsageError, ZooError
-from zoo.serving.scheduler import QueueFullError
+from zoo.errors import RunError, UsageError, ZooError, printable
+from zoo.serving.jobs import CANCELLED
+from zoo.serving.scheduler import QueueFullError, StoppedError
 from zoo.serving.settings import ServeConfig
-from zoo.validation import first_problem
+from zoo.validation import MAX_KEY, first_problem
 
 T = TypeVar("T")
+HEADERS = {  # of errors; the rest of a body that was not read is not waited for
+    408: {"Connection": "close"},
+    413: {"Connection": "close"},
+    429: {"Retry-After": "1"},
+}
+_log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -44,7 +52,7 @@ class ApiError(Exception):
                 }
             },
             self.status,
-            {"Retry-After": "1"} if self.status == 429 else None,
+            HEADERS.get(self.status),
         )
 
 
@@ -91,7 +99,7 @@ async def read_json(request: Request, form: type[RequestT], config: ServeConfig)
         return form.model_validate(content)
     except ValidationError as error:
         where = error.errors(include_url=False, include_input=False)[0]["loc"]
-        param = str(where[0]) if where else None
+        param = printable(str(where[0])[:MAX_KEY]) if where else None
         raise ApiError(400, first_problem(error), "invalid_value", param) from None
 
 
@@ -105,11 +113,27 @@ def explained(error: Exception) -> ApiError:
         return error
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), "queue_full")
+    if isinstance(error, StoppedError):
+        return ApiError(503, str(error), "stopping")
+    if isinstance(error, RunError):  # the folder of streams
+        return ApiError(500, str(error), "failed")
     if isinstance(error, UsageError):
         return ApiError(400, str(error), "invalid_value")
     if isinstance(error, ZooError):
         return ApiError(422, str(error), "failed")
     raise error
+
+
+def finish_reason(finish: str | Exception | None) -> str | None:
+    """Why a job ended, None if it has not; ApiError where it did not end as it should."""
+    if finish == CANCELLED:
+        raise ApiError(503, "the server stops; try again.", "stopping")
+    if isinstance(finish, ZooError):
+        raise explained(finish)
+    if isinstance(finish, Exception):
+        _log.error("a model could not be run", exc_info=finish)
+        raise ApiError(500, "the model could not be run; the server's log says why.", "failed")
+    return finish
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:

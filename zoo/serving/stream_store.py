@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import secrets
 import shutil
 import tempfile
@@ -17,14 +18,16 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
-from zoo.errors import RunError
+from zoo.errors import RunError, UsageError, ZooError
 from zoo.files import write_atomically
 from zoo.inference.snapshot import Snapshot, read_snapshot, write_snapshot
 from zoo.serving.models import ServedModel
 from zoo.serving.requests import ApiError
 from zoo.serving.settings import ServeConfig
 
+_log = logging.getLogger(__name__)
 SUFFIX = ".stream"
 TIDY_SECONDS = 1.0
 
@@ -58,6 +61,8 @@ class StreamStore:
         self._own = None if config.state else tempfile.mkdtemp(prefix="zoo-streams-")
         self.folder = Path(config.state or self._own or "")
         self._streams: dict[str, Stream] = {}
+        self._told = ""  # what was last logged of streams that cannot be saved
+        self._claim = self._claim_folder()
         for model in models.values():
             self._find(model)
 
@@ -77,6 +82,21 @@ class StreamStore:
     def _path(self, stream: Stream) -> Path:
         return self._folder_of(stream.model) / f"{stream.id}{SUFFIX}"
 
+    def _claim_folder(self) -> IO[bytes]:
+        """The lock of the folder, for as long as it is open. UsageError where another server has
+        the folder, unless both are among several processes that share it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            claim = (self.folder / ".lock").open("wb")
+            fcntl.flock(claim, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another server keeps its streams in {self.folder}; choose another --state."
+            ) from None
+        except OSError as error:
+            raise _unusable(self.folder, error) from None
+        return claim
+
     def _find(self, model: ServedModel) -> None:
         """The streams of a model that are on the disk; and removes what a killed process left
         half-written."""
@@ -90,61 +110,89 @@ class StreamStore:
                 elif path.name.startswith(".") and not self._shared:
                     path.unlink()
         except OSError as error:
-            raise RunError(f"{folder} cannot be used for streams: {error.strerror}.") from None
+            raise _unusable(folder, error) from None
+
+    def _find_all(self) -> None:
+        """Brings the table up to date with the folder: other processes make and delete streams."""
+        unused = [id for id, stream in self._streams.items() if not stream.lock.locked()]
+        for id in unused:
+            if not self._path(self._streams[id]).exists():
+                del self._streams[id]
+        for model in self._models.values():
+            self._find(model)
 
     def create(self, model: ServedModel, position: Snapshot) -> Stream:
         """A new stream; ApiError where there are as many as may be."""
+        if self._shared:
+            self._find_all()
         if len(self._streams) >= self._config.max_streams:
             raise ApiError(
                 429, f"there are {len(self._streams):,} streams; delete some.", "too_many_streams"
             )
         stream = Stream(secrets.token_hex(16), model, position)
-        self._streams[stream.id] = stream
         if self._shared:
             self._save(stream)
             stream.position = None
+        self._streams[stream.id] = stream
         return stream
 
     @asynccontextmanager
     async def use(self, id: str) -> AsyncIterator[Stream]:
         """The stream, in memory, for one request at a time; ApiError for one that is not there."""
         stream = self._known(id)
-        async with stream.lock:
-            lock = await asyncio.to_thread(self._lock_file, stream) if self._shared else None
+        async with stream.lock, self._locked_file(stream):
             try:
                 if stream.position is None:
                     content = await asyncio.to_thread(self._read, stream)
                     stream.position = read_snapshot(stream.model.engine, content)
                     stream.saved = True
+                elif self._streams.get(id) is not stream:  # deleted while this one waited
+                    raise _unknown(id)
                 yield stream
                 stream.used = time.monotonic()
-                if self._shared:
-                    if not stream.saved:
-                        await asyncio.to_thread(self._save, stream)
-                    stream.position = None
+                if self._shared and not stream.saved:
+                    await asyncio.to_thread(self._save, stream)
             finally:
-                if lock is not None:
-                    lock.close()
+                if self._shared:  # the next request may come to another process
+                    stream.position = None
 
     def _known(self, id: str) -> Stream:
         if id not in self._streams and self._shared:
-            for model in self._models.values():  # another process may have made it
-                self._find(model)
+            self._find_all()
         if id not in self._streams:
-            raise ApiError(404, f"there is no stream {id[:64]!r}.", "stream_not_found")
+            raise _unknown(id)
         return self._streams[id]
 
-    def _lock_file(self, stream: Stream):  # type: ignore[no-untyped-def]
-        file = (self._folder_of(stream.model) / f".{stream.id}.lock").open("wb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return file
+    def _lock_path(self, stream: Stream) -> Path:
+        return self._folder_of(stream.model) / f".{stream.id}.lock"
+
+    @asynccontextmanager
+    async def _locked_file(self, stream: Stream) -> AsyncIterator[None]:
+        """Keeps other processes from the stream. It is tried for again and again rather than
+        waited for in a thread: waiting threads could be all that there are."""
+        if not self._shared:
+            yield
+            return
+        with self._lock_path(stream).open("wb") as file:
+            pause = 0.001
+            while not _try_lock(file):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+            yield
 
     def _read(self, stream: Stream) -> bytes:
         try:
             return self._path(stream).read_bytes()
-        except OSError:
-            self._streams.pop(stream.id, None)
-            raise ApiError(404, f"the stream {stream.id} is gone.", "stream_not_found") from None
+        except FileNotFoundError:
+            self._forget(stream)
+            raise _unknown(stream.id) from None
+        except OSError as error:
+            raise _unusable(self._path(stream), error) from None
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._path(stream).unlink(missing_ok=True)
+        self._lock_path(stream).unlink(missing_ok=True)
 
     def _save(self, stream: Stream) -> None:
         assert stream.position is not None
@@ -154,10 +202,13 @@ class StreamStore:
 
     async def delete(self, id: str) -> None:
         stream = self._known(id)
-        async with stream.lock:
-            self._streams.pop(id, None)
-            self._path(stream).unlink(missing_ok=True)
-            (self._folder_of(stream.model) / f".{stream.id}.lock").unlink(missing_ok=True)
+        async with stream.lock, self._locked_file(stream):
+            if self._streams.get(id) is not stream or (
+                self._shared and not self._path(stream).exists()
+            ):  # deleted while this one waited
+                self._forget(stream)
+                raise _unknown(id)
+            self._forget(stream)
 
     async def tidy(self) -> None:
         """Saves what changed, and takes out of memory what was not used for long, or is too
@@ -170,6 +221,8 @@ class StreamStore:
                 held += stream.bytes_held
                 continue
             async with stream.lock:
+                if self._streams.get(stream.id) is not stream:
+                    continue
                 if not stream.saved and self._config.state:
                     await asyncio.to_thread(self._save, stream)
                 held += stream.bytes_held
@@ -182,13 +235,42 @@ class StreamStore:
     async def keep_tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
-            await self.tidy()
+            try:
+                await self.tidy()
+                self._told = ""
+            except ZooError as error:  # the disk is full, say: they stay in memory
+                self._log_once(str(error))
+
+    def _log_once(self, problem: str) -> None:
+        if problem != self._told:
+            _log.error("streams cannot be saved: %s", problem)
+        self._told = problem
 
     def close(self) -> None:
         """Saves all streams, or removes the folder if they end with the server."""
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
-            return
-        for stream in self._streams.values():
-            if stream.position is not None and not stream.saved:
-                self._save(stream)
+        else:
+            for stream in self._streams.values():
+                if stream.position is not None and not stream.saved:
+                    try:
+                        self._save(stream)
+                    except ZooError as error:  # the others may be small enough
+                        self._log_once(str(error))
+        self._claim.close()
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unknown(id: str) -> ApiError:
+    return ApiError(404, f"there is no stream {id[:64]!r}.", "stream_not_found")
+
+
+def _unusable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be used for streams: {error.strerror}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,12 +20,12 @@ from zoo.inference.snapshot import Snapshot, read_snapshot, write_snapshot
 from zoo.serving.bridge import Running
 from zoo.serving.completions import SamplingRequest, Text, encode
 from zoo.serving.events import EventStream
-from zoo.serving.jobs import CANCELLED, Job
+from zoo.serving.jobs import Job
 from zoo.serving.models import ServedModel
 from zoo.serving.requests import (
     ApiError,
     RequestModel,
-    explained,
+    finish_reason,
     read_body,
     read_json,
     unless_disconnected,
@@ -33,6 +34,7 @@ from zoo.serving.server_state import ServerState
 from zoo.serving.stream_store import Stream
 from zoo.serving.texts import StoppedText
 
+_log = logging.getLogger(__name__)
 BINARY = "application/octet-stream"
 
 
@@ -125,7 +127,7 @@ async def feed(request: Request) -> Response:
 
         async def read() -> None:
             async for _, progress in running.progress():
-                _raise_failure(progress.finish)
+                finish_reason(progress.finish)
 
         try:
             await unless_disconnected(request, read())
@@ -149,7 +151,7 @@ async def sample(request: Request) -> Response:
     task = asyncio.create_task(_sample(state, request.path_params["id"], asked, started))
     state.tasks.add(task)
     task.add_done_callback(state.tasks.discard)
-    sampled = await started
+    sampled = await unless_disconnected(request, started)
     if asked.stream:
         return EventStream(
             state.timed(sampled.events(), request.state.began), sampled.running.cancel
@@ -166,26 +168,22 @@ async def _sample(
     """Samples, and moves the stream on."""
     try:
         async with state.streams.use(id) as stream:
+            if started.cancelled():  # the client left while others used the stream
+                return
             sampled = Sampled(state, stream, asked)
             started.set_result(sampled)
             await sampled.run()
             _move(stream, sampled.job)
     except Exception as error:
-        if started.done():
-            return  # the reader of its pieces was told
-        started.set_exception(error)
+        if not started.done():
+            started.set_exception(error)
+        elif not started.cancelled():  # the reader of the pieces has all of the text
+            _log.error("the stream %s could not be kept: %s", id, error)
 
 
 def _move(stream: Stream, job: Job) -> None:
     if job.end is not None:
         stream.position, stream.saved = job.end, False
-
-
-def _raise_failure(finish: str | Exception | None) -> None:
-    if isinstance(finish, Exception):
-        raise explained(finish)
-    if finish == CANCELLED:
-        raise ApiError(503, "the server stops; try again.", "stopping")
 
 
 class Sampled:
@@ -203,7 +201,7 @@ class Sampled:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._pieces: asyncio.Queue[dict[str, Any] | ApiError] = asyncio.Queue()
         # as `Session.sample`: the string to stop at is part of the text
-        self._text = StoppedText(tokenizer, (), True)
+        self._text = StoppedText(tokenizer)
         self.job = Job(
             position,
             np.empty(0, np.int64),
@@ -220,7 +218,10 @@ class Sampled:
         async for _, progress in self.running.progress():
             finish = progress.finish
             if isinstance(finish, Exception):
-                self._pieces.put_nowait(explained(finish))
+                try:
+                    finish_reason(finish)
+                except ApiError as error:
+                    self._pieces.put_nowait(error)
                 return
             piece: dict[str, Any] = {
                 "text": self._text.push(progress.tokens, finish is not None),

@@ -8,12 +8,12 @@ from zoo.data.tokenizer import Tokenizer
 
 
 class StoppedText:
-    """Text up to the first string in `stop`, which is part of it if `includes`. What may be the
-    beginning of such a string is held back until it is clear."""
+    """Text up to the first string in `stop`, which is not part of it. What may be the beginning of
+    such a string is held back until it is clear."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], includes: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._decoder = tokenizer.decoder()
-        self._stop, self._includes = stop, includes
+        self._stop = stop
         self._held = ""
         self._ended = False
 
@@ -22,11 +22,9 @@ class StoppedText:
         if self._ended:
             return ""
         self._held += self._decoder.push(tokens) + (self._decoder.finish() if last else "")
-        found = [(self._held.find(stop), stop) for stop in self._stop]
-        if ends := [(at, stop) for at, stop in found if at >= 0]:
-            at, stop = min(ends)
+        if found := [at for stop in self._stop if (at := self._held.find(stop)) >= 0]:
             self._ended = True
-            return self._held[: at + (len(stop) if self._includes else 0)]
+            return self._held[: min(found)]
         keep = 0 if last else max(map(self._overlap, self._stop), default=0)
         given, self._held = (
             self._held[: len(self._held) - keep],

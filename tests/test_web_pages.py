@@ -29,6 +29,9 @@ from zoo_web.packager import WebPackager
 pytestmark = pytest.mark.slow
 
 
+PATIENCE = 150_000  # milliseconds: other tests may have the cores
+
+
 @dataclass
 class Site:
     """A server of packages, and a browser to open them with."""
@@ -55,6 +58,7 @@ class Site:
     def open(self, address: str) -> Any:
         """A page whose requests are recorded: none may leave the origin."""
         page = self.browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(PATIENCE)
         page.requested = []
         page.problems = []
         page.on("request", lambda request: page.requested.append(request.url))
@@ -77,7 +81,7 @@ class Site:
 
 
 def finished(page: Any, state: str = "done") -> str:
-    page.wait_for_selector("#text[data-state=done], #text[data-state=error]", timeout=60_000)
+    page.wait_for_selector("#text[data-state=done], #text[data-state=error]")
     text = page.text_content("#text")
     assert page.get_attribute("#text", "data-state") == state, text
     return str(text)
@@ -86,6 +90,11 @@ def finished(page: Any, state: str = "done") -> str:
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+class QuietServer(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page may be closed before it has all files."""
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +110,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     except onnxruntime_web.NotVendoredError as error:
         pytest.skip(f"onnxruntime-web: {error}")
     playwright = pytest.importorskip("playwright.sync_api")
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
-    )
+    server = QuietServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     switches = (
         "--no-sandbox --disable-quic --no-first-run --disable-background-networking "
@@ -311,12 +318,12 @@ def test_sessions_move_between_the_browser_and_python(pages: Site, lstm: list[An
 
 def test_on_webgpu_the_step_graph_writes_the_same(pages: Site, lstm: list[Any]) -> None:
     page = pages.open(
-        pages.package("lstm", lstm) + "?prompt=the+&length=60&temperature=0.8&device=webgpu&run=1"
+        pages.package("lstm", lstm) + "?prompt=the+&length=20&temperature=0.8&device=webgpu&run=1"
     )
     text = finished(page)
     if "WebAssembly" in page.text_content("#facts"):
         pytest.skip("this Chromium has no adapter for WebGPU")
-    assert text == zoo.generate(lstm[0].path, "the ", length=60, temperature=0.8)
+    assert text == zoo.generate(lstm[0].path, "the ", length=20, temperature=0.8)
     assert any(url.endswith("/step.onnx") for url in page.requested)
     pages.close(page)
 

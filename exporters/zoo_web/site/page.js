@@ -77,11 +77,14 @@ const handlers = {
     const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
     continuation.appendData(more);
     if (atEnd) text.scrollTop = text.scrollHeight;
-    picture.add(columns.map(({ leaves }) => leaves));
-    moments.push(...columns.map(({ end }) => end));
-    caption();
+    if (columns.length) {
+      picture.add(columns.map(({ leaves }) => leaves));
+      moments.push(...columns.map(({ end }) => end));
+      caption();
+    }
     const rate = tokens / seconds;
     if (tokens) element("speed").textContent = `${count(tokens)} tokens, ${count(rate)} per second`;
+    requestAnimationFrame(() => worker.postMessage({ type: "shown" }));
   },
   done: () => show("done"),
   error: ({ message }) => fail(message),

@@ -1,6 +1,7 @@
 /**
  * Runs the model apart from the page, which stays responsive. The page sends
- * {type: "load", device}, {type: "run", settings} and {type: "stop"}; it gets
+ * {type: "load", device}, {type: "run", settings}, {type: "stop"}, and {type: "shown"} when it has
+ * shown what was written; it gets
  *   {type: "loaded", info, device}
  *   {type: "started", unknown, width}: the prompt was read, but for these unknown characters; the
  *     picture of the state will have so many columns
@@ -20,10 +21,12 @@ const INTERVAL = 33; // milliseconds between messages
 /** @type {import("./zoo.js").Model} */
 let model;
 let stopped = false;
+let shown = true; // what was told: a page that is slower than the model is not to fall behind
 
 addEventListener("message", async ({ data }) => {
   try {
     if (data.type === "stop") stopped = true;
+    if (data.type === "shown") shown = true;
     if (data.type === "load") {
       model = await load(undefined, { device: data.device });
       postMessage({ type: "loaded", info: model.info, device: model.device });
@@ -36,19 +39,19 @@ addEventListener("message", async ({ data }) => {
 
 /** @param {import("./page.js").Settings} settings */
 async function run({ prompt, seed, length, stop, ...sampling }) {
-  stopped = false;
+  [stopped, shown] = [false, true];
   const session = model.session({ seed });
   const unknown = await session.feed(prompt);
   const chunk = Math.max(Math.ceil(length / COLUMNS), 1); // tokens for each column, at least
   postMessage({ type: "started", unknown, width: Math.ceil(length / chunk) });
   const begin = performance.now();
-  let [told, text, tokens, written, made] = [begin, "", 0, 0, 0];
+  let [looked, text, tokens, written, made] = [begin, "", 0, 0, 0];
   /** @type {Column[]} */
   let columns = [];
   const tell = () => {
-    told = performance.now();
-    postMessage({ type: "written", text, columns, tokens, seconds: (told - begin) / 1000 });
-    [text, columns] = ["", []];
+    const seconds = (performance.now() - begin) / 1000;
+    postMessage({ type: "written", text, columns, tokens, seconds });
+    [text, columns, shown] = ["", [], false];
   };
   const watch = (/** @type {Map<string, any>} */ leaves, /** @type {number} */ count) => {
     tokens = count;
@@ -59,10 +62,11 @@ async function run({ prompt, seed, length, stop, ...sampling }) {
   for await (const piece of session.sample({ length, stop, chunk, watch, ...sampling })) {
     text += piece;
     written += piece.length;
-    if (performance.now() - told < INTERVAL) continue;
-    tell();
+    if (performance.now() - looked < INTERVAL) continue;
     await untilMessagesAreRead();
     if (stopped) break;
+    if (shown) tell();
+    looked = performance.now();
   }
   tell();
   postMessage({ type: "done" });

@@ -119,7 +119,8 @@ class Scheduler:
         """Ends all that have places with this error, whatever became of their rows."""
         self._reader.clear()
         self._writer.rows.clear()
-        self._told.extend((job, Progress(finish=error)) for job in self._open)
+        ended = {job for job, progress in self._told if progress.finish is not None}
+        self._told.extend((job, Progress(finish=error)) for job in self._open - ended)
         self._tell()
 
     def _give_places(self) -> bool:

@@ -101,9 +101,13 @@ def listen(config: ServeConfig) -> socket.socket:
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(WAITING_CONNECTIONS)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(WAITING_CONNECTIONS)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise UsageError(
             f"{config.host}:{config.port} cannot be listened on: {error.strerror}; "

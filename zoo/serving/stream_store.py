@@ -88,13 +88,13 @@ class StreamStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             claim = (self.folder / ".lock").open("wb")
-            fcntl.flock(claim, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another server keeps its streams in {self.folder}; choose another --state."
-            ) from None
         except OSError as error:
             raise _unusable(self.folder, error) from None
+        if not _try_lock(claim, fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX):
+            claim.close()
+            raise UsageError(
+                f"another server keeps its streams in {self.folder}; choose another --state."
+            )
         return claim
 
     def _find(self, model: ServedModel) -> None:
@@ -175,7 +175,7 @@ class StreamStore:
             return
         with self._lock_path(stream).open("wb") as file:
             pause = 0.001
-            while not _try_lock(file):
+            while not _try_lock(file, fcntl.LOCK_EX):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 0.05)
             yield
@@ -260,9 +260,9 @@ class StreamStore:
         self._claim.close()
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

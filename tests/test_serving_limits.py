@@ -1,0 +1,431 @@
+"""What a server refuses, what it forgets, and what it survives."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+import zoo
+from zoo.config import Sampling
+from zoo.errors import UsageError
+from zoo.inference.engine import NotFiniteError, StepLoop
+from zoo.inference.snapshot import Snapshot
+from zoo.serving.jobs import CANCELLED, LENGTH, Job, Progress
+from zoo.serving.scheduler import QueueFullError, Scheduler, StoppedError
+from zoo.serving.server import listen, serve
+from zoo.serving.settings import ServeConfig
+
+from .servers import Served, exchange, serving
+
+PROMPT = "the quick "
+
+
+@pytest.fixture(scope="module")
+def server(fox_file: Path) -> Iterator[Served]:
+    """One place to write in, and one to wait in."""
+    small = {"rows": 1, "queue": 1, "max_body": 1000, "max_prompt": 50, "max_length": 10**8}
+    with serving(f"fox={fox_file}", body_seconds=0.3, idle=0.1, max_streams=3, **small) as served:
+        yield served
+
+
+@pytest.fixture
+def http(server: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+ENDLESS = {"model": "fox", "prompt": "the ", "max_tokens": 10**8, "stream": True}
+SHORT = {"model": "fox", "prompt": "the ", "max_tokens": 5}
+
+
+@contextmanager
+def endless(server: Served) -> Iterator[None]:
+    """A client that is being written for as long as it stays."""
+    with (
+        httpx.Client(base_url=server.url, timeout=60) as client,
+        client.stream("POST", "/v1/completions", json=ENDLESS) as answer,
+    ):
+        assert answer.status_code == 200
+        yield
+
+
+def test_a_full_queue_is_told_until_one_leaves(server: Served, http: httpx.Client) -> None:
+    scheduler = server.models["fox"].scheduler
+    found: list[httpx.Response] = []
+    with endless(server):
+        until(lambda: scheduler.running == 1)
+        with endless(server), openai.OpenAI(
+            base_url=f"{server.url}/v1", api_key="any", max_retries=0
+        ) as client:  # fmt: skip
+            answer = http.post("/v1/completions", json=SHORT)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+            assert answer.json()["error"]["type"] == "rate_limit_error"
+            with pytest.raises(openai.RateLimitError, match="try again"):
+                client.completions.create(**SHORT)
+        until(lambda: scheduler.waiting == 0)  # the second left, and with it its place
+        assert scheduler.running == 1
+        thread = threading.Thread(
+            target=lambda: found.append(http.post("/v1/completions", json=SHORT))
+        )
+        thread.start()
+        until(lambda: scheduler.waiting == 1)
+    thread.join(60)
+    assert found[0].status_code == 200
+    until(lambda: scheduler.running == 0)
+
+
+def test_requests_that_are_too_large(http: httpx.Client) -> None:
+    answer = http.post("/v1/completions", content=b" " * 1001)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    answer = http.post("/v1/completions", content=iter([b" " * 600] * 3))  # no length declared
+    assert answer.status_code == 413
+    for wrong, message in (
+        ({"prompt": "a" * 51}, "the prompt has 51 tokens, and 50 are allowed"),
+        ({"max_tokens": 10**8 + 1}, "100,000,000 are allowed"),
+        ({"n": 3}, "n asks for 3 texts, and 2 are allowed"),
+        ({"prompt": ["a", "b"], "n": 2}, "prompt asks for 4 texts, and 2 are allowed"),
+    ):
+        answer = http.post("/v1/completions", json={**SHORT, **wrong})
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/score", "/v1/streams"])
+def test_a_slow_body_is_not_waited_for(server: Served, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{{"
+    answer = exchange(server.port, head.encode())
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer.lower()
+
+
+def test_streams_go_to_the_disk_and_come_back(server: Served, http: httpx.Client) -> None:
+    alike = zoo.Session(server.models["fox"].source, seed=2)
+    path = f"/v1/streams/{http.post('/v1/streams', json={'model': 'fox', 'seed': 2}).json()['id']}"
+    for text in ("the ", "dog "):
+        alike.feed(text)
+        http.post(f"{path}/feed", json={"text": text}).raise_for_status()
+        until(lambda: "zoo_streams_in_memory 0.0" in http.get("/metrics").text)
+        asked = {"length": 40, "temperature": 0.7}
+        found = http.post(f"{path}/sample", json=asked).json()["text"]
+        assert found == alike.sample(40, temperature=0.7)
+    assert http.delete(path).status_code == 204
+    assert http.get(path).status_code == 404
+
+
+def test_streams_have_a_limit(http: httpx.Client) -> None:
+    made = [http.post("/v1/streams", json={"model": "fox"}) for _ in range(4)]
+    assert [answer.status_code for answer in made] == [201, 201, 201, 429]
+    assert "there are 3 streams; delete some" in made[3].json()["error"]["message"]
+    first = f"/v1/streams/{made[0].json()['id']}"
+    assert http.post(f"{first}/fork").status_code == 429
+    for answer in made[:3]:
+        assert http.delete(f"/v1/streams/{answer.json()['id']}").status_code == 204
+
+
+def test_streams_need_no_memory(fox_file: Path, tmp_path: Path) -> None:
+    with (
+        serving(f"fox={fox_file}", max_memory=0, state=str(tmp_path / "state")) as server,
+        httpx.Client(base_url=server.url, timeout=60) as http,
+    ):
+        path = f"/v1/streams/{http.post('/v1/streams', json={'model': 'fox'}).json()['id']}"
+        http.post(f"{path}/feed", json={"text": "the "}).raise_for_status()
+        until(lambda: "zoo_streams_in_memory 0.0" in http.get("/metrics").text)
+        wanted = zoo.generate(fox_file, "the ", 30).removeprefix("the ")
+        assert http.post(f"{path}/sample", json={"length": 30}).json()["text"] == wanted
+
+
+def test_a_key_is_asked_for(fox_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_API_KEY", "sesame")
+    with serving(f"fox={fox_file}") as server:
+        for path, status in (("/health", 200), ("/ready", 200), ("/", 200), ("/metrics", 401)):
+            assert httpx.get(server.url + path).status_code == status
+        given: dict[str, Any] = {"base_url": f"{server.url}/v1", "max_retries": 0}
+        with (
+            openai.OpenAI(api_key="open", **given) as client,
+            pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"),
+        ):
+            client.models.list()
+        with openai.OpenAI(api_key="sesame", **given) as client:
+            assert client.completions.create(**SHORT).usage.completion_tokens == 5
+
+
+def test_metrics_count(server: Served, http: httpx.Client) -> None:
+    before = server.models["fox"].scheduler.tokens_written
+    http.post("/v1/completions", json=SHORT)
+    told = http.get("/metrics").text
+    assert f'zoo_tokens_written_total{{model="fox"}} {before + 5:.1f}' in told
+    assert 'zoo_requests_total{path="/v1/completions",status="200"}' in told
+
+
+def test_paths_and_hosts_that_are_none(server: Served, http: httpx.Client) -> None:
+    for path in ("/v1", "/v1/models/", "/health/", "/v1/streams/a/b", "/%00", "/..%2f..%2fetc"):
+        answer = http.get(path)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (
+            404,
+            "invalid_request_error",
+        )
+    answer = http.put("/v1/completions")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    told = exchange(server.port, b"GET /no HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 404 ")
+    body = b'{"model": "fox", "prompt": "a", "\\ud800": 1}'
+    answer = http.post("/v1/completions", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+
+
+def test_jobs_are_released(server: Served, http: httpx.Client) -> None:
+    http.post("/v1/completions", json=SHORT).raise_for_status()
+    with http.stream("POST", "/v1/completions", json=ENDLESS) as answer:
+        next(answer.iter_lines())
+    until(lambda: server.models["fox"].scheduler.running == 0)
+
+    def jobs_left() -> int:
+        gc.collect()
+        return sum(type(each) is Job for each in gc.get_objects())
+
+    until(lambda: jobs_left() == 0)
+
+
+# starting
+
+
+def test_what_a_server_does_not_start_with(fox_file: Path, tmp_path: Path) -> None:
+    with listen(ServeConfig(port=0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"127.0.0.1:{port} cannot be listened on: Address al"):
+            serve([str(fox_file)], ServeConfig(port=port))
+    with pytest.raises(UsageError, match="two models are called 'a'; name one with NAME="):
+        serve([f"a={fox_file}", f"a={fox_file}"], ServeConfig(port=0))
+    with pytest.raises(zoo.errors.RunError, match="nothing does not exist"):
+        serve(["nothing"], ServeConfig(port=0, workers=2))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(zoo.errors.RunError, match="file cannot be used for streams"):
+        serve([str(fox_file)], ServeConfig(port=0, state=str(tmp_path / "file")))
+    with (
+        serving(f"fox={fox_file}", state="kept"),
+        pytest.raises(UsageError, match="another server keeps its streams in kept"),
+    ):
+        serve([str(fox_file)], ServeConfig(port=0, state="kept"))
+
+
+def test_streams_of_two_models_stay_apart(
+    trained: Callable[..., zoo.Run], fox_run: zoo.Run, fox_file: Path
+) -> None:
+    """Also where both are run folders; and a file goes on with the streams of its run folder."""
+    other = trained(hidden=16, epochs=1)
+    ids = []
+    with serving(f"a={fox_run.path}", f"b={other.path}", state="kept") as server:
+        for model in ("a", "b"):
+            made = httpx.post(f"{server.url}/v1/streams", json={"model": model, "seed": 1}).json()
+            ids.append(made["id"])
+            path = f"{server.url}/v1/streams/{made['id']}"
+            httpx.post(f"{path}/feed", json={"text": "the "}).raise_for_status()
+    with serving(f"b={other.path}", f"a={fox_file}", state="kept") as server:
+        for id, model, source in zip(ids, "ab", (fox_file, other.path), strict=True):
+            path = f"{server.url}/v1/streams/{id}"
+            assert httpx.get(path).json()["model"] == model
+            asked = {"length": 40, "temperature": 0.7}
+            text = httpx.post(f"{path}/sample", json=asked, timeout=60).json()["text"]
+            assert "the " + text == zoo.generate(source, "the ", 40, temperature=0.7, seed=1)
+
+
+def test_a_disk_that_fails_stops_nothing(fox_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(path: Path, content: bytes) -> None:
+        raise zoo.errors.RunError(f"{path} cannot be written: No space left on device.")
+
+    with serving(f"fox={fox_file}", idle=0.1, state="kept") as server:
+        full = pytest.MonkeyPatch()
+        full.setattr("zoo.serving.stream_store.write_atomically", fail)
+        made = httpx.post(f"{server.url}/v1/streams", json={"model": "fox"}).json()
+        path = f"/v1/streams/{made['id']}"
+        httpx.post(f"{server.url}{path}/feed", json={"text": "the "}).raise_for_status()
+        until(lambda: "streams cannot be saved" in caplog.text)
+        full.undo()
+        until(lambda: bool([*Path("kept").glob("*/*.stream")]))
+        answer = httpx.post(f"{server.url}{path}/sample", json={"length": 30}, timeout=60)
+        assert answer.json()["text"] == zoo.generate(fox_file, "the ", 30).removeprefix("the ")
+
+
+# the scheduler, over an engine whose tokens are known
+
+
+class Counter(StepLoop):
+    """Writes the token after the last one. Its state is the sum of the tokens read; it is broken
+    for sums of more than `most`, and fails where `fails` says so."""
+
+    vocab_size = 10
+
+    def __init__(self, most: float = np.inf) -> None:
+        self.most = most
+        self.fails: Callable[[], None] = lambda: None
+
+    def init_state(self, batch_size: int) -> Any:
+        return np.zeros((batch_size, 1), np.float32)
+
+    def state_to_arrays(self, state: Any) -> dict[str, Any]:
+        return {"sum": state}
+
+    def state_from_arrays(self, arrays: dict[str, Any]) -> Any:
+        self.fails()
+        return arrays["sum"]
+
+    def step(self, tokens: Any, state: Any) -> tuple[Any, Any]:
+        logits = np.eye(10, dtype=np.float32)[(tokens + 1) % 10] * 100
+        state = state + tokens[:, None].astype(np.float32)
+        return np.where(state > self.most, np.nan, logits), state
+
+
+class Told:
+    """What a job was told."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.finish: list[Any] = []
+        self.ended = threading.Event()
+
+    def __call__(self, job: Job, progress: Progress) -> None:
+        self.tokens += progress.tokens
+        if progress.finish is not None:
+            self.finish.append(progress.finish)
+            self.ended.set()
+
+
+def job(engine: Counter, prompt: list[int], length: int, told: Any, **more: Any) -> Job:
+    start = Snapshot(engine.init_state(1), None, np.random.default_rng(0).bit_generator.state)
+    return Job(start, np.array(prompt), length, Sampling(temperature=0), told, **more)
+
+
+@pytest.fixture
+def engine() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def scheduler(engine: Counter) -> Iterator[Scheduler]:
+    made = Scheduler(engine, engine, 8, 0)
+    yield made
+    made.close()
+    assert not made._thread.is_alive()
+
+
+def test_a_row_that_overflows_fails_alone(engine: Counter, scheduler: Scheduler) -> None:
+    engine.most = 5000.0
+    told = [Told() for _ in range(3)]
+    jobs = [
+        job(engine, [0], 500, told[0], keeps=True),
+        job(engine, [9] * 500, 5000, told[1], keeps=True),  # overflows after some tokens
+        job(engine, [9] * 600, 500, told[2], keeps=True),  # while it is read
+    ]
+    scheduler.submit(*jobs)
+    for each in told:
+        assert each.ended.wait(60)
+    assert told[0].finish == [LENGTH]
+    assert told[0].tokens == [(i + 1) % 10 for i in range(500)]
+    for each in told[1:]:
+        (error,) = each.finish
+        assert isinstance(error, NotFiniteError)
+    # the position is that after the last token that was told of
+    assert told[2].tokens == []
+    count = len(told[1].tokens)
+    assert told[1].tokens == [i % 10 for i in range(count)]
+    assert count > 0
+    end = jobs[1].end
+    assert end is not None
+    assert (end.last, end.state.item()) == (told[1].tokens[-1], 4500 + sum(told[1].tokens[:-1]))
+
+
+@pytest.mark.parametrize("more", [{}, {"logprobs": 2}, {"logprobs": 2, "echoes": True}])
+def test_a_failure_anywhere_does_not_end_the_scheduler(
+    engine: Counter, scheduler: Scheduler, more: dict[str, Any]
+) -> None:
+    """Whatever fails, and wherever: all who wait are told something, and others are served."""
+    for number in range(25):
+        calls = iter(range(10**9))
+
+        def fails(number: int = number, calls: Iterator[int] = calls) -> None:
+            if next(calls) == number:
+                raise MemoryError
+
+        told = [Told() for _ in range(3)]
+        jobs = [job(engine, [i] * (1 + i), 3 + i, told[i], **more) for i in range(3)]
+        engine.fails = fails
+        scheduler.submit(*jobs)
+        for each in told:
+            assert each.ended.wait(60)
+            assert len(each.finish) == 1
+            assert each.finish[0] == LENGTH or isinstance(each.finish[0], MemoryError)
+        engine.fails = lambda: None
+    last = Told()
+    scheduler.submit(job(engine, [1], 3, last))
+    assert last.ended.wait(60)
+    assert (last.tokens, last.finish) == ([2, 3, 4], [LENGTH])
+
+
+def test_one_who_cannot_be_told_keeps_nothing_from_others(
+    engine: Counter, scheduler: Scheduler
+) -> None:
+    def gone(job: Job, progress: Progress) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    told = Told()
+    scheduler.submit(job(engine, [1], 3, gone), job(engine, [4], 3, told))
+    assert told.ended.wait(60)
+    assert told.tokens == [5, 6, 7]
+
+
+def test_reading_does_not_keep_others_waiting(engine: Counter, scheduler: Scheduler) -> None:
+    """A prompt that takes long is left when it is cancelled, and others overtake it."""
+    long, short = Told(), Told()
+    reading = job(engine, [1] * 3_000_000, 1, long)
+    scheduler.submit(reading)
+    scheduler.submit(job(engine, [1], 3, short))
+    assert short.ended.wait(60)
+    assert not long.ended.is_set()
+    scheduler.cancel(reading)
+    assert long.ended.wait(60)
+    assert (short.tokens, long.finish) == ([2, 3, 4], [CANCELLED])
+
+
+def test_jobs_that_write_nothing_end(engine: Counter, scheduler: Scheduler) -> None:
+    told = Told()
+    empty = job(engine, [1, 2, 3], 0, told, keeps=True)
+    scheduler.submit(empty)
+    assert told.ended.wait(60)
+    assert (told.tokens, told.finish) == ([], [LENGTH])
+    assert empty.end is not None
+    assert (empty.end.state.item(), empty.end.last) == (3, 3)
+
+
+def test_a_closed_scheduler_tells_all(engine: Counter) -> None:
+    scheduler = Scheduler(engine, engine, 1, 1)
+    told = [Told(), Told()]
+    jobs = [job(engine, [1], 10**7, each, keeps=True) for each in told]
+    scheduler.submit(jobs[0])
+    until(lambda: bool(told[0].tokens))
+    scheduler.submit(jobs[1])
+    with pytest.raises(QueueFullError):
+        scheduler.submit(job(engine, [1], 1, Told()))
+    scheduler.close()
+    assert [each.finish for each in told] == [[CANCELLED], [CANCELLED]]
+    assert jobs[1].end is None
+    assert jobs[0].end is not None
+    assert jobs[0].end.last == told[0].tokens[-1]
+    with pytest.raises(StoppedError):
+        scheduler.submit(job(engine, [1], 1, Told()))

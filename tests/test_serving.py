@@ -3,6 +3,7 @@ those of `zoo.generate` and `zoo.Session`, which have tests of their own."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -39,7 +40,7 @@ def file(run: zoo.Run) -> Path:
 
 @pytest.fixture(scope="module")
 def server(run: zoo.Run, file: Path) -> Iterator[Served]:
-    with serving(f"fox={file}", f"torch={run.path}") as served:
+    with serving(f"fox={file}", f"torch={run.path}", f"step={file / 'step.onnx'}") as served:
         yield served
 
 
@@ -63,9 +64,11 @@ def text_of(source: Path, prompt: str, length: int, **settings: Any) -> str:
 
 
 def test_models_are_listed_and_shown(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["fox", "torch"]
+    assert [model.id for model in client.models.list()] == ["fox", "torch", "step"]
     assert client.models.retrieve("torch").owned_by == "recurrent-zoo"
-    with pytest.raises(openai.NotFoundError, match="there is no model 'ox' here; there is fox, to"):
+    with pytest.raises(
+        openai.NotFoundError, match="there is no model 'ox' here; there is fox, torch, step"
+    ):
         client.models.retrieve("ox")
 
 
@@ -153,7 +156,6 @@ def pairs(trained: Callable[..., zoo.Run]) -> zoo.Run:
 
 
 def test_a_stop_string_across_tokens(pairs: zoo.Run) -> None:
-    tokenizer = pairs.tokenizer
     given = {"model": "run", "prompt": PROMPT, "max_tokens": 80, **HOT}
     whole = text_of(pairs.path, PROMPT, 80, **HOT)
     with serving(f"run={pairs.path}") as server, httpx.Client(base_url=server.url) as http:
@@ -173,7 +175,6 @@ def test_a_stop_string_across_tokens(pairs: zoo.Run) -> None:
                 "/v1/completions", json={**given, "stop": stop, "include_stop": True}
             ).json()
             assert kept["choices"][0]["text"] == text_of(pairs.path, PROMPT, 80, stop=[stop], **HOT)
-    assert tokenizer.vocab_size > 257
 
 
 def logprobs_of(run: zoo.Run, text: str) -> torch.Tensor:
@@ -485,3 +486,65 @@ def test_watching_tells_the_state_after_each_token(
             _, state = model.step(token[None], state)
             states.append(next(iter(zoo.nn.state.named_leaves(state)))[1].flatten().numpy())
     np.testing.assert_allclose(answer["state"], states[-5:], atol=1e-3)
+
+
+# many at a time
+
+
+def settings_of(rng: np.random.Generator, number: int) -> dict[str, Any]:
+    kinds = [
+        {"temperature": 0.0},
+        {"temperature": 0.8},
+        {"temperature": 1.0, "top_k": 4},
+        {"temperature": 0.9, "top_p": 0.8},
+        {"temperature": 1.2, "top_k": 9, "top_p": 0.7},
+    ]
+    return {**kinds[number % 5], "seed": int(rng.integers(1000))}
+
+
+@pytest.mark.parametrize("model", ["fox", "torch", "step"])
+def test_texts_do_not_depend_on_others(
+    server: Served, run: zoo.Run, file: Path, model: str
+) -> None:
+    """Forty at a time, of which some leave: each text is that of its request alone."""
+    rng = np.random.default_rng(0)
+    alphabet = list("the quick brown fox jumps. ")
+    asked = [
+        {
+            "prompt": "".join(rng.choice(alphabet, 700 if number % 8 == 0 else 1 + number)),
+            "max_tokens": int(rng.integers(1, 120)),
+            **settings_of(rng, number),
+        }
+        for number in range(40)
+    ]
+
+    async def one(client: httpx.AsyncClient, number: int) -> str | None:
+        given = {"model": model, **asked[number], "stream": number % 2 == 0}
+        if number % 7 == 3:  # leaves after a while, or at once
+            given |= {"max_tokens": 10_000, "stream": number % 2 == 1}
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01 * number):
+                    await client.post("/v1/completions", json=given)
+            return None
+        if not given["stream"]:
+            answer = await client.post("/v1/completions", json=given)
+            return str(answer.raise_for_status().json()["choices"][0]["text"])
+        text = ""
+        async with client.stream("POST", "/v1/completions", json=given) as answer:
+            async for line in answer.aiter_lines():
+                if line and line != "data: [DONE]":
+                    text += json.loads(line.removeprefix("data: "))["choices"][0]["text"]
+        return text
+
+    async def all_of_them() -> list[str | None]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+            return await asyncio.gather(*[one(client, number) for number in range(40)])
+
+    source = {"fox": file, "torch": run.path, "step": file / "step.onnx"}[model]
+    opened = zoo.open_source(source)
+    for given, text in zip(asked, asyncio.run(all_of_them()), strict=True):
+        if text is not None:
+            alone = dict(given)
+            prompt, length = alone.pop("prompt"), alone.pop("max_tokens")
+            assert prompt + text == zoo.generate(opened, prompt, length, **alone)

@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import venv
 from concurrent.futures import ProcessPoolExecutor
@@ -156,10 +157,26 @@ def tables(columns: dict[str, Results], cells: list[str]) -> str:
                 listed = "all" if len(found) == len(cells) else ", ".join(f"`{c}`" for c in found)
                 others.append(f"| {column} | `{graph}` | {listed} | {said} |")
         rows.append(f"| `{graph}` | {' | '.join(counts)} |")
-    text = [f"| graph | {' | '.join(shown)} |", "|" + "---|" * (len(shown) + 1), *rows]
+    text = [f"{len(cells)} cells: {', '.join(f'`{cell}`' for cell in cells)}.", ""]
+    text += [f"| graph | {' | '.join(shown)} |", "|" + "---|" * (len(shown) + 1), *rows]
     if others:
         text += ["", "| runtime | graph | cells | what happens |", "|---|---|---|---|", *others]
     return "\n".join(text)
+
+
+def write(text: str) -> None:
+    """Puts the tables in their place in the docs."""
+    page = PAGE.read_text("utf-8")
+    before, after = page.split(START)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{START}\n{fill(text)}\n{END}{after}", "utf-8")
+
+
+def fill(text: str) -> str:
+    """Paragraphs within the width of the docs; tables as they are."""
+    return "\n".join(
+        line if line.startswith("|") or not line else textwrap.fill(line, 100)
+        for line in text.splitlines()
+    )
 
 
 def main() -> None:
@@ -193,9 +210,7 @@ def main() -> None:
     text = tables(columns, cells)
     print(text)
     if arguments.write:
-        page = PAGE.read_text("utf-8")
-        before, after = page.split(START)[0], page.split(END)[1]
-        PAGE.write_text(f"{before}{START}\n{text}\n{END}{after}", "utf-8")
+        write(text)
 
 
 if __name__ == "__main__":

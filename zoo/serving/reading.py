@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.tokenizer import Ids
-from zoo.inference.engine import Engine, NotFiniteError, Scorer
+from zoo.inference.engine import Engine, NotFiniteError, Scorer, join_rows
 from zoo.inference.sampling import log_softmax
 from zoo.serving.jobs import LENGTH, Job, Likely, Progress
 from zoo.serving.rows import Rows
@@ -34,8 +34,11 @@ class Reader:
     def jobs(self) -> list[Job]:
         return [*self._plain.jobs, *self._scored.jobs]
 
-    def add(self, job: Job) -> None:
-        (self._scored if job.echoes else self._plain).add([job], job.start.state)
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More jobs, at the beginning of their prompts."""
+        for rows, echoes in ((self._plain, False), (self._scored, True)):
+            if some := [job for job in jobs if job.echoes == echoes]:
+                rows.add(some, join_rows(self._engine, [job.start.state for job in some]))
 
     def clear(self) -> None:
         """Forgets all jobs; they are told nothing."""

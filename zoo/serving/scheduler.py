@@ -133,10 +133,10 @@ class Scheduler:
             dropped = [job for job in self._waiting if job.cancelled]
             self._waiting = deque(waiting)
             if not self._closed:
-                while self._waiting and self.running < self._places:
-                    job = self._waiting.popleft()
-                    self._open.add(job)
-                    self._reader.add(job)
+                free = self._places - self.running
+                joining = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+                self._open.update(joining)
+                self._reader.add(joining)
             else:
                 dropped += self._waiting
                 self._waiting.clear()

@@ -17,6 +17,7 @@ from zoo.errors import UsageError
 from zoo.registry.registry import load_registry
 from zoo.serving.app import create_app
 from zoo.serving.models import open_models
+from zoo.serving.protocol import BoundedProtocol
 from zoo.serving.settings import ServeConfig
 from zoo.serving.stream_store import StreamStore
 
@@ -119,19 +120,17 @@ def listen(config: ServeConfig) -> socket.socket:
 def uvicorn_config(
     app: Starlette | str, config: ServeConfig, factory: bool = False
 ) -> uvicorn.Config:
-    """How uvicorn is to run the application. h11 bounds the headers of a request; the faster parser
-    does not."""
+    """How uvicorn is to run the application."""
     return uvicorn.Config(
         app,
         factory=factory,
         workers=config.workers if config.workers > 1 else None,
-        http="h11",
+        http=BoundedProtocol,
         ws="none",
         log_level="warning",
         access_log=False,
         lifespan="on",
         timeout_graceful_shutdown=config.drain,
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
         server_header=False,
     )

@@ -23,7 +23,7 @@ State = tuple[np.ndarray, ...]
 PromptReader = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
 
 CHUNK = 32  # tokens per run of the generate graph
-LONG_PROMPT = 64  # tokens from which opening the sequence graph pays off
+LONG_PROMPT = 16  # tokens from which the sequence graph is read with, opening it included
 SEQUENCE_CHUNK = 256  # tokens per run of the sequence graph, which computes the logits of each
 
 
@@ -111,9 +111,14 @@ class GenerateEngine(SessionEngine):
         """Each token is the input of a one-step run, whose sampled token is discarded."""
         if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
             return sequence.read(tokens, state)
+        if not len(tokens):
+            return state
+        feeds = {**self._settings(Sampling(), tokens.shape[1])}
+        feeds[UNIFORM] = np.zeros((1, tokens.shape[1]), np.float32)
         for column in tokens:
-            nothing = np.zeros((1, len(column)), np.float32)
-            _, state = self.write(column, state, nothing, Sampling())
+            written, state = self._run(column, state, (1, len(column)), **feeds)
+        self._require_finite(state)
+        self._require_tokens(written)
         return state
 
     def write(

@@ -14,6 +14,7 @@ from zoo.serving.jobs import LENGTH, Job, Likely, Progress
 from zoo.serving.rows import Rows
 
 READ_AT_ONCE = 256  # tokens of a prompt; the sequence graph takes as many in a run
+LONG = 16  # tokens of a long prompt: of as many, engines make one run where they can
 READ_ELEMENTS = 2**22  # of the logits that reading computes: 16 MB of float32
 
 
@@ -24,37 +25,49 @@ class Reader:
         self, engine: Engine, scorer: Scorer | None, told: list[tuple[Job, Progress]]
     ) -> None:
         self._engine, self._scorer, self._told = engine, scorer, told
-        self._plain, self._scored = Rows(engine, told), Rows(engine, told)
+        # short prompts would cut the slices of long ones, which are read in fewer runs
+        self._short, self._long = Rows(engine, told), Rows(engine, told)
+        self._scored = Rows(engine, told)
+        self._all = (self._short, self._long, self._scored)
         self.tokens = 0
 
     def __len__(self) -> int:
-        return len(self._plain) + len(self._scored)
+        return sum(map(len, self._all))
 
     @property
     def jobs(self) -> list[Job]:
-        return [*self._plain.jobs, *self._scored.jobs]
+        return [job for rows in self._all for job in rows.jobs]
 
     def add(self, jobs: Sequence[Job]) -> None:
         """More jobs, at the beginning of their prompts."""
-        for rows, echoes in ((self._plain, False), (self._scored, True)):
-            if some := [job for job in jobs if job.echoes == echoes]:
+        for rows in self._all:
+            if some := [job for job in jobs if self._rows_of(job) is rows]:
                 rows.add(some, join_rows(self._engine, [job.start.state for job in some]))
+
+    def _rows_of(self, job: Job) -> Rows:
+        if job.echoes:
+            return self._scored
+        return self._long if len(job.reading) >= LONG else self._short
 
     def clear(self) -> None:
         """Forgets all jobs; they are told nothing."""
-        self._plain.clear()
-        self._scored.clear()
+        for rows in self._all:
+            rows.clear()
 
     def drop(self, wrong: dict[Job, str | Exception]) -> None:
         """Ends these jobs; what they read does not count."""
-        for rows in (self._plain, self._scored):
+        for rows in self._all:
             for job in [job for job in rows.jobs if job in wrong]:
                 self._told.append((job, Progress(finish=wrong[job])))
             rows.keep(lambda index, rows=rows: rows.jobs[index] not in wrong)  # type: ignore[misc]
 
     def read(self) -> list[tuple[list[Job], Any]]:
         """Reads one slice. Jobs that are to write now, and their states."""
-        ready = [*self._read_together(), *self._score_first()]
+        ready = [
+            *self._read_together(self._short),
+            *self._read_together(self._long),
+            *self._score_first(),
+        ]
         writing = []
         for rows in ready:
             for index, job in enumerate(rows.jobs):
@@ -66,9 +79,8 @@ class Reader:
                 writing.append((rows.jobs, rows.state))
         return writing
 
-    def _read_together(self) -> list[Rows]:
-        """As many tokens of each prompt as the shortest still has."""
-        rows = self._plain
+    def _read_together(self, rows: Rows) -> list[Rows]:
+        """As many tokens of each prompt as the shortest of them still has."""
         done = self._take_read(rows)
         if not rows.jobs:
             return done

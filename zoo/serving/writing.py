@@ -14,7 +14,7 @@ from zoo.serving.jobs import Job, Progress
 from zoo.serving.reading import Reader
 from zoo.serving.rows import Rows
 
-CHUNK_SECONDS = 0.02  # that a chunk is to take: a row that joins waits for one
+CHUNK_SECONDS = 0.025  # that a chunk is to take: a row that joins waits for one
 MOST_STEPS = 32  # of a chunk
 SHOWN_UNITS = 64  # of a state that is watched
 WEIGHT = 0.3  # of the last chunk in the time of a step

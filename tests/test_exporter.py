@@ -67,7 +67,7 @@ def test_the_interface_is_the_documented_one(fox_file: Path) -> None:
 
 def test_the_file_describes_itself(fox_run: zoo.Run, fox_file: Path) -> None:
     metadata = onnxruntime.InferenceSession(fox_file).get_modelmeta().custom_metadata_map
-    assert metadata["zoo.format"] == "1"
+    assert metadata["zoo.format"] == "2"
     assert metadata["zoo.graph"] == "step"
     assert metadata["zoo.cell"] == "rnn"
     assert metadata["zoo.precision"] == "fp32"
@@ -145,7 +145,7 @@ def test_files_that_the_zoo_did_not_export_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"zoo.format": "2"}, "its format is '2'"),
+        ({"zoo.format": "3"}, "its format is '3'"),
         ({"zoo.tokenizer": "{"}, "zoo.tokenizer is damaged"),
         ({"zoo.tokenizer": '{"kind": "pickle"}'}, "the tokenizer 'pickle' is not installed"),
         ({"zoo.model": '{"cell": "rnn", "hidden": 99999999}'}, "metadata is damaged: model.hidden"),

@@ -8,6 +8,7 @@ a batch do not mix (export proves it).
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +21,9 @@ from zoo.serving.writing import Writer
 
 _log = logging.getLogger(__name__)
 
+# Python lets a thread run for this long while another waits. The scheduler waits after each run of
+# the model, and connections keep the other thread busy.
+SWITCH_SECONDS = 0.0005
 READ_SECONDS = 0.015  # of reading between two chunks; a slice that was begun is finished
 
 
@@ -48,6 +52,7 @@ class Scheduler:
         self._open: set[Job] = set()  # those with places that have not been told that they ended
         self._wake = threading.Condition()
         self._closed = False
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 

@@ -35,3 +35,5 @@ def command(minutes: float, out: Path | None) -> None:
     note(f"{exported.path.name}: {describe_proof(exported.info.proof)}")
     note(f"$ zoo generate {exported.path} --temperature 0.6")
     print_stream(open_source(exported.path), None, 400, temperature=0.6)
+    note(f"next: `zoo serve {exported.path}` serves it, with a page to type into;")
+    note(f"`zoo export {out} --to web` writes a page that any web server can show")

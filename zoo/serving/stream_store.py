@@ -87,7 +87,8 @@ class StreamStore:
         the folder, unless both are among several processes that share it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            claim = (self.folder / ".lock").open("wb")
+            # also to be read: NFS gives a shared lock for nothing less
+            claim = (self.folder / ".lock").open("w+b")
         except OSError as error:
             raise _unusable(self.folder, error) from None
         if not _try_lock(claim, fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX):

@@ -62,6 +62,12 @@ class ThreadCount(click.ParamType[Any]):
     type=click.IntRange(min=1),
     help=f"Of --prompts, how many are continued together.  [default: {DEFAULT_BATCH_SIZE}]",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Of --prompts, the Ray cluster that continues them: HOST:PORT, 'auto' for the one that "
+    "runs here, or 'local'.",
+)
 @provider_option
 @runtime_option
 @click.option(
@@ -79,6 +85,7 @@ def command(
     prompts: Path | None,
     out: Path | None,
     batch_size: int | None,
+    ray: str | None,
     provider: str,
     runtime: str | None,
     threads: Threads,
@@ -101,11 +108,11 @@ def command(
             raise UsageError("--prompts goes with --out FILE.jsonl, and without --prompt.")
         _generate_file(
             source, prompts, out, batch_size=batch_size or DEFAULT_BATCH_SIZE, provider=provider,
-            runtime=runtime, threads=threads, length=length, seed=seed, stop=stop, **given,
+            runtime=runtime, threads=threads, length=length, seed=seed, stop=stop, ray=ray, **given,
         )  # fmt: skip
         return
-    if out is not None or batch_size is not None:
-        raise UsageError("--out and --batch-size are for --prompts FILE.jsonl.")
+    if out is not None or batch_size is not None or ray is not None:
+        raise UsageError("--out, --batch-size and --ray are for --prompts FILE.jsonl.")
     opened = open_source(source, provider, runtime=runtime, threads=threads)
     print_stream(opened, prompt, length, seed=seed, stop=stop, **given)
 

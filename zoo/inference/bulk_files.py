@@ -7,8 +7,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,8 @@ from zoo.inference.bulk import (
     checked_settings,
     continue_records,
 )
+from zoo.inference.bulk_ray import ray_lines
+from zoo.inference.ray_cluster import connected
 from zoo.inference.runtime import Artifact, Source, Threads, open_source
 from zoo.inference.urls import shown_source
 from zoo.registry.registry import Registry
@@ -56,6 +59,7 @@ def generate_file(
     runtime: str | None = None,
     threads: Threads = None,
     registry: Registry | None = None,
+    ray: str | None = None,
     **settings: Any,
 ) -> BulkSummary:
     """Writes a result for each line of the JSON lines `prompts` to `out`, as soon as it is there:
@@ -65,6 +69,9 @@ def generate_file(
     holds; a last line that was cut is written anew. Batch size, provider and threads may differ.
     Beside `out` a file of its name and ".settings.json" says what it is of. Raises UsageError where
     `out` holds something else, RunError for files that cannot be read or written.
+
+    With `ray`, the address of a cluster, its actors compute, and results are written in the order
+    of the lines: see `zoo.inference.bulk_ray.ray_lines`.
     """
     defaults = checked_settings(**settings)
     if batch_size < 1:
@@ -82,21 +89,28 @@ def generate_file(
         "prompts": digest,
         **json.loads(json.dumps(defaults)),
     }
-    with _errors_about(out, "written"):
-        done = _begin(out, made_of, count)
-    lines = errors = tokens = 0
-    began = time.perf_counter()
-    with _errors_about(prompts, "read"), prompts.open("rb") as file:
-        records = ((number, line) for number, line in _lines(file) if number not in done)
-        results = continue_records(opened, records, defaults, batch_size)
-        with out.open("ab") as written:
-            for result in results:
-                with _errors_about(out, "written"):
-                    written.write(_as_line(result))
-                    written.flush()
-                lines, tokens = lines + 1, tokens + result.get(TOKENS, 0)
-                errors += ERROR in result
-    seconds = time.perf_counter() - began
+    with nullcontext() if ray is None else connected(ray):  # before anything is written
+        with _errors_about(out, "written"):
+            done = _begin(out, made_of, count)
+        lines = errors = tokens = 0
+        began = time.perf_counter()
+        with _errors_about(prompts, "read"), prompts.open("rb") as file:
+            records = ((number, line) for number, line in _lines(file) if number not in done)
+            work = partial(continue_records, defaults=defaults, batch_size=batch_size)
+            if ray is None:
+                results = work(opened, records)
+            else:
+                results = ray_lines(
+                    source, records, ray, work, provider=provider, runtime=runtime, threads=threads
+                )
+            with out.open("ab") as written:
+                for result in results:
+                    with _errors_about(out, "written"):
+                        written.write(_as_line(result))
+                        written.flush()
+                    lines, tokens = lines + 1, tokens + result.get(TOKENS, 0)
+                    errors += ERROR in result
+        seconds = time.perf_counter() - began
     return BulkSummary(lines, errors, tokens, seconds, len(done), opened.runs_on)
 
 

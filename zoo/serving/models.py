@@ -37,7 +37,7 @@ def open_models(
     models: dict[str, ServedModel] = {}
     try:
         for given in sources:
-            name, source = _named(given)
+            name, source = named_source(given)
             if name in models:
                 raise UsageError(f"two models are called {name!r}; name one with NAME={source}.")
             opened = open_source(source, provider, registry)
@@ -65,7 +65,8 @@ def _fingerprint(name: str, source: Source) -> str:
     return sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _named(given: str) -> tuple[str, str]:
+def named_source(given: str) -> tuple[str, str]:
+    """The name and the path of a source; without a name, that of its file or folder."""
     name, equals, source = given.partition("=")
     if equals and name and "/" not in name and ":" not in name:
         return name, source

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -100,13 +100,15 @@ def server_process(*arguments: str, **environment: str) -> Iterator[ServerProces
 
 
 def exchange(port: int, content: bytes, closes: bool = False, seconds: float = SECONDS) -> bytes:
-    """What a server answers to these bytes, until it closes the connection or `seconds` are over.
-    With `closes`, nothing more is sent after them."""
+    """What a server answers to these bytes until it closes the connection, perhaps before it has
+    read them all. With `closes`, nothing more is sent after them."""
+    answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
-        connection.sendall(content)
-        if closes:
-            connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        while part := connection.recv(65_536):
-            answer += part
+        with suppress(OSError):
+            connection.sendall(content)
+            if closes:
+                connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                answer += part
     return answer

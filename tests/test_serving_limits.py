@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,8 +93,9 @@ def test_a_full_queue_is_told_until_one_leaves(server: Served, http: httpx.Clien
 
 
 def test_requests_that_are_too_large(http: httpx.Client) -> None:
-    answer = http.post("/v1/completions", content=b" " * 1001)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    for size in (1001, 30_000_000):
+        answer = http.post("/v1/completions", content=b" " * size)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     answer = http.post("/v1/completions", content=iter([b" " * 600] * 3))  # no length declared
     assert answer.status_code == 413
     for wrong, message in (
@@ -113,6 +115,31 @@ def test_a_slow_body_is_not_waited_for(server: Served, path: str) -> None:
     answer = exchange(server.port, head.encode())
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in answer.lower()
+
+
+def test_a_slow_head_is_not_waited_for(
+    server: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the first of a connection nor the next; a request in work is not cut off by it."""
+    monkeypatch.setattr("zoo.serving.protocol.HEAD_SECONDS", 0.2)
+    head = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+    assert exchange(server.port, head) == b""
+    answer = exchange(server.port, head + b"\r\n" + head)
+    assert (answer[:13], answer.count(b"HTTP/1.1")) == (b"HTTP/1.1 200 ", 1)
+    asked = {"model": "fox", "prompt": "the ", "max_tokens": 12_000}
+    text = http.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+    assert len(text) == 12_000
+
+
+def test_no_http_after_a_request(server: Served) -> None:
+    """It is not answered in the middle of an answer, or twice."""
+    head = b"POST /no HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"zz\r\n")
+        assert connection.recv(65_536) == b""
+    assert exchange(server.port, head + b"zz\r\n").startswith(b"HTTP/1.1 400 ")
 
 
 def test_streams_go_to_the_disk_and_come_back(server: Served, http: httpx.Client) -> None:

@@ -20,11 +20,9 @@ from zoo.serving.settings import ServeConfig
 from zoo.validation import MAX_KEY, first_problem
 
 T = TypeVar("T")
-HEADERS = {  # of errors; the rest of a body that was not read is not waited for
-    408: {"Connection": "close"},
-    413: {"Connection": "close"},
-    429: {"Retry-After": "1"},
-}
+# of errors. The rest of a body that is too large is read and forgotten: a client that is still
+# sending it would not see the answer before a closed connection
+HEADERS = {408: {"Connection": "close"}, 429: {"Retry-After": "1"}}
 _log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -112,3 +112,11 @@ def exchange(port: int, content: bytes, closes: bool = False, seconds: float = S
             while part := connection.recv(65_536):
                 answer += part
     return answer
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for the condition."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 import zoo
 
-from .servers import server_process
+from .servers import server_process, until
 
 pytestmark = pytest.mark.slow
 WARM = {"temperature": 0.7}
@@ -31,13 +30,6 @@ def post(url: str, **asked: Any) -> dict[str, Any]:
     assert answer.is_success, answer.text
     found: dict[str, Any] = answer.json()
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def session(source: Path, text: str, seed: int) -> zoo.Session:

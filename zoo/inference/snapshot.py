@@ -41,8 +41,9 @@ def read_snapshot(engine: HasState, content: bytes) -> Snapshot:
     """Raises ZooError for a snapshot that is damaged or of another model."""
     try:
         arrays: Arrays = load(content)
-        random = json.loads(arrays.pop(RANDOM).tobytes())
-        np.random.default_rng().bit_generator.state = random
+        generator = np.random.default_rng()
+        generator.bit_generator.state = json.loads(arrays.pop(RANDOM).tobytes())
+        random = generator.bit_generator.state  # without what else the JSON may hold
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError, RecursionError) as e:
         raise ZooError(f"the snapshot is damaged: {type(e).__name__}.") from None
     last = arrays.pop(LAST, None)

@@ -113,7 +113,9 @@ def _guarded(endpoint: Endpoint, path: str, key: str) -> Endpoint:
 
 def _require_key(request: Request, key: str) -> None:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if not secrets.compare_digest(given.encode(), key.encode()):
+    # as bytes: Starlette reads headers as Latin-1
+    wanted = key.encode("utf-8", "surrogateescape")
+    if not secrets.compare_digest(given.encode("latin-1"), wanted):
         raise ApiError(401, "the API key is missing or wrong.", "invalid_api_key")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from asyncio import to_thread
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,6 +39,7 @@ T = TypeVar("T")
 Text = Annotated[str, Field(min_length=1, max_length=10**7)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Several = Annotated[list[T], Field(min_length=1)]
+LONG_TEXT = 10_000  # characters
 TokenList = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 
@@ -99,12 +101,14 @@ class CompletionRequest(SamplingRequest):
                 raise ApiError(400, f"{name} is not supported; leave it out.", "unsupported", name)
 
 
-def encode(model: ServedModel, prompt: Any, limit: int) -> Ids:
-    """The tokens of a prompt, or the tokens that it consists of."""
+async def encode(model: ServedModel, prompt: Any, limit: int) -> Ids:
+    """The tokens of a prompt, or the tokens that it consists of. A long text takes a tokenizer that
+    learned its tokens seconds, in which others are answered."""
     tokenizer = model.source.tokenizer
     if isinstance(prompt, str):
         try:
-            ids = tokenizer.encode(prompt)
+            is_long = len(prompt) > LONG_TEXT
+            ids = await to_thread(tokenizer.encode, prompt) if is_long else tokenizer.encode(prompt)
         except ZooError as error:
             raise ApiError(400, str(error), "invalid_value", "prompt") from None
     else:
@@ -218,8 +222,25 @@ class Choice:
 class Completion:
     """A request to complete some prompts, from its jobs to its answer."""
 
-    def __init__(self, asked: CompletionRequest, model: ServedModel, state: ServerState) -> None:
+    @classmethod
+    async def begun(
+        cls, asked: CompletionRequest, model: ServedModel, state: ServerState
+    ) -> Completion:
+        """The completion, in work; ApiError for a request that cannot be granted."""
         asked.require_supported()
+        texts, n = _prompts(asked, model), asked.n or 1
+        require_few(len(texts) * n, state.config, "prompt" if len(texts) > 1 else "n")
+        prompts = [await encode(model, each, state.config.max_prompt) for each in texts]
+        return cls(asked, model, state, texts, prompts)
+
+    def __init__(
+        self,
+        asked: CompletionRequest,
+        model: ServedModel,
+        state: ServerState,
+        texts: Sequence[Any],
+        prompts: Sequence[Ids],
+    ) -> None:
         self.asked, self._model = asked, model
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         length = 16 if asked.max_tokens is None else asked.max_tokens
@@ -230,9 +251,6 @@ class Completion:
             )  # fmt: skip
         if asked.logprobs is not None:
             require_scores(model, "logprobs")
-        texts = _prompts(asked, model)
-        require_few(len(texts) * (asked.n or 1), state.config, "prompt" if len(texts) > 1 else "n")
-        prompts = [encode(model, each, state.config.max_prompt) for each in texts]
         seed = secrets.randbits(63) if asked.seed is None else asked.seed % 2**63
         queue: asyncio.Queue[Any] = asyncio.Queue()
         tell = state.bridge.teller(queue)
@@ -339,7 +357,7 @@ async def complete(request: Request) -> Response:
     """POST /v1/completions"""
     state: ServerState = request.app.state.server
     asked = await read_json(request, CompletionRequest, state.config)
-    completion = Completion(asked, state.model(asked.model), state)
+    completion = await Completion.begun(asked, state.model(asked.model), state)
     if asked.stream:
         return EventStream(
             state.timed(completion.events(), request.state.began), completion.running.cancel

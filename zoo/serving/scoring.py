@@ -37,7 +37,7 @@ async def score(request: Request) -> Response:
     queue: asyncio.Queue[Any] = asyncio.Queue()
     jobs = []
     for text in texts:
-        ids = encode(model, text, state.config.max_prompt)
+        ids = await encode(model, text, state.config.max_prompt)
         random = np.random.default_rng(0).bit_generator.state
         start = Snapshot(model.engine.init_state(1), None, random)
         jobs.append(

@@ -116,7 +116,7 @@ async def feed(request: Request) -> Response:
     state: ServerState = request.app.state.server
     asked = await read_json(request, FeedRequest, state.config)
     async with state.streams.use(request.path_params["id"]) as stream:
-        ids = encode(stream.model, asked.text, state.config.max_prompt)
+        ids = await encode(stream.model, asked.text, state.config.max_prompt)
         start = stream.position
         assert start is not None
         if start.last is not None and start.last == stream.model.source.tokenizer.end_of_text:

@@ -176,10 +176,8 @@ def test_a_key_is_asked_for(fox_file: Path, monkeypatch: pytest.MonkeyPatch) -> 
             pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"),
         ):
             client.models.list()
-        with openai.OpenAI(api_key="any", **given) as client:
-            header = {"Authorization": "Bearer sésame".encode()}
-            found = client.completions.create(**SHORT, extra_headers=header)
-            assert found.usage.completion_tokens == 5
+        header = {"Authorization": "Bearer sésame".encode()}
+        assert httpx.get(f"{server.url}/v1/models", headers=header).status_code == 200
 
 
 def test_metrics_count(server: Served, http: httpx.Client) -> None:

@@ -7,7 +7,11 @@ import { NAMES, escape, fromAddress, parse, toAddress } from "./settings.js";
 
 const element = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const [text, form] = [element("text"), element("settings")];
-const [runButton, stopButton, againButton] = [element("run"), element("stop"), element("reseed")];
+const [runButton, stopButton, againButton] = [
+  element("run"),
+  element("stop-writing"),
+  element("reseed"),
+];
 const picture = new Picture(element("canvas"));
 const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
 const query = new URLSearchParams(location.search);

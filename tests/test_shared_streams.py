@@ -68,3 +68,5 @@ def test_requests_that_wait_for_each_others_streams_are_all_answered(
             await asyncio.gather(*tasks)
 
     asyncio.run(both())
+    for store in stores:
+        store.close()

@@ -51,7 +51,7 @@ def test_every_road_leads_to_the_same_text(
     for name, program in (("node", node), ("c", c)):
         done = subprocess.run([*program, path, *given], check=True, capture_output=True)
         found[name] = done.stdout.decode().removesuffix("\n")
-    shown = {**settings, "prompt": PROMPT, "length": LENGTH, "seed": SEED}
+    shown = {"temperature": 0, **settings, "prompt": PROMPT, "length": LENGTH, "seed": SEED}
     found["chromium"] = pages.write(pages.package("everywhere", files), **shown)
     asked = {"model": "fox", "prompt": PROMPT, "max_tokens": LENGTH, "seed": SEED}
     asked |= {"temperature": 0.0, **settings, "echo": True}

@@ -38,7 +38,10 @@ Open = Callable[..., Any]
 def serving(source: Path, name: str = "model", **environment: str) -> Iterator[str]:
     """The address of a server of this model, in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "serve", f"{name}={source}", "--port", "0"],
+        [
+            sys.executable, "-m", "zoo", "serve", f"{name}={source}", "--port", "0",
+            "--max-length", "300000",
+        ],  # fmt: skip
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, **environment},
     )  # fmt: skip
@@ -161,11 +164,11 @@ def test_going_on_continues_the_text(server: str, file: Path, opened: Open) -> N
 def test_stop_stops_and_the_text_goes_on_where_it_stopped(
     server: str, file: Path, opened: Open
 ) -> None:
-    page = opened(server, prompt="fox", temperature=0.9, seed=5, length=10_000, run=1)
+    page = opened(server, prompt="fox", temperature=0.9, seed=5, length=300_000, run=1)
     wait_for_text(page, 40)
     page.click("#halt")
     stopped = ended(page)
-    assert 40 <= len(stopped) < 10_000
+    assert 40 <= len(stopped) < 300_000
     assert "stopped" in page.inner_text("#status")
     page.wait_for_timeout(300)
     assert page.text_content("#text") == stopped
@@ -186,7 +189,7 @@ def test_a_string_to_stop_at(server: str, file: Path, opened: Open) -> None:
     [
         ({"temperature": -1}, "temperature", "temperature"),
         ({"top_p": "half"}, "half is not a number", "top_p"),
-        ({"length": 10_001}, "10,000 are allowed", "length"),
+        ({"length": 300_001}, "300,000 are allowed", "length"),
         ({"seed": -1}, "seed", "seed"),
     ],
 )

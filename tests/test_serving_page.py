@@ -29,9 +29,14 @@ pytestmark = [
 KEY = "a key"
 PICTURE = Path(__file__).parent.parent / "docs" / "_static" / "server-page.png"
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 Open = Callable[..., Any]
 
 
@@ -39,12 +44,21 @@ def serving(source: Path, name: str = "model", **environment: str) -> Iterator[s
     """The address of a server of this model, in a process of its own."""
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "zoo", "serve", f"{name}={source}", "--port", "0",
-            "--max-length", "300000",
-        ],  # fmt: skip
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            sys.executable,
+            "-m",
+            "zoo",
+            "serve",
+            f"{name}={source}",
+            "--port",
+            "0",
+            "--max-length",
+            "300000",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         found = None
@@ -132,9 +146,7 @@ def colours(page: Any) -> int:
 def test_the_text_is_that_of_generate(
     server: str, file: Path, opened: Open, temperature: float
 ) -> None:
-    page = opened(
-        server, prompt="the lazy ", temperature=temperature, seed=7, length=120, run=1
-    )  # fmt: skip
+    page = opened(server, prompt="the lazy ", temperature=temperature, seed=7, length=120, run=1)
     wanted = zoo.generate(file, "the lazy ", 120, temperature=temperature, seed=7)
     assert ended(page) == wanted
     assert "120 tokens" in page.inner_text("#status")
@@ -267,10 +279,17 @@ def test_every_field_has_a_name(server: str, opened: Open) -> None:
 def test_the_picture_of_the_readme(time_machine: Path, tmp_path: Path, opened: Open) -> None:
     """Not a test of what the picture shows: it is made by what the tests above test."""
     run = zoo.train(
-        str(time_machine), cell="gru", hidden=128, tokenizer="letters", dropout=0,
-        recurrent_dropout=0, batch_size=32, minutes=3, prompt="the time traveller",
+        str(time_machine),
+        cell="gru",
+        hidden=128,
+        tokenizer="letters",
+        dropout=0,
+        recurrent_dropout=0,
+        batch_size=32,
+        minutes=3,
+        prompt="the time traveller",
         out=tmp_path / "run",
-    )  # fmt: skip
+    )
     file = zoo.export(run, "generate").path
     for server in serving(file, name="time-machine"):
         page = opened(server, temperature=0.5, seed=2, length=280, run=1)

@@ -168,6 +168,16 @@ def fox_file(fox_run: zoo.Run) -> Path:
     return zoo.export(fox_run).path
 
 
+@pytest.fixture(scope="session")
+def fox_folder(fox_run: zoo.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All graphs of the run, in a folder."""
+    from zoo.exporting import export_all
+
+    folder = tmp_path_factory.mktemp("exported")
+    export_all(fox_run, out=folder)
+    return folder
+
+
 @pytest.fixture
 def time_machine() -> Path:
     """The file of the Time Machine; skips the test if it is not in the corpus cache."""

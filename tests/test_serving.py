@@ -17,7 +17,6 @@ import pytest
 import torch
 
 import zoo
-from zoo.exporting import export_all
 
 from .servers import Served, serving
 
@@ -27,14 +26,13 @@ HOT = {"temperature": 0.7, "seed": 5}
 
 @pytest.fixture(scope="module")
 def run(fox_run: zoo.Run) -> zoo.Run:
-    export_all(fox_run)
     return fox_run
 
 
 @pytest.fixture(scope="module")
-def file(run: zoo.Run) -> Path:
+def file(fox_folder: Path) -> Path:
     """The folder of all graphs of the run."""
-    return run.path / "export"
+    return fox_folder
 
 
 @pytest.fixture(scope="module")

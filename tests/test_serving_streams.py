@@ -15,7 +15,6 @@ import torch
 from safetensors.numpy import load as load_arrays, save as save_arrays
 
 import zoo
-from zoo.exporting import export_all
 
 from .servers import Served, serving
 
@@ -25,14 +24,13 @@ WARM = {"temperature": 0.7}
 
 @pytest.fixture(scope="module")
 def run(fox_run: zoo.Run) -> zoo.Run:
-    export_all(fox_run)
     return fox_run
 
 
 @pytest.fixture(scope="module")
-def file(run: zoo.Run) -> Path:
+def file(fox_folder: Path) -> Path:
     """The folder of all graphs of the run."""
-    return run.path / "export"
+    return fox_folder
 
 
 @pytest.fixture(scope="module")

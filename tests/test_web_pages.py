@@ -329,7 +329,7 @@ def test_picture_of_the_page(pages: Site, time_machine: Path, tmp_path: Path) ->
     target = os.environ.get("ZOO_WEB_PICTURE")
     if target is None:
         pytest.skip("ZOO_WEB_PICTURE names no file to write")
-    run = zoo.train("time-machine", cell="lstm", hidden=128, epochs=3, out=tmp_path / "run")
+    run = zoo.train("time-machine", cell="lstm", minutes=1.5, out=tmp_path / "run")
     address = pages.package("picture", zoo.export_all(run, ("generate",)))
     page = pages.open(f"{address}?prompt=time+traveller&length=480&temperature=0.7&seed=7&run=1")
     finished(page)

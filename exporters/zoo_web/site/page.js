@@ -23,6 +23,8 @@ const count = (/** @type {number} */ value) => Math.round(value).toLocaleString(
 let continuation = document.createTextNode("");
 /** @type {number[]} how long it was at each column of the picture */
 let moments = [];
+/** @type {number[]} how many values each leaf of the state has */
+let sizes = [];
 
 /** @param {"idle" | "running" | "done" | "error"} state */
 function show(state) {
@@ -68,6 +70,7 @@ const handlers = {
     describe(info, device);
     field("prompt").value ||= info.prompt;
     for (const { name } of info.state) element("leaf").add(new Option(name));
+    sizes = info.state.map(({ shape }) => shape.reduce((product, size) => product * size, 1));
     picture.bounds = info.state.map(({ bound }) => bound ?? Infinity);
     element("status").textContent = "";
     start();
@@ -90,12 +93,17 @@ const handlers = {
     if (tokens) element("speed").textContent = `${count(tokens)} tokens, ${count(rate)} per second`;
     requestAnimationFrame(() => worker.postMessage({ type: "shown" }));
   },
-  done: () => show("done"),
+  done() {
+    picture.sort();
+    show("done");
+  },
   error: ({ message }) => fail(message),
 };
 
 function caption() {
-  element("rows").textContent = `${picture.rows} units`;
+  const units = sizes[picture.leaf];
+  const shown = picture.rows < units ? `${picture.rows} of ${count(units)}` : count(units);
+  element("rows").textContent = `${shown} units`;
   const scale = picture.scale.toPrecision(2);
   element("least").textContent = element("most").textContent = scale;
 }

@@ -1,4 +1,7 @@
-/** A heat map of the state: a row for each unit, a column for each moment. */
+/**
+ * A heat map of the state: a row for each unit, a column for each moment. When a text is complete,
+ * units that change slowly go up and those that change fast go down.
+ */
 
 const COLORS = [
   [18, 54, 95],
@@ -11,8 +14,9 @@ const COLORS = [
 export class Picture {
   /** @type {Float32Array[][]} columns by leaf */
   #columns = [];
-  #drawn = 0;
   #width = 1;
+  /** @type {number[][]} the units of each leaf from top to bottom, once they are sorted */
+  #orders = [];
 
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
@@ -32,10 +36,6 @@ export class Picture {
     this.draw();
   }
 
-  get length() {
-    return this.#columns.length;
-  }
-
   get width() {
     return this.#width;
   }
@@ -51,6 +51,23 @@ export class Picture {
     this.draw();
   }
 
+  /** Sorts the units of all leaves by what they change from column to column, for their size. */
+  sort() {
+    this.#orders = (this.#columns[0] ?? []).map((first, leaf) => {
+      const pace = Array.from(first, (_, unit) => {
+        let [change, size, before] = [0, 1e-30, first[unit]];
+        for (const leaves of this.#columns) {
+          change += Math.abs(leaves[leaf][unit] - before);
+          size += Math.abs(leaves[leaf][unit]);
+          before = leaves[leaf][unit];
+        }
+        return change / size;
+      });
+      return [...pace.keys()].sort((a, b) => pace[a] - pace[b]);
+    });
+    this.draw();
+  }
+
   draw() {
     const shown = this.#columns.map((leaves) => leaves[this.leaf]);
     [this.canvas.width, this.canvas.height] = [this.#width, Math.max(this.rows, 1)];
@@ -59,9 +76,10 @@ export class Picture {
     // what is further out than most has the last colour
     this.scale = Math.min(2.5 * Math.sqrt(mean) || 1, this.bounds[this.leaf] ?? Infinity);
     const image = this.context.createImageData(this.#width, Math.max(this.rows, 1));
+    const order = this.#orders[this.leaf] ?? [...Array(this.rows).keys()];
     shown.forEach((column, x) => {
-      column.forEach((value, y) => {
-        image.data.set(color(value / this.scale), 4 * (y * this.#width + x));
+      order.forEach((unit, y) => {
+        image.data.set(color(column[unit] / this.scale), 4 * (y * this.#width + x));
       });
     });
     this.context.putImageData(image, 0, 0);

@@ -275,3 +275,15 @@ def test_a_disk_that_fails_stops_nothing(fox_file: Path, caplog: pytest.LogCaptu
         until(lambda: bool([*Path("kept").glob("*/*.stream")]))
         answer = httpx.post(f"{server.url}{path}/sample", json={"length": 30}, timeout=60)
         assert answer.json()["text"] == zoo.generate(fox_file, "the ", 30).removeprefix("the ")
+
+
+def test_pages_of_other_sites_need_a_key(fox_folder: Path) -> None:
+    """A browser sends where a page is from; without a key anyone's page could use the server."""
+    with serving(f"fox={fox_folder}") as server, httpx.Client(base_url=server.url) as http:
+        for origin, status in (
+            ("https://elsewhere.example", 403),
+            ("null", 403),
+            (server.url, 200),
+        ):
+            assert http.get("/v1/models", headers={"Origin": origin}).status_code == status
+        assert http.get("/v1/models").status_code == 200

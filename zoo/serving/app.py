@@ -100,6 +100,8 @@ def _guarded(endpoint: Endpoint, path: str, key: str) -> Endpoint:
         try:
             if key and path not in OPEN_PATHS:
                 _require_key(request, key)
+            elif not key:
+                _require_own_page(request)
             response = await endpoint(request)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it
@@ -117,6 +119,13 @@ def _require_key(request: Request, key: str) -> None:
     wanted = key.encode("utf-8", "surrogateescape")
     if not secrets.compare_digest(given.encode("latin-1"), wanted):
         raise ApiError(401, "the API key is missing or wrong.", "invalid_api_key")
+
+
+def _require_own_page(request: Request) -> None:
+    """ApiError for a page of another site: in a browser here, it could use the server unasked."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise ApiError(403, "pages of other sites need an API key to ask.", "other_origin")
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

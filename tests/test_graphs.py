@@ -338,13 +338,13 @@ def test_a_folder_reads_long_prompts_with_its_sequence_graph(
     prompt = "the quick brown fox jumps over the lazy dog " * 4
     assert len(prompt) > LONG_PROMPT
     steps = []
-    write = GenerateEngine.write
+    run = GenerateEngine._run
 
-    def counting(self: GenerateEngine, last: object, state: object, uniform: object, s: object):  # type: ignore[no-untyped-def]
-        steps.append(len(uniform))
-        return write(self, last, state, uniform, s)
+    def counting(self, tokens, state, shape, **feeds):  # type: ignore[no-untyped-def]
+        steps.append(shape[0])
+        return run(self, tokens, state, shape, **feeds)
 
-    monkeypatch.setattr(GenerateEngine, "write", counting)
+    monkeypatch.setattr(GenerateEngine, "_run", counting)
     alone = zoo.generate(folder / "generate.onnx", prompt, length=20, temperature=1.0)
     assert steps == [1] * (len(prompt) - 1) + [20]
     steps.clear()

@@ -176,7 +176,7 @@ def test_going_on_continues_the_text(server: str, file: Path, opened: Open) -> N
 def test_stop_stops_and_the_text_goes_on_where_it_stopped(
     server: str, file: Path, opened: Open
 ) -> None:
-    page = opened(server, prompt="fox", temperature=0.9, seed=5, length=300_000, run=1)
+    page = opened(server, prompt="fox", temperature=0.9, seed=5, length=100_000, run=1)
     wait_for_text(page, 40)
     page.click("#halt")
     stopped = ended(page)

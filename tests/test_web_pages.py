@@ -14,7 +14,7 @@ import threading
 import warnings
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -41,14 +41,18 @@ class Site:
     origin: str
     browser: Any
     runtime: Path
+    packed: dict[str, list[Path]] = field(default_factory=dict)
 
     def package(self, name: str, files: list[Any]) -> str:
-        """The address of a new package."""
-        if not (self.folder / name).exists():
+        """The address of the package of these files, which is written once. Other files need
+        another name."""
+        if name not in self.packed:
+            self.packed[name] = [made.path for made in files]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnxruntime_web, "vendor", self._link)
                 (self.folder / name).mkdir()
                 WebPackager(zoo.load_registry()).write(files, self.folder / name)
+        assert self.packed[name] == [made.path for made in files]
         return f"{self.origin}/{name}/"
 
     def _link(self, folder: Path, names: list[str]) -> None:
@@ -197,7 +201,7 @@ def test_int8_files(pages: Site, trained: Callable[..., zoo.Run], tmp_path: Path
 
 
 def test_unknown_characters_and_long_prompts(pages: Site, lstm: list[Any]) -> None:
-    address = pages.package("lstm", lstm)
+    address = pages.package("all-graphs", lstm)
     prompt = "the quick brown fox jumps over the Ω lazy dog. " * 12
     page = pages.open(
         f"{address}?{urlencode({'prompt': prompt, 'length': 300, 'temperature': 0, 'run': 1})}"
@@ -212,7 +216,7 @@ def test_unknown_characters_and_long_prompts(pages: Site, lstm: list[Any]) -> No
 
 
 def test_bad_addresses_are_explained(pages: Site, lstm: list[Any]) -> None:
-    address = pages.package("lstm", lstm)
+    address = pages.package("all-graphs", lstm)
     for query, reason in (
         ("temperature=hot&run=1", "temperature must be a number"),
         ("length=-4", "length must be an integer"),
@@ -228,7 +232,7 @@ def test_bad_addresses_are_explained(pages: Site, lstm: list[Any]) -> None:
 
 
 def test_a_text_can_be_stopped(pages: Site, lstm: list[Any]) -> None:
-    page = pages.open(pages.package("lstm", lstm) + "?prompt=the+&length=10000000&run=1")
+    page = pages.open(pages.package("all-graphs", lstm) + "?prompt=the+&length=10000000&run=1")
     page.wait_for_selector("#speed:not(:empty)")
     page.click("#stop-writing")
     text = finished(page)
@@ -254,7 +258,7 @@ LIBRARY = """
 
 
 def test_sessions_move_between_the_browser_and_python(pages: Site, lstm: list[Any]) -> None:
-    page = pages.open(pages.package("lstm", lstm))
+    page = pages.open(pages.package("all-graphs", lstm))
     sampling = {"temperature": 0.9}
     python = zoo.Session(lstm[0].path, seed=5)
     python.feed("the quick")
@@ -316,7 +320,8 @@ def test_sessions_move_between_the_browser_and_python(pages: Site, lstm: list[An
 
 def test_on_webgpu_the_step_graph_writes_the_same(pages: Site, lstm: list[Any]) -> None:
     page = pages.open(
-        pages.package("lstm", lstm) + "?prompt=the+&length=20&temperature=0.8&device=webgpu&run=1"
+        pages.package("all-graphs", lstm)
+        + "?prompt=the+&length=20&temperature=0.8&device=webgpu&run=1"
     )
     text = finished(page)
     if "WebAssembly" in page.text_content("#facts"):

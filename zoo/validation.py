@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -38,6 +39,16 @@ def read_settings(model: type[SettingsT], path: Path) -> SettingsT:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise RunError(f"{path} is damaged or not ours: {first_problem(error)}") from None
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it: Python reads NaN and Infinity too, which are no JSON. Raises
+    ValueError, or RecursionError for lists within lists a thousand deep."""
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
 
 
 def first_problem(error: ValidationError) -> str:

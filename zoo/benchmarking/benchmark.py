@@ -22,12 +22,12 @@ from zoo.benchmarking.roofline import Limits, Target, describe_machine, matrix_p
 from zoo.benchmarking.workloads import FORWARD, LOOP, Workload, find_workloads
 from zoo.config import PROVIDERS
 from zoo.errors import ArtifactError, ProviderError, RunError, UsageError, require_choice
-from zoo.exporting.export import export_all, fingerprint
+from zoo.exporting.export import export_all
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo
 from zoo.inference.cpu import usable_cores
 from zoo.inference.runtime import exported_files, local_files, open_artifact
 from zoo.inference.urls import shown_source
-from zoo.models.language_model import LanguageModel
+from zoo.models.language_model import LanguageModel, fingerprint
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL
 from zoo.runs.metadata import CONFIG

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +113,7 @@ def describe(
     training: TrainingFacts | None = None,
 ) -> ArtifactInfo:
     """What a file exported from a model says about itself, short of its proof."""
+    from zoo.models.language_model import fingerprint
     from zoo.models.torch_engine import ModelScorer
 
     scorer = ModelScorer(model)
@@ -131,16 +131,6 @@ def describe(
         weights=fingerprint(model),
         training=training or TrainingFacts(),
     )
-
-
-def fingerprint(model: LanguageModel) -> str:
-    """SHA-256, in hexadecimal, of the weights: names, shapes and values."""
-    whole = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        whole.update(f"{name} {array.shape} {array.dtype} ".encode())
-        whole.update(array.tobytes())
-    return whole.hexdigest()
 
 
 def training_facts(run: Run) -> TrainingFacts:

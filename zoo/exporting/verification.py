@@ -9,13 +9,14 @@ from pathlib import Path
 
 from zoo.config import DEFAULT_MAX_LOSS, Sampling
 from zoo.errors import VerificationError
-from zoo.exporting.export import fingerprint, text_to_judge_by
+from zoo.exporting.export import text_to_judge_by
 from zoo.exporting.staging import ExportBuilder
 from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.artifact import Proof
 from zoo.inference.engine import Engine
 from zoo.inference.runtime import open_artifact
 from zoo.inference.urls import shown_source
+from zoo.models.language_model import fingerprint
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL

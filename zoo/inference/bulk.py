@@ -3,7 +3,6 @@ that stay full. Needs no torch."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from zoo.inference.generation import read_prompts
 from zoo.inference.position import Stops
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
-from zoo.validation import first_problem
+from zoo.validation import first_problem, parse_json
 
 LONGEST_LINE = 2**24  # bytes
 LEAST_CHUNK = 8  # tokens: shorter runs cost more than the tokens that a row writes too many
@@ -303,7 +302,7 @@ def _object(record: Record) -> Mapping[str, Any]:
         raise UsageError(f"it is too long; a line has at most {LONGEST_LINE:,} bytes.")
     try:
         text = record if isinstance(record, str) else record.decode("utf-8")
-        found = json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant)
+        found = parse_json(text.removeprefix("\ufeff"))
     except UnicodeDecodeError:
         raise UsageError("it is not UTF-8 text.") from None
     except (ValueError, RecursionError) as error:
@@ -311,7 +310,3 @@ def _object(record: Record) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise UsageError("it is not a JSON object.")
     return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")

@@ -32,7 +32,6 @@ from zoo.inference.urls import shown_source
 from zoo.registry.registry import Registry
 
 SETTINGS = ".settings.json"  # after the name of the output
-RUN_WEIGHTS = "model.safetensors"  # of a run folder, as the documentation says
 PIECE_BYTES = 2**20
 
 
@@ -85,7 +84,7 @@ def generate_file(
     opened.writer()
     made_of = {
         "source": shown_source(source),
-        "model": _model_of(opened, source),
+        "model": _model_of(opened),
         "prompts": digest,
         **json.loads(json.dumps(defaults)),
     }
@@ -204,13 +203,10 @@ def _digest_and_lines(path: Path) -> tuple[str, int]:
     return found.hexdigest(), count + (last != b"\n")
 
 
-def _model_of(opened: Source, source: str | Path) -> str:
-    """What changes when another model is at a source: of a file, what it says of its weights; of a
-    run folder, the digest of its weights."""
-    if isinstance(opened, Artifact):
-        return f"{opened.info.graph} {opened.info.precision} {opened.info.weights}"
-    weights = Path(source) / RUN_WEIGHTS
-    return _digest_and_lines(weights)[0] if weights.is_file() else ""
+def _model_of(opened: Source) -> str:
+    """What changes when another model is at a source."""
+    graph = f"{opened.info.graph} " if isinstance(opened, Artifact) else ""
+    return graph + opened.fingerprint
 
 
 def _as_line(result: Result) -> bytes:

@@ -42,12 +42,22 @@ class Source:
             raise NoStepError("this model")
         return self.engine
 
+    @property
+    def fingerprint(self) -> str:
+        """The weights and their precision, as "SHA256-fp32": sources that have one can go on from
+        each other's states. Empty where it is not known."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Artifact(Source):
     """An opened file: a Source that also says what it holds."""
 
     info: ArtifactInfo
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.info.weights}-{self.info.precision}" if self.info.weights else ""
 
 
 @dataclass(frozen=True)

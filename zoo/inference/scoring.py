@@ -38,6 +38,19 @@ class Score(FrozenModel):
     bits_per_char: float
     perplexity: float
 
+    @classmethod
+    def of(cls, nats: float, tokens: int, characters: int) -> Score:
+        """The score of a text whose tokens have -ln p of `nats` together."""
+        mean, by_char = nats / max(1, tokens), nats / max(1, characters)
+        return cls(
+            tokens=tokens,
+            nats_per_token=mean,
+            bits_per_token=mean / math.log(2),
+            nats_per_char=by_char,
+            bits_per_char=by_char / math.log(2),
+            perplexity=math.exp(min(mean, 700.0)),
+        )
+
 
 def score(
     source: Source | str | Path,
@@ -88,15 +101,7 @@ def score(
         chars = len(source.tokenizer.decode(masked_tokens(ids)))
     if not math.isfinite(total.nats):
         raise NotFiniteError
-    mean, by_char = total.nats / max(1, total.tokens), total.nats / max(1, chars)
-    return Score(
-        tokens=total.tokens,
-        nats_per_token=mean,
-        bits_per_token=mean / math.log(2),
-        nats_per_char=by_char,
-        bits_per_char=by_char / math.log(2),
-        perplexity=math.exp(min(mean, 700.0)),
-    )
+    return Score.of(total.nats, total.tokens, chars)
 
 
 class _Sum(NamedTuple):

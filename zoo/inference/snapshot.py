@@ -29,6 +29,11 @@ class Snapshot(NamedTuple):
     random: Mapping[str, Any]
 
 
+def first_snapshot(engine: HasState, seed: int) -> Snapshot:
+    """The position before the first token."""
+    return Snapshot(engine.init_state(1), None, np.random.default_rng(seed).bit_generator.state)
+
+
 def write_snapshot(engine: HasState, snapshot: Snapshot) -> bytes:
     arrays = dict(engine.state_to_arrays(snapshot.state))
     if snapshot.last is not None:

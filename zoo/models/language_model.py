@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -257,6 +258,16 @@ class LanguageModel(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """SHA-256, in hexadecimal, of the weights: names, shapes and values."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        whole.update(f"{name} {array.shape} {array.dtype} ".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()
 
 
 def _refuse_untakeable(

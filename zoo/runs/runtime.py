@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import ProviderError, UsageError
 from zoo.inference.runtime import ProviderReport, Source, Threads
 from zoo.models.device import choose_device
+from zoo.models.language_model import LanguageModel, fingerprint
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.registry.registry import Registry
+from zoo.registry.specs import FULL
 from zoo.runs.run import load
+
+
+@dataclass(frozen=True)
+class RunSource(Source):
+    """An opened run folder."""
+
+    model: LanguageModel
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{fingerprint(self.model)}-{FULL}"
 
 
 class PyTorchRuntime:
@@ -38,7 +52,7 @@ class PyTorchRuntime:
         run = load(path if path.is_dir() else path.parent, self._registry)
         model = run.model.to(device)
         engine = ModelStepper(model) if model.causal else ModelScorer(model)
-        return Source(engine, run.tokenizer, run.prompt, f"PyTorch on {device}")
+        return RunSource(engine, run.tokenizer, run.prompt, f"PyTorch on {device}", model)
 
     def probe(self) -> Sequence[ProviderReport]:
         try:

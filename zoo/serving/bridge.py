@@ -44,7 +44,7 @@ class Running:
     """Jobs of one request that a scheduler works on."""
 
     def __init__(self, scheduler: Scheduler, jobs: Sequence[Job], queue: asyncio.Queue[Told]):
-        self._scheduler, self._jobs, self._queue = scheduler, jobs, queue
+        self._scheduler, self._queue = scheduler, queue
         self._open = set(jobs)
         scheduler.submit(*jobs)
 

@@ -19,7 +19,7 @@ from zoo.config import Sampling
 from zoo.data.tokenizer import Ids
 from zoo.errors import ZooError
 from zoo.inference.position import Stops
-from zoo.inference.snapshot import Snapshot
+from zoo.inference.snapshot import first_snapshot
 from zoo.serving.bridge import Running
 from zoo.serving.events import EventStream
 from zoo.serving.jobs import Job, Likely
@@ -141,6 +141,15 @@ def require_few(texts: int, config: ServeConfig, param: str) -> None:
         )  # fmt: skip
 
 
+def require_length(length: int, config: ServeConfig, param: str) -> None:
+    """ApiError for more tokens than one request may ask for."""
+    if length > config.max_length:
+        raise ApiError(
+            400, f"{param} is {length:,}, and {config.max_length:,} are allowed.",
+            "invalid_value", param,
+        )  # fmt: skip
+
+
 def require_scores(model: ServedModel, param: str) -> None:
     """ApiError for a model that does not tell how likely tokens are."""
     if not model.scheduler.scores:
@@ -244,11 +253,7 @@ class Completion:
         self.asked, self._model = asked, model
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         length = 16 if asked.max_tokens is None else asked.max_tokens
-        if length > state.config.max_length:
-            raise ApiError(
-                400, f"max_tokens is {length:,}, and {state.config.max_length:,} are allowed.",
-                "invalid_value", "max_tokens",
-            )  # fmt: skip
+        require_length(length, state.config, "max_tokens")
         if asked.logprobs is not None:
             require_scores(model, "logprobs")
         seed = secrets.randbits(63) if asked.seed is None else asked.seed % 2**63
@@ -257,9 +262,8 @@ class Completion:
         stops = Stops(asked.stops(), model.source.tokenizer)
         self.choices = list[Choice]()
         for index in range(len(prompts) * (asked.n or 1)):
-            random = np.random.default_rng(seed + index).bit_generator.state
             job = Job(
-                start=Snapshot(model.engine.init_state(1), None, random),
+                start=first_snapshot(model.engine, seed + index),
                 prompt=prompts[index // (asked.n or 1)],
                 length=length,
                 sampling=asked.sampling(),
@@ -342,7 +346,7 @@ class Completion:
             if options is not None and options.include_usage:
                 yield json.dumps(self.body([], usage=self.usage()))
         except ApiError as error:
-            yield bytes(error.response().body).decode()
+            yield error.json()
         yield "[DONE]"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -81,14 +81,12 @@ class Job:
         if count:
             self.draw(count)
 
-    def accept(self, tokens: Sequence[int]) -> tuple[list[int], str | None]:
+    def accept(self, tokens: Ids) -> tuple[list[int], str | None]:
         """The tokens up to the one to stop at, and why it ended, if it did."""
-        taken: list[int] = []
-        for token in tokens:
-            taken.append(token)
-            self.written.append(token)
-            if self.stops is not None and self.stops.hit(self.written):
-                return taken, STOP
-            if len(self.written) == self.length:
-                return taken, LENGTH
-        return taken, None
+        before = len(self.written)
+        tokens = tokens[: self.length - before]
+        if self.stops is None:
+            self.written += tokens.tolist()
+        elif self.stops.take(self.written, tokens):
+            return self.written[before:], STOP
+        return self.written[before:], LENGTH if len(self.written) == self.length else None

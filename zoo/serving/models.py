@@ -10,23 +10,24 @@ from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
 from zoo.inference.engine import Engine, Scorer
-from zoo.inference.runtime import Artifact, Source, open_source
+from zoo.inference.runtime import Source, open_source
 from zoo.inference.urls import shown_source
 from zoo.registry.registry import Registry
-from zoo.registry.specs import FULL
 from zoo.serving.scheduler import Scheduler
 from zoo.serving.settings import ServeConfig
 
 
 class ServedModel:
-    """A model under a name. `fingerprint` names its weights, or else the model."""
+    """A model under a name. Streams are kept under its `fingerprint`: that of the source, so files
+    of one run and one precision share them, or where it has none, one of the name."""
 
     def __init__(self, name: str, source: Source, scorer: Scorer | None, config: ServeConfig):
-        self.name, self.source, self.scorer = name, source, scorer
+        self.name, self.source = name, source
         self.engine: Engine = source.writer()
         self.scheduler = Scheduler(self.engine, scorer, config.rows, config.queue)
         self.created = int(time.time())
-        self.fingerprint = _fingerprint(name, source)
+        unknown = sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        self.fingerprint = source.fingerprint or unknown
 
 
 def open_models(
@@ -49,20 +50,6 @@ def open_models(
             model.scheduler.close()
         raise
     return models
-
-
-def _fingerprint(name: str, source: Source) -> str:
-    """What streams of this model are kept under: files of one run and one precision share it, and
-    its run folder with those of full precision."""
-    if isinstance(source, Artifact) and source.info.weights:
-        return f"{source.info.weights}-{source.info.precision}"
-    if not isinstance(source, Artifact):
-        from zoo.exporting.export import fingerprint
-        from zoo.models.torch_engine import ModelScorer
-
-        if isinstance(source.engine, ModelScorer):
-            return f"{fingerprint(source.engine.model)}-{FULL}"
-    return sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def named_source(given: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +17,7 @@ from zoo.errors import RunError, UsageError, ZooError, printable
 from zoo.serving.jobs import CANCELLED
 from zoo.serving.scheduler import QueueFullError, StoppedError
 from zoo.serving.settings import ServeConfig
-from zoo.validation import MAX_KEY, first_problem
+from zoo.validation import MAX_KEY, first_problem, parse_json
 
 T = TypeVar("T")
 # of errors. The rest of a body that is too large is read and forgotten: a client that is still
@@ -36,22 +36,19 @@ class ApiError(Exception):
         self.status, self.code, self.param = status, code, param
 
     def response(self) -> Response:
+        return JSONResponse(self._content(), self.status, HEADERS.get(self.status))
+
+    def json(self) -> str:
+        """The answer's body, as an event of one that has begun."""
+        return json.dumps(self._content())
+
+    def _content(self) -> dict[str, dict[str, str | None]]:
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
         kind = kinds.get(
             self.status, "server_error" if self.status >= 500 else "invalid_request_error"
         )
-        return JSONResponse(
-            {
-                "error": {
-                    "message": str(self),
-                    "type": kind,
-                    "param": self.param,
-                    "code": self.code,
-                }
-            },
-            self.status,
-            HEADERS.get(self.status),
-        )
+        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": told}
 
 
 class RequestModel(BaseModel):
@@ -89,7 +86,7 @@ async def read_json(request: Request, form: type[RequestT], config: ServeConfig)
     """The body as this model; ApiError, naming the first field that is wrong."""
     body = await read_body(request, config)
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        content = parse_json(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         told = "not UTF-8" if isinstance(error, UnicodeError) else "no JSON"
         raise ApiError(400, f"the body is {told}.", "invalid_json") from None
@@ -99,10 +96,6 @@ async def read_json(request: Request, form: type[RequestT], config: ServeConfig)
         where = error.errors(include_url=False, include_input=False)[0]["loc"]
         param = printable(str(where[0])[:MAX_KEY]) if where else None
         raise ApiError(400, first_problem(error), "invalid_value", param) from None
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(word)
 
 
 def explained(error: Exception) -> ApiError:

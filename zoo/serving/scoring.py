@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from zoo.config import Sampling
-from zoo.inference.snapshot import Snapshot
+from zoo.inference.scoring import Score
+from zoo.inference.snapshot import first_snapshot
 from zoo.serving.bridge import Running
 from zoo.serving.completions import Text, encode, require_few, require_scores
 from zoo.serving.jobs import Job
@@ -38,8 +39,7 @@ async def score(request: Request) -> Response:
     jobs = []
     for text in texts:
         ids = await encode(model, text, state.config.max_prompt)
-        random = np.random.default_rng(0).bit_generator.state
-        start = Snapshot(model.engine.init_state(1), None, random)
+        start = first_snapshot(model.engine, 0)
         jobs.append(
             Job(start, ids, 0, Sampling(), state.bridge.teller(queue), logprobs=0, echoes=True)
         )
@@ -73,11 +73,6 @@ def _scored(
     """The first token is not predicted."""
     total = float(np.sum(nats))
     rest = len(text) - len(model.source.tokenizer.decode(job.prompt[:1].tolist()))
-    return {
-        "index": index,
-        "tokens": len(nats),
-        "nats": total,
-        "nats_per_token": total / max(1, len(nats)),
-        "bits_per_char": total / max(1, rest) / float(np.log(2)),
-        "perplexity": float(np.exp(min(700.0, total / max(1, len(nats))))),
-    }
+    found = Score.of(total, len(nats), rest)
+    told = {"tokens", "nats_per_token", "bits_per_char", "perplexity"}
+    return {"index": index, "nats": total, **found.model_dump(include=told)}

@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 
 from zoo.config import Sampling
 from zoo.inference.position import Stops
-from zoo.inference.snapshot import Snapshot, read_snapshot, write_snapshot
+from zoo.inference.snapshot import Snapshot, first_snapshot, read_snapshot, write_snapshot
 from zoo.serving.bridge import Running
-from zoo.serving.completions import SamplingRequest, Text, encode
+from zoo.serving.completions import SamplingRequest, Text, encode, require_length
 from zoo.serving.events import EventStream
 from zoo.serving.jobs import Job
 from zoo.serving.models import ServedModel
@@ -64,8 +64,7 @@ async def create(request: Request) -> Response:
     asked = await read_json(request, CreateRequest, state.config)
     model = state.model(asked.model)
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    random = np.random.default_rng(seed).bit_generator.state
-    stream = state.streams.create(model, Snapshot(model.engine.init_state(1), None, random))
+    stream = state.streams.create(model, first_snapshot(model.engine, seed))
     return JSONResponse(_shown(stream), 201)
 
 
@@ -141,11 +140,7 @@ async def sample(request: Request) -> Response:
     """POST /v1/streams/{id}/sample"""
     state: ServerState = request.app.state.server
     asked = await read_json(request, SampleRequest, state.config)
-    if asked.length > state.config.max_length:
-        raise ApiError(
-            400, f"length is {asked.length:,}, and {state.config.max_length:,} are allowed.",
-            "invalid_value", "length",
-        )  # fmt: skip
+    require_length(asked.length, state.config, "length")
     started: asyncio.Future[Sampled] = asyncio.get_running_loop().create_future()
     # the stream moves to where it was left, whatever becomes of the request
     task = asyncio.create_task(_sample(state, request.path_params["id"], asked, started))
@@ -246,7 +241,7 @@ class Sampled:
             async for piece in self._each():
                 yield json.dumps(piece)
         except ApiError as error:
-            yield bytes(error.response().body).decode()
+            yield error.json()
         yield "[DONE]"
 
     async def whole(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Writer:
         """Gives the tokens to their jobs, and lets those that ended go."""
         ended = set()
         for index, job in enumerate(self.rows.jobs):
-            taken, reason = job.accept(tokens[:, index].tolist())
+            taken, reason = job.accept(tokens[:, index])
             job.last = taken[-1]
             self.tokens += len(taken)
             progress = Progress(tokens=taken)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import uvicorn
 
 import zoo
@@ -51,6 +52,23 @@ def serving(*sources: str, **settings: object) -> Iterator[Served]:
             server.should_exit = True
             thread.join(SECONDS)
             assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def run(fox_run: zoo.Run) -> zoo.Run:
+    return fox_run
+
+
+@pytest.fixture(scope="module")
+def file(fox_folder: Path) -> Path:
+    """The folder of all graphs of the run."""
+    return fox_folder
+
+
+@pytest.fixture(scope="module")
+def server(run: zoo.Run, file: Path) -> Iterator[Served]:
+    with serving(f"fox={file}", f"torch={run.path}", f"step={file / 'step.onnx'}") as served:
+        yield served
 
 
 class ServerProcess:

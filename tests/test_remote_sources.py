@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import fsspec
@@ -21,6 +20,8 @@ import zoo
 from zoo.cli import run as zoo_command
 from zoo.errors import ArtifactError, RunError, UsageError
 from zoo.inference.runtime import open_artifact
+
+from .file_servers import in_thread
 
 SETTINGS: dict[str, Any] = {"length": 40, "temperature": 0.8, "seed": 3}
 
@@ -80,12 +81,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with in_thread(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

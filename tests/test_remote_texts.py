@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import fsspec
@@ -28,6 +27,8 @@ from zoo.data.corpora import load_corpus
 from zoo.data.dataset import read_dataset
 from zoo.data.sources import Reading
 from zoo.errors import CorpusError, UsageError
+
+from .file_servers import in_thread
 
 LONG = (
     "a text that is much longer than what is looked at first\n" * 300_000
@@ -84,12 +85,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with in_thread(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -18,27 +18,12 @@ import torch
 
 import zoo
 
-from .servers import Served, serving
+from .servers import Served, file, run, server, serving
+
+__all__ = ["file", "run", "server"]  # fixtures
 
 PROMPT = "the quick "
 HOT = {"temperature": 0.7, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def run(fox_run: zoo.Run) -> zoo.Run:
-    return fox_run
-
-
-@pytest.fixture(scope="module")
-def file(fox_folder: Path) -> Path:
-    """The folder of all graphs of the run."""
-    return fox_folder
-
-
-@pytest.fixture(scope="module")
-def server(run: zoo.Run, file: Path) -> Iterator[Served]:
-    with serving(f"fox={file}", f"torch={run.path}", f"step={file / 'step.onnx'}") as served:
-        yield served
 
 
 @pytest.fixture

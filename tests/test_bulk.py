@@ -19,7 +19,7 @@ from zoo.cli import run as zoo_command
 from zoo.errors import RunError, UsageError
 from zoo.inference.bulk import LONGEST_LINE, generate_lines
 from zoo.inference.bulk_files import generate_file
-from zoo.inference.generation import read_prompts
+from zoo.inference.prompts import read_prompts
 from zoo.models.torch_engine import ModelStepper
 
 from .conftest import SENTENCE

@@ -15,6 +15,7 @@ from zoo.data.tokenizer import Ids
 from zoo.errors import ArtifactError
 from zoo.inference.artifact import AGAIN, SAMPLING_INPUTS, UNIFORM, ArtifactInfo
 from zoo.inference.engine import Arrays, Logits, NotFiniteError, StepLoop, Uniform, is_finite
+from zoo.inference.prompts import pieces
 from zoo.inference.sampling import Samplings, rows_by_sampling
 from zoo_ort.interface import language_interface, require_shapes
 from zoo_ort.providers import run_session
@@ -23,7 +24,6 @@ State = tuple[np.ndarray, ...]
 PromptReader = Callable[[], "SequenceEngine | None"]  # the sequence graph of the same model, if any
 
 CHUNK = 32  # tokens per run of the generate graph
-LONG_PROMPT = 16  # tokens from which the sequence graph is read with, opening it included
 SEQUENCE_CHUNK = 256  # tokens per run of the sequence graph, which computes the logits of each
 
 
@@ -89,7 +89,7 @@ class StepEngine(SessionEngine, StepLoop):
         return self._run(tokens, state, (len(tokens), self.vocab_size))
 
     def read(self, tokens: Ids, state: State) -> State:
-        if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
+        if len(tokens) and (sequence := self._reader()):
             return sequence.read(tokens, state)
         read: State = super().read(tokens, state)
         return read
@@ -108,11 +108,12 @@ class GenerateEngine(SessionEngine):
         self._one_sampling = info.format == "1"
 
     def read(self, tokens: Ids, state: State) -> State:
-        """Each token is the input of a one-step run, whose sampled token is discarded."""
-        if len(tokens) >= LONG_PROMPT and (sequence := self._reader()):
-            return sequence.read(tokens, state)
+        """Without a sequence graph each token is the input of a one-step run, whose sampled token
+        is discarded."""
         if not len(tokens):
             return state
+        if sequence := self._reader():
+            return sequence.read(tokens, state)
         feeds = {**self._settings(Sampling(), tokens.shape[1])}
         feeds[UNIFORM] = np.zeros((1, tokens.shape[1]), np.float32)
         for column in tokens:
@@ -186,4 +187,9 @@ class SequenceEngine(SequenceScorer, StepLoop):
         return logits[:, 0], state
 
     def read(self, tokens: Ids, state: State) -> State:
-        return self.logits(tokens, state)[1] if len(tokens) else state
+        start = 0
+        for size in pieces(len(tokens), self.vocab_size):
+            piece = np.ascontiguousarray(tokens[start : start + size].T)
+            _, state = self._run(piece, state, (*piece.shape, self.vocab_size))
+            start += size
+        return state

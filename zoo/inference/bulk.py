@@ -17,8 +17,8 @@ from zoo.config import DEFAULT_BATCH_SIZE, DEFAULT_LENGTH, Sampling
 from zoo.data.tokenizer import Ids, encode_prompt
 from zoo.errors import UsageError, ZooError, ZooWarning, near_names, one_line
 from zoo.inference.engine import Engine, NotFiniteError, Uniform, join_rows, select_rows
-from zoo.inference.generation import read_prompts
 from zoo.inference.position import Stops
+from zoo.inference.prompts import read_prompts
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
 from zoo.validation import first_problem, parse_json

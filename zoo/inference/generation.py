@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from zoo.config import DEFAULT_LENGTH, Sampling
-from zoo.data.tokenizer import Ids, encode_prompt
+from zoo.data.tokenizer import encode_prompt
 from zoo.errors import UsageError
-from zoo.inference.engine import Engine, join_rows, select_rows
+from zoo.inference.engine import select_rows
 from zoo.inference.position import Position, Stops
+from zoo.inference.prompts import read_prompts
 from zoo.inference.runtime import Source, open_source
 from zoo.registry.registry import Registry
 
@@ -124,24 +125,6 @@ def generate_batch(
     return [
         prompt + source.tokenizer.decode(row) for prompt, row in zip(prompts, written, strict=True)
     ]
-
-
-def read_prompts(engine: Engine, prompts: Sequence[Ids]) -> tuple[Any, Ids]:
-    """The state of a batch in which each row has read its prompt but for the last token, and those
-    last tokens. All rows read together, and those whose prompts have ended wait for the others."""
-    rows = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
-    order, states = [], []
-    state, read = engine.init_state(len(rows)), 0
-    for length in sorted({len(prompt) - 1 for prompt in prompts}):
-        tokens = np.stack([prompts[row][read:length] for row in rows], axis=1)
-        state, read = engine.read(tokens, state), length
-        going_on = sum(len(prompts[row]) - 1 > length for row in rows)
-        order += rows[going_on:]
-        states.append(select_rows(engine, state, range(going_on, len(rows))))
-        rows, state = rows[:going_on], select_rows(engine, state, range(going_on))
-    as_given = np.argsort(order).tolist()
-    joined = select_rows(engine, join_rows(engine, states), as_given)
-    return joined, np.array([prompt[-1] for prompt in prompts])
 
 
 def check_length(length: int) -> None:

@@ -72,6 +72,11 @@ class Job:
         whole: list[int] = [*before, *self.prompt.tolist()]
         self.reading, self.newest = whole[:-1], whole[-1]
 
+    @property
+    def left(self) -> int:
+        """Tokens that it has to read before it writes."""
+        return len(self.reading) - self.read
+
     def draw(self, count: int) -> npt.NDArray[np.float32]:
         return self.random.random(count, dtype=np.float32)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from zoo.data.tokenizer import Ids
 from zoo.inference.engine import Engine, NotFiniteError, Scorer, join_rows
+from zoo.inference.prompts import LARGEST_PIECE, next_run, pieces
 from zoo.inference.sampling import log_softmax
 from zoo.serving.jobs import LENGTH, Job, Likely, Progress
 from zoo.serving.rows import Rows
-
-READ_AT_ONCE = 256  # tokens of a prompt; the sequence graph takes as many in a run
-LONG = 16  # tokens of a long prompt: of as many, engines make one run where they can
-READ_ELEMENTS = 2**22  # of the logits that reading computes: 16 MB of float32
 
 
 class Reader:
@@ -25,10 +22,8 @@ class Reader:
         self, engine: Engine, scorer: Scorer | None, told: list[tuple[Job, Progress]]
     ) -> None:
         self._engine, self._scorer, self._told = engine, scorer, told
-        # short prompts would cut the slices of long ones, which are read in fewer runs
-        self._short, self._long = Rows(engine, told), Rows(engine, told)
-        self._scored = Rows(engine, told)
-        self._all = (self._short, self._long, self._scored)
+        self._unscored, self._scored = Rows(engine, told), Rows(engine, told)
+        self._all = (self._unscored, self._scored)
         self.tokens = 0
 
     def __len__(self) -> int:
@@ -41,13 +36,8 @@ class Reader:
     def add(self, jobs: Sequence[Job]) -> None:
         """More jobs, at the beginning of their prompts."""
         for rows in self._all:
-            if some := [job for job in jobs if self._rows_of(job) is rows]:
+            if some := [job for job in jobs if job.echoes == (rows is self._scored)]:
                 rows.add(some, join_rows(self._engine, [job.start.state for job in some]))
-
-    def _rows_of(self, job: Job) -> Rows:
-        if job.echoes:
-            return self._scored
-        return self._long if len(job.reading) >= LONG else self._short
 
     def clear(self) -> None:
         """Forgets all jobs; they are told nothing."""
@@ -62,64 +52,64 @@ class Reader:
             rows.keep(lambda index, rows=rows: rows.jobs[index] not in wrong)  # type: ignore[misc]
 
     def read(self) -> list[tuple[list[Job], Any]]:
-        """Reads one slice. Jobs that are to write now, and their states."""
-        ready = [
-            *self._read_together(self._short),
-            *self._read_together(self._long),
-            *self._score_first(),
-        ]
+        """Reads one slice of long prompts, one of what is shorter, and one of those that are
+        scored. Jobs that are to write now, and their states."""
+        self._read_together(lambda left: left >= LARGEST_PIECE)
+        self._read_together(lambda left: left < LARGEST_PIECE)
         writing = []
-        for rows in ready:
-            for index, job in enumerate(rows.jobs):
+        for ready in (self._take_read(self._unscored), self._score_first()):
+            for index, job in enumerate(ready.jobs):
                 job.last = job.newest
                 if not job.length:
-                    rows.end(job, rows.row(index), LENGTH)
-            rows.keep(lambda index, rows=rows: rows.jobs[index].length > 0)  # type: ignore[misc]
-            if rows.jobs:
-                writing.append((rows.jobs, rows.state))
+                    ready.end(job, ready.row(index), LENGTH)
+            ready.keep(lambda index, ready=ready: ready.jobs[index].length > 0)  # type: ignore[misc]
+            if ready.jobs:
+                writing.append((ready.jobs, ready.state))
         return writing
 
-    def _read_together(self, rows: Rows) -> list[Rows]:
-        """As many tokens of each prompt as the shortest of them still has."""
-        done = self._take_read(rows)
-        if not rows.jobs:
-            return done
-        size = min(len(job.reading) - job.read for job in rows.jobs)
-        limit = READ_ELEMENTS // (len(rows) * self._engine.vocab_size)
-        size = max(1, min(size, READ_AT_ONCE, limit))
-        parts = [job.reading[job.read : job.read + size] for job in rows.jobs]
-        tokens = np.array(parts, np.int64).T
+    def _read_together(self, chosen: Callable[[int], bool]) -> None:
+        """Reads the next piece of the longest of the prompts that have so many tokens left, and of
+        all others with such a piece."""
+        jobs = [job for job in self._unscored.jobs if job.left and chosen(job.left)]
+        if not jobs:
+            return
+        jobs.sort(key=lambda job: job.left, reverse=True)
+        found, size = next_run([job.left for job in jobs], self._engine.vocab_size)
+        some = {jobs[index] for index in found}
+        rows = Rows(self._engine, self._told)
+        rows.add(*self._unscored.keep(lambda index: self._unscored.jobs[index] not in some))
+        tokens = np.array([job.reading[job.read : job.read + size] for job in rows.jobs]).T
         try:
             rows.state = self._engine.read(tokens, rows.state)
         except Exception as error:  # whatever the engine raises, the others go on
-            self.drop(
-                rows.find_failing(error, lambda i, state: self._engine.read(tokens[:, [i]], state))
+            wrong = rows.find_failing(
+                error, lambda i, state: self._engine.read(tokens[:, [i]], state)
             )
-            return done
-        self.tokens += tokens.size
-        for job in rows.jobs:
-            job.read += size
-        return [*done, *self._take_read(rows)]
+            self._told.extend((job, Progress(finish=wrong[job])) for job in wrong)
+            rows.keep(lambda index: rows.jobs[index] not in wrong)
+        else:
+            self.tokens += tokens.size
+            for job in rows.jobs:
+                job.read += size
+        if rows.jobs:
+            self._unscored.add(rows.jobs, rows.state)
 
-    def _take_read(self, rows: Rows) -> list[Rows]:
+    def _take_read(self, rows: Rows) -> Rows:
         """Takes out the jobs whose prompts are read."""
-        jobs, state = rows.keep(lambda index: rows.jobs[index].read < len(rows.jobs[index].reading))
-        if not jobs:
-            return []
         ready = Rows(self._engine, self._told)
-        ready.add(jobs, state)
-        return [ready]
+        jobs, state = rows.keep(lambda index: rows.jobs[index].left > 0)
+        if jobs:
+            ready.add(jobs, state)
+        return ready
 
-    def _score_first(self) -> list[Rows]:
-        """Reads a slice of the first prompt whose tokens are scored."""
+    def _score_first(self) -> Rows:
+        """Reads a slice of the first prompt whose tokens are scored; those that are read."""
         rows = self._scored
-        if not rows.jobs:
-            return []
         done = self._take_read(rows)
-        if done or not rows.jobs:
+        if done.jobs or not rows.jobs:
             return done
         job = rows.jobs[0]
-        size = max(1, min(READ_AT_ONCE, READ_ELEMENTS // self._engine.vocab_size))
+        size = next(pieces(job.left, self._engine.vocab_size))
         tokens = np.array(job.reading[job.read : job.read + size], np.int64)[:, None]
         following = [*job.reading, job.newest][job.read + 1 : job.read + 1 + len(tokens)]
         (first, *_), state = rows.keep(lambda index: index > 0)
@@ -127,7 +117,7 @@ class Reader:
             likely, state = self.score(tokens, state, following, job.logprobs or 0)
         except Exception as error:  # whatever the engine raises, the others go on
             self._told.append((first, Progress(finish=error)))
-            return []
+            return done
         self.tokens += len(tokens)
         job.read += len(tokens)
         self._told.append((job, Progress(read=len(tokens), likely=likely)))

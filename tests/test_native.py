@@ -191,12 +191,17 @@ def test_subwords_in_node(bytes_file: Path, node: Program, tmp_path: Path) -> No
     assert_same(node, file, [*settings, {"length": 40}], "the  töst 🦊")
 
 
-def test_what_c_does_not_read(bytes_file: Path, c: Program, tmp_path: Path) -> None:
+def test_what_c_does_not_read(
+    exported: Callable[..., Path], bytes_file: Path, c: Program, tmp_path: Path
+) -> None:
     tokenizer = {"kind": "bpe", "merges": ["Ġ t"], "words": "bounded"}
     file = changed(bytes_file, tmp_path / "bpe.onnx", tokenizer=tokenizer)
     done = run(*c, file, "--prompt", "a")
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"error: unsupported tokenizer bpe\n"
+    done = run(*c, exported(), "--prompt", "the \udcff")  # a byte that is no UTF-8
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: the prompt is empty, or is not UTF-8\n"
 
 
 def test_characters_of_all_planes(
@@ -378,12 +383,14 @@ def test_mistakes_are_one_line(
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "empty.onnx").write_bytes(b"")
     step = sealed(onnx.load(file), tmp_path / "step.onnx", {"zoo.graph": "step"})
+    unprompted = changed(file, tmp_path / "unprompted.onnx", training={"prompt": None})
     mistakes: list[tuple[list[str | Path], int, str]] = [
         ([tmp_path / "missing.onnx"], 1, "missing.onnx"),
         ([tmp_path / "text.onnx"], 1, ""),
         ([tmp_path / "empty.onnx"], 1, ""),
         ([step], 1, "generate graph"),
         ([file, "--prompt", ""], 2, "the prompt is empty"),
+        ([unprompted], 2, "the prompt is empty"),
         ([file, "--seed", "-1"], 2, "--seed"),
         ([file, "--length", "many"], 2, "--length"),
         ([file, "--top-p", "0"], 2, "--top-p"),

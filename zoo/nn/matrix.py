@@ -4,9 +4,9 @@ For each head, with a state S [K, V], keys and queries of K features and values 
 
     S_t = diag(w_t) S_{t-1} + b_t (a_tᵀ S_{t-1}) + k_t v_tᵀ,   o_t = S_tᵀ q_t
 
-Without a and b it is linear attention with decay. The delta rule is that with b = -β a, for which
-`delta_scan` and `delta_step` stand. Shapes are [T, B, N, K] for N heads; the decay is given as
-log w, of size K, or 1 where a head decays as one.
+Without a and b it is linear attention with decay; a = k and b = -β k make it the delta rule. Shapes
+are [T, B, N, K] for N heads; the decay is given as log w, of size K, or 1 where a head decays as
+one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.nn.replaceable import replaceable
-
 CHUNK_BY_HEAD, CHUNK_BY_KEY = 32, 16  # steps; a decay for each key costs a tensor [C, C, K]
 
 
-@replaceable
 def matrix_step(
     q_BNK: Tensor,
     k_BNK: Tensor,
@@ -40,7 +37,6 @@ def matrix_step(
     return (q_BNK.to(before.dtype).unsqueeze(-2) @ state).squeeze(-2), state
 
 
-@replaceable
 def matrix_scan(
     q_TBNK: Tensor,
     k_TBNK: Tensor,
@@ -104,47 +100,6 @@ def matrix_scan(
                 state = carry[chunk] * state + written[chunk] + kept_b[chunk] @ u
         o_TBNV = torch.stack(found).permute(0, 3, 1, 2, 4).flatten(0, 1)[:T]
     return o_TBNV, state
-
-
-@replaceable
-def delta_step(
-    q_BNK: Tensor,
-    k_BNK: Tensor,
-    v_BNV: Tensor,
-    beta_BN: Tensor,
-    log_w: Tensor | None,
-    state_BNKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One step of the delta rule: a share β of the value that the decayed state holds for the key,
-    which is of length 1, is replaced by v (Yang et al. 2024, arXiv:2412.06464, equation 10):
-
-        S_t = w_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t
-
-    Gives o [B, N, V] and the next state. `log_w` is of size 1; None without a decay.
-    """
-    return matrix_step(*_as_matrix(q_BNK, k_BNK, v_BNV, beta_BN, log_w, state_BNKV))  # type: ignore[no-any-return]
-
-
-@replaceable
-def delta_scan(
-    q_TBNK: Tensor,
-    k_TBNK: Tensor,
-    v_TBNV: Tensor,
-    beta_TBN: Tensor,
-    log_w: Tensor | None,
-    state_BNKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """All steps of the delta rule (see `delta_step`): o [T, B, N, V] and the last state."""
-    return matrix_scan(*_as_matrix(q_TBNK, k_TBNK, v_TBNV, beta_TBN, log_w, state_BNKV))  # type: ignore[no-any-return]
-
-
-def _as_matrix(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_w: Tensor | None, state: Tensor
-) -> tuple[Tensor | None, ...]:
-    """The arguments of `matrix_step` and `matrix_scan` for those of the delta rule."""
-    written = beta.unsqueeze(-1) * k
-    removed = written if log_w is None else log_w.exp() * written
-    return q, written, v, log_w, state, k, -removed
 
 
 def _decays(until: Tensor, since: Tensor, diagonal: int) -> Tensor:

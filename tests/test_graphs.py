@@ -58,6 +58,14 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from nodes_of(attribute.g)
 
 
+def constants_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The constants of a graph and of the graphs within it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from constants_of(attribute.g)
+
+
 def feeds_of(file: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     info = zoo.open_source(file).info
     return dict(zip(info.state_names("in"), state.values(), strict=True))
@@ -169,7 +177,7 @@ def test_int8_replaces_every_product_with_weights(name: str, exported: Callable[
     for graph in ("step", "generate", "sequence"):
         model = onnx.load(str(exported(name) / f"{graph}.int8.onnx"))
         assert "MatMulInteger" in onnx.printer.to_text(model)
-        weights = {tensor.name for tensor in model.graph.initializer}
+        weights = {tensor.name for tensor in constants_of(model.graph)}
         for node in nodes_of(model.graph):
             # the remaining products are of two computed matrices
             assert node.op_type not in ("MatMul", "Gemm") or not weights & {*node.input}
@@ -457,7 +465,7 @@ def test_half_precision(trained: Train, tmp_path: Path) -> None:
         assert abs(item.info.proof.cost_bits) < 0.001
         large = [
             tensor
-            for tensor in onnx.load(str(item.path)).graph.initializer
+            for tensor in constants_of(onnx.load(str(item.path)).graph)
             if len(tensor.dims) == 2
         ]
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.FLOAT16}

@@ -14,6 +14,7 @@ from zoo.errors import VerificationError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.models.language_model import LanguageModel
 from zoo_onnx.generate import build_generate
+from zoo_onnx.loops import tighten_loops
 from zoo_onnx.precision import PRECISIONS
 from zoo_onnx.products import plain_products
 from zoo_onnx.sequence import trace_sequence
@@ -40,8 +41,11 @@ class OnnxExporter:
         graph = self._traced(model, info)
         PRECISIONS[info.precision](graph.graph, info.state_bounds())
         passes.RemoveUnusedNodesPass()(graph)
-        proto = build_generate(graph, info) if info.graph == GENERATE else ir.to_proto(graph)
-        return checked(proto)
+        if info.graph == GENERATE:
+            graph = ir.from_proto(build_generate(graph, info))
+        tighten_loops(graph.graph)
+        passes.RemoveUnusedNodesPass()(graph)
+        return checked(ir.to_proto(graph))
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
         return seal(graph, info)

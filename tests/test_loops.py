@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common as passes
 
+from zoo_onnx import loops
 from zoo_onnx.loops import tighten_loops
 
 # A step multiplies its state in integers and chooses a token from the new one; `first` is the scale
@@ -163,3 +164,11 @@ def test_constants_stand_in_the_loop_that_reads_them() -> None:
     # the table is read before the loop too; of small constants the loop has copies
     assert names(graph) == {"table", "first", "zero"}
     assert names(body_of(graph)) >= {"weights", "head", "second", "first_inside", "zero_inside"}
+
+
+def test_large_constants_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime would keep them twice."""
+    monkeypatch.setattr(loops, "MOST", 10)
+    graph = tightened(model())
+    assert names(graph) >= {"table", "weights", "head"}
+    assert not names(body_of(graph)) & names(graph)

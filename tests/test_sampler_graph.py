@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from zoo.config import Sampling
 from zoo.inference.sampling import choose
@@ -98,3 +99,27 @@ def test_rows_get_the_tokens_that_they_get_alone(vocab_size: int) -> None:
             for step in zip(logits, uniform, [each] * STEPS, strict=True)
         ]
         assert found.tolist() == wanted
+
+
+def test_the_ends_of_the_uniform_numbers() -> None:
+    """At 0 the first token that is possible at all is drawn, and at the largest number below 1 the
+    last; a number that a cumulative probability equals is not passed."""
+    uniform = np.array([[0.0], [1 - 2**-24], [0.25], [0.5], [2.0**-24], [1e-40]], np.float32)
+    logits = np.full((len(uniform), 1, 6), -np.inf, np.float32)
+    logits[:, :, 1:5] = 0  # the cumulative probabilities are 0, 1/4, 1/2, 3/4, 1 and 1
+    feeds = {
+        "all_logits": logits,
+        "uniform": uniform,
+        "temperature": np.ones(1, np.float32),
+        "top_k": np.zeros(1, np.int64),
+        "top_p": np.ones(1, np.float32),
+    }
+    (found,) = sampler(6).run(["tokens"], feeds)
+    assert found[:, 0].tolist() == [1, 4, 2, 3, 1, 1]
+    rng = np.random.default_rng(0)
+    drawn = rng.random(1000, dtype=np.float32) * 2.0 ** rng.integers(-140, 1, 1000)
+    drawn = np.concatenate([drawn, 2.0 ** -np.arange(1, 150), [0]]).astype(np.float32)
+    settings = ReferenceEvaluator(helper.make_model(settings_graph(6)))
+    del feeds["all_logits"]
+    (draws, *_) = settings.run(None, {**feeds, "uniform": drawn[:, None]})
+    assert draws.ravel().tolist() == np.nextafter(drawn.astype(np.float64), 2).tolist()

@@ -17,9 +17,10 @@ from __future__ import annotations
 import onnx
 from onnx import parser
 
-# From the graph's inputs to the values that the loop uses: `draws` [steps, batch, 1]. `share` is -1
-# in a row that nothing filters. In a greedy row, at the temperature 2**-600, any two logits that
-# differ are so far apart that the best ones have all of the probability.
+# From the graph's inputs to the values that the loop uses: `draws` [steps, batch, 1], the least
+# numbers in double precision above the uniform ones. `share` is -1 in a row that nothing filters.
+# In a greedy row, at the temperature 2**-600, any two logits that differ are so far apart that the
+# best ones have all of the probability.
 SETTINGS = """
 settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] top_k,
           float[batch] top_p)
@@ -27,12 +28,16 @@ settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] to
         int64[batch, 1] last_kept, int64[1] most, bool plain, bool all_greedy)
 <int64 zero = {0}, float cold = {0.0}, int64[1] columns = {2}, int64[1] column = {1},
  int64 vocab_size = {VOCAB}, int64 one_token = {1}, double frozen = {FROZEN},
- int64[1] all_rows = {0}, float all_of_it = {1.0}, float unfiltered = {-1.0}>
+ int64[1] all_rows = {0}, float all_of_it = {1.0}, float unfiltered = {-1.0},
+ double last_bit = {LAST_BIT}, double least_draw = {LEAST_DRAW}>
 {
     greedy = Equal (temperature, cold)
     used_uniform = Where (greedy, cold, uniform)
     wide_uniform = Cast <to = 11> (used_uniform)
-    draws = Unsqueeze (wide_uniform, columns)
+    above = Mul (wide_uniform, last_bit)
+    next_uniform = Add (wide_uniform, above)
+    row_draws = Max (next_uniform, least_draw)
+    draws = Unsqueeze (row_draws, columns)
     wide_temperature = Cast <to = 11> (temperature)
     row_heat = Max (wide_temperature, frozen)
     heat = Unsqueeze (row_heat, column)
@@ -56,11 +61,17 @@ settings (float[steps, batch] uniform, float[batch] temperature, int64[batch] to
     all_greedy = Equal (hottest, cold)
 }
 """
-FROZEN = repr(2.0**-600)
+# A float32 number x has 24 bits, so that x + x LAST_BIT is rounded to the next above x of 53.
+CONSTANTS = {
+    "FROZEN": 2.0**-600,
+    "LAST_BIT": 1.5 * 2.0**-53,
+    "LEAST_DRAW": 2.0**-1074,
+}
 
 # From the step's `logits` [batch, vocab] and `draw` [batch, 1] to `chosen` [batch]. The first
-# token at which the cumulative probability passes the draw is the first largest of the flags.
-# Flags are multiplied with, which takes half the time of a Where.
+# token at which the cumulative probability reaches the draw is the first largest, if none counts
+# for more than the draw; or the first largest of flags. Flags are multiplied with, which takes half
+# the time of a Where.
 CHOICE = """
 choice (float[batch, vocab] logits, double[batch, 1] draw) => (int64[batch] chosen)
 {
@@ -70,9 +81,8 @@ choice (float[batch, vocab] logits, double[batch, 1] draw) => (int64[batch] chos
             scaled = Div (wide, heat)
             weights = Softmax <axis = -1> (scaled)
             mass = CumSum (weights, axis_1)
-            passed = Greater (mass, draw)
-            flags = Cast <to = 2> (passed)
-            drawn_token = ArgMax <axis = -1, keepdims = 0> (flags)
+            passed = Min (mass, draw)
+            drawn_token = ArgMax <axis = -1, keepdims = 0> (passed)
         },
         else_branch = otherwise () => (int64[batch] other_token) {
             other_token = If (all_greedy) <
@@ -110,7 +120,9 @@ choice (float[batch, vocab] logits, double[batch, 1] draw) => (int64[batch] chos
                     few_total = Gather <axis = -1> (few_mass, last)
                     filtered_total = Mul (few_total, filtered)
                     factor = Add (filtered_total, unfiltered_total)
-                    few_draw = Mul (factor, draw)
+                    narrow_draw = Cast <to = 1> (draw)
+                    own_draw = Cast <to = 11> (narrow_draw)
+                    few_draw = Mul (factor, own_draw)
                     few_passed = Greater (few_mass, few_draw)
                     few_flags = Cast <to = 2> (few_passed)
                     few_token = ArgMax <axis = -1, keepdims = 0> (few_flags)
@@ -125,7 +137,10 @@ choice (float[batch, vocab] logits, double[batch, 1] draw) => (int64[batch] chos
 def settings_graph(vocab_size: int) -> onnx.GraphProto:
     """The part computed once: its inputs are the graph's, its outputs are read by
     `choice_graph`."""
-    return parser.parse_graph(SETTINGS.replace("VOCAB", str(vocab_size)).replace("FROZEN", FROZEN))
+    text = SETTINGS.replace("VOCAB", str(vocab_size))
+    for name, value in CONSTANTS.items():
+        text = text.replace(name, repr(value))
+    return parser.parse_graph(text)
 
 
 def choice_graph() -> onnx.GraphProto:

@@ -10,6 +10,7 @@ arXiv:2402.19427, sections 2.3 and 2.4 and appendix A).
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import Cell
-from zoo.nn import convolve, convolve_step, linear_scan
+from zoo.nn import block_product, convolve, convolve_step, linear_scan
 
 C = 8.0
 # Least 1 - a²: the slope of its root is then at most 1000, where RecurrentGemma's code clips it.
@@ -89,7 +90,7 @@ class RGLRU(Cell):
 
     def advance(self, z: RGLRUInputs, state: RGLRUState) -> tuple[Tensor, RGLRUState]:
         u, window = convolve_step(z.v, state.window, self.conv_weight, self.conv_bias)
-        a, scale, driven = self._gates(u)
+        a, scale, driven = self._gates(u, row_by_row)
         scale = torch.where(state.begun.unsqueeze(-1) > 0, scale, 1.0)
         h = (a * state.h + scale * driven).to(state.h.dtype)
         return h, RGLRUState(h, window, torch.ones_like(state.begun))
@@ -100,21 +101,29 @@ class RGLRU(Cell):
 
     def scan(self, z_T: RGLRUInputs, state: RGLRUState) -> tuple[Tensor, RGLRUState]:
         u_TBH, window = convolve(z_T.v, state.window, self.conv_weight, self.conv_bias)
-        a, scale, driven = self._gates(u_TBH)
+        a, scale, driven = self._gates(u_TBH, block_product)
         first = torch.where(state.begun.unsqueeze(-1) > 0, scale[0], 1.0)
         scale = torch.cat((first.unsqueeze(0), scale[1:]))
         h_TBH = linear_scan(a, scale * driven, state.h)
         return h_TBH, RGLRUState(h_TBH[-1].clone(), window, torch.ones_like(state.begun))
 
-    def _gates(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """a, √(1 - a²) and i ⊙ u, from u [..., H]."""
-        blocked = u.reshape(*u.shape[:-1], *self.b_a.shape).unsqueeze(-2)
-        r = torch.sigmoid((blocked @ self.W_a).squeeze(-2) + self.b_a).flatten(-2)
-        i = torch.sigmoid((blocked @ self.W_i).squeeze(-2) + self.b_i).flatten(-2)
+    def _gates(
+        self, u: Tensor, product: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """a, √(1 - a²) and i ⊙ u, from u [..., H]. `product` is that with a block-diagonal
+        matrix."""
+        r = torch.sigmoid(product(u, self.W_a) + self.b_a.flatten())
+        i = torch.sigmoid(product(u, self.W_i) + self.b_i.flatten())
         log_a = -C * r * F.softplus(-self.Lambda)
         # 1 - e^{2x} as -tanh(x)(1 + e^{2x}), which is exact near 0 too; ONNX has no expm1
         rest = -torch.tanh(log_a) * (1 + torch.exp(2 * log_a))
         return torch.exp(log_a), torch.sqrt(rest.clamp(min=SMALLEST)), i * u
+
+
+def row_by_row(u_BH: Tensor, weight_NKC: Tensor) -> Tensor:
+    """`block_product` for the few rows of a step, without moving axes."""
+    blocked = torch.unflatten(u_BH, -1, (len(weight_NKC), 1, -1))
+    return (blocked @ weight_NKC).flatten(-3)
 
 
 def takes(hidden_size: int, blocks: int | None, **_: object) -> bool:

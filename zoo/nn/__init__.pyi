@@ -3,6 +3,7 @@ from .adoption import (
     adopt_layer as adopt_layer,
     single_layer as single_layer,
 )
+from .blocks import block_product as block_product
 from .cell import Cell as Cell
 from .convolution import (
     convolve as convolve,

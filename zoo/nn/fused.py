@@ -25,6 +25,9 @@ class Recurrence:
     widths, in hidden sizes, are `kept`. Weights [K, P·C] come with their columns cut in P parts,
     [P, K, C], which is how `product` and `plus_product` take them.
 
+    A state may have heads, [B, N, D]: z, h and their gradients then come as [B, N, …] too, and
+    weights of each head, [N, K, C], as they are, for `plus_block_product`.
+
     Subclasses are never instantiated. They write into the tensors that they are handed, which are
     slices of ones for all steps: small tensors made at every step, and copies of z to add products
     to, would cost as much as the arithmetic.
@@ -57,7 +60,8 @@ class Recurrence:
     ) -> States:
         """Writes the gradient of z, and returns those of the state before the step, from those of
         the state after it; to h's it adds `outside_BH`, what h receives as an output. `z_BK` is
-        what `forward` left in it, `transposed` are the weights, transposed, cut as they are."""
+        what `forward` left in it, `transposed` are the weights, or their blocks, transposed, cut
+        as they are."""
         raise NotImplementedError
 
     @staticmethod
@@ -86,6 +90,12 @@ def product_over_steps(left_TBI: Tensor, right_TBJ: Tensor) -> Tensor:
     return left_TBI.flatten(0, 1).T @ right_TBJ.flatten(0, 1)
 
 
+def block_product_over_steps(left_TBNI: Tensor, right_TBNJ: Tensor) -> Tensor:
+    """Σ_t left_tᵀ right_t of each head, [N, I, J]."""
+    left, right = (x.flatten(0, 1).transpose(0, 1) for x in (left_TBNI, right_TBNJ))
+    return left.mT @ right
+
+
 def product(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
     """left @ right, [B, P·C], where `right` [K, P·C] has its columns cut in P parts."""
     if len(right_PKC) == 1:
@@ -107,6 +117,16 @@ def plus_product(
     return out
 
 
+def plus_block_product(
+    addend_BNC: Tensor, left_BNK: Tensor, right_NKC: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """addend + left @ right of each head, which may be written over the addend (`out`)."""
+    out = torch.empty_like(addend_BNC) if out is None else out
+    addend, left, found = (x.transpose(0, 1) for x in (addend_BNC, left_BNK, out))
+    torch.baddbmm(addend, left, right_NKC, out=found)
+    return out
+
+
 def _by_parts(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
     products = torch.bmm(left_BK.expand(len(right_PKC), *left_BK.shape), right_PKC)
     return products.transpose(0, 1)
@@ -114,7 +134,10 @@ def _by_parts(left_BK: Tensor, right_PKC: Tensor) -> Tensor:
 
 def _in_columns(weight_KN: Tensor) -> Tensor:
     """The columns of a weight in P parts. A product of few rows, as a step has them, leaves part of
-    a CPU idle in MKL; its columns in two halves, as two products side by side, do not."""
+    a CPU idle in MKL; its columns in two halves, as two products side by side, do not. Those of
+    heads are products side by side already."""
+    if weight_KN.ndim == 3:
+        return weight_KN
     parts = 2 if weight_KN.is_cpu and weight_KN.shape[1] % 2 == 0 else 1
     return weight_KN.view(len(weight_KN), parts, -1).transpose(0, 1)
 
@@ -134,8 +157,9 @@ class _Fused(torch.autograd.Function):
         states_T = [leaf.new_empty(T + 1, *leaf.shape) for leaf in state]
         for leaf_T, leaf in zip(states_T, state, strict=True):
             leaf_T[0] = leaf
-        H = state[0].shape[-1]
-        kept_T = [z_TBK.new_empty(T, B, width * H) for width in recurrence.kept]
+        _, *heads, H = state[0].shape
+        z_TBK = z_TBK.view(T, B, *heads, -1)
+        kept_T = [z_TBK.new_empty(T, B, *heads, width * H) for width in recurrence.kept]
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
         columns = tuple(_in_columns(weight) for weight in weights)
         with torch.autocast(device, enabled=False):
@@ -153,7 +177,7 @@ class _Fused(torch.autograd.Function):
         x_TBI, W, z_TBK, *tensors = ctx.saved_tensors
         states_T, kept_T = tensors[:count], tensors[count : count + kinds]
         weights = tensors[count + kinds :]
-        transposed = tuple(_in_columns(weight.T.contiguous()) for weight in weights)
+        transposed = tuple(_in_columns(weight.mT.contiguous()) for weight in weights)
         T, device = len(z_TBK), z_TBK.device.type
         states, kept = _by_step(states_T, T + 1), _by_step(kept_T, T)
         z = z_TBK.unbind(0)
@@ -167,6 +191,7 @@ class _Fused(torch.autograd.Function):
             )
         by_weight = recurrence.weight_gradients(states_T[0][:-1], tuple(kept_T), gradient_TBK)
         # the products outside the recurrence are as exact as autocast wants them, as forwards
+        gradient_TBK = gradient_TBK.flatten(2)
         with torch.autocast(device, ctx.low, enabled=ctx.low is not None):
             by_x = (gradient_TBK @ W.T).to(x_TBI.dtype) if ctx.needs_input_grad[1] else None
             by_W = product_over_steps(x_TBI, gradient_TBK).to(W.dtype)

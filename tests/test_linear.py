@@ -84,21 +84,83 @@ def test_a_scan_keeps_the_dtype_of_the_state() -> None:
 @pytest.mark.parametrize("decay", [None, 1, 4], ids=["kept", "by-head", "by-key"])
 @pytest.mark.parametrize("steps", [1, 5, 16, 33, 70])
 def test_the_chunked_form_equals_the_recurrence(steps: int, decay: int | None, delta: bool) -> None:
+    values = draw_matrices(steps, decay, delta)
+    o_T, end = matrix_scan(*values)
+    wanted_T, wanted_end = matrix_steps(*values)
+    torch.testing.assert_close(o_T, wanted_T, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(end, wanted_end, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["outputs", "with-the-state"])
+@pytest.mark.parametrize("delta", [False, True], ids=["plain", "delta"])
+@pytest.mark.parametrize("decay", [None, 1, 4], ids=["kept", "by-head", "by-key"])
+@pytest.mark.parametrize("steps", [1, 5, 16, 33, 70])
+def test_gradients_of_the_chunked_form(
+    steps: int, decay: int | None, delta: bool, ends: bool
+) -> None:
+    """Of everything that goes in, with and without a gradient at the last state."""
+    values = draw_matrices(steps, decay, delta)
+    inputs = [value.requires_grad_() for value in values if value is not None]
+    found = []
+    for method in (matrix_scan, matrix_steps):
+        torch.manual_seed(0)
+        o, end = method(*values)
+        total = (o * torch.randn(o.shape, dtype=o.dtype)).sum()
+        if ends:
+            total = total + (end * torch.randn(end.shape, dtype=end.dtype)).sum()
+        found.append(torch.autograd.grad(total, inputs))
+    for gradient, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["plain", "delta"])
+@pytest.mark.parametrize("decay", [1, 32], ids=["by-head", "by-key"])
+@pytest.mark.parametrize("weakest", [0.01, 1.0, 30.0])
+def test_chunks_in_float32_are_as_accurate_as_the_steps(
+    weakest: float, decay: int, delta: bool
+) -> None:
+    """Outputs and all gradients, against float64, relative to the largest value."""
+    values = draw_matrices(100, decay, delta, features=32)
+    log_w = values[3]
+    assert log_w is not None
+    values[3] = log_w * weakest
+    results = []
+    for method, kind in product((matrix_scan, matrix_steps), (torch.float64, torch.float32)):
+        torch.manual_seed(0)
+        inputs = [None if v is None else v.detach().to(kind).requires_grad_() for v in values]
+        o, end = method(*inputs)
+        total = (o * torch.randn(o.shape).to(kind)).sum() + end.square().sum() / 2
+        results.append([o, end, *torch.autograd.grad(total, [v for v in inputs if v is not None])])
+    exact, single, _, loop = results
+    for wanted, found, plain in zip(exact, single, loop, strict=True):
+        size = wanted.abs().max()
+        assert (found - wanted).abs().max() < 2 * (plain - wanted).abs().max() + 1e-6 * size
+
+
+def draw_matrices(
+    steps: int, decay: int | None, delta: bool, features: int = 4
+) -> list[Tensor | None]:
+    """Arguments of `matrix_scan`; a and b such that the state does not grow."""
     torch.manual_seed(steps)
     like = {"dtype": torch.float64}
-    q, k, a, b = (torch.randn(steps, 2, 3, 4, **like) / 2 for _ in range(4))
+    q, k, a = (torch.randn(steps, 2, 3, features, **like) / 2 for _ in range(3))
+    a = a / a.norm(dim=-1, keepdim=True)
+    b = -a * torch.rand(steps, 2, 3, 1, **like)
     v = torch.randn(steps, 2, 3, 5, **like)
     log_w = None if decay is None else -torch.rand(steps, 2, 3, decay, **like) * 4
-    state = start = torch.randn(2, 3, 4, 5, **like)
-    rest = (a, b) if delta else ()
+    start = torch.randn(2, 3, features, 5, **like)
+    return [q, k, v, log_w, start, *((a, b) if delta else ())]
+
+
+def matrix_steps(
+    q_T: Tensor, k_T: Tensor, v_T: Tensor, log_w_T: Tensor | None, state: Tensor, *rest: Tensor
+) -> tuple[Tensor, Tensor]:
     found = []
-    for t in range(steps):
-        w = None if log_w is None else log_w[t]
-        o, state = matrix_step(q[t], k[t], v[t], w, state, *(x[t] for x in rest))
+    for t in range(len(q_T)):
+        log_w = None if log_w_T is None else log_w_T[t]
+        o, state = matrix_step(q_T[t], k_T[t], v_T[t], log_w, state, *(x[t] for x in rest))
         found.append(o)
-    o_T, end = matrix_scan(q, k, v, log_w, start, *rest)
-    torch.testing.assert_close(o_T, torch.stack(found), rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(end, state, rtol=1e-9, atol=1e-11)
+    return torch.stack(found), state
 
 
 def test_a_step_is_the_recurrence_written_as_matrices() -> None:

@@ -12,6 +12,6 @@ def block_product(x: Tensor, weight_NKC: Tensor) -> Tensor:
     Written as x [..., N, 1, K] @ weight, it would be a product for each row, with a copy of the
     weights for each; here it is one for each block.
     """
-    blocks = len(weight_NKC)
-    rows = x.reshape(-1, blocks, weight_NKC.shape[1]).transpose(0, 1)
-    return torch.bmm(rows, weight_NKC).transpose(0, 1).reshape(*x.shape[:-1], -1)
+    N, K, C = weight_NKC.shape
+    rows = x.reshape(-1, N, K).transpose(0, 1)
+    return torch.bmm(rows, weight_NKC).transpose(0, 1).reshape(*x.shape[:-1], N * C)

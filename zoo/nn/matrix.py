@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-CHUNK_BY_HEAD, CHUNK_BY_KEY = 32, 16  # steps; a decay for each key costs a tensor [C, C, K]
+from zoo.nn.chunks import scan_in_chunks
+
+CHUNK = 32  # steps
 
 
 def matrix_step(
@@ -55,63 +56,21 @@ def matrix_scan(
     """
     exact = state_BNKV.dtype
     with torch.autocast(state_BNKV.device.type, enabled=False):
-        T = len(q_TBNK)
         if log_w is None:
-            log_w = q_TBNK.new_zeros(1, 1, 1, 1).expand(*q_TBNK.shape[:3], 1)
-        size = min(T, CHUNK_BY_HEAD if log_w.shape[-1] == 1 else CHUNK_BY_KEY)
-        count = -(-T // size)
-
-        def cut(x_T: Tensor) -> Tensor:
-            """[T, B, N, D] to [chunks, B, N, C, D]; what is added at the end changes nothing."""
-            padded = F.pad(x_T.to(exact), (0, 0) * 3 + (0, count * size - T))
-            return torch.unflatten(padded, 0, (count, size)).permute(0, 2, 3, 1, 4)
-
-        q, k, v, log_w = cut(q_TBNK), cut(k_TBNK), cut(v_TBNV), cut(log_w)
-        until = log_w.cumsum(-2)  # log of the decay from the beginning of the chunk
-        whole = until[..., -1:, :]
-        reach = _decays(until, until, 0)
-        seen = _meet(q, k, reach)
-        from_start = q * until.exp()
-        kept = (k * (whole - until).exp()).transpose(-1, -2)
-        written = kept @ v
-        outputs = seen @ v
-        carry = whole.exp().transpose(-1, -2)
-        state = state_BNKV
-        found = []
-        if a_TBNK is None or b_TBNK is None:
-            for chunk in range(count):
-                found.append(outputs[chunk] + from_start[chunk] @ state)
-                state = carry[chunk] * state + written[chunk]
-        else:
-            a, b = cut(a_TBNK), cut(b_TBNK)
-            before = until - log_w
-            earlier = _decays(before, until, -1)
-            # u_t = a_tᵀ S_{t-1} needs the u before it: a triangular system in each chunk
-            unit = torch.eye(size, dtype=exact, device=q.device)
-            system = unit - _meet(a, b, earlier)
-            right = torch.cat((_meet(a, k, earlier) @ v, a * before.exp()), -1)
-            solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
-            of_values, of_state = solved.split((v.shape[-1], a.shape[-1]), -1)
-            corrected = _meet(q, b, reach)
-            kept_b = (b * (whole - until).exp()).transpose(-1, -2)
-            for chunk in range(count):
-                u = of_values[chunk] + of_state[chunk] @ state
-                found.append(outputs[chunk] + from_start[chunk] @ state + corrected[chunk] @ u)
-                state = carry[chunk] * state + written[chunk] + kept_b[chunk] @ u
-        o_TBNV = torch.stack(found).permute(0, 3, 1, 2, 4).flatten(0, 1)[:T]
-    return o_TBNV, state
+            log_w = q_TBNK.new_zeros(1, 1, 1, 1)
+        pairs = [q_TBNK, k_TBNK]
+        if a_TBNK is not None and b_TBNK is not None:
+            pairs += [a_TBNK, b_TBNK]
+        shapes = (x.shape[:3] for x in (v_TBNV, *pairs))
+        lead = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+        given = (x.to(exact).expand(*lead, x.shape[-1]) for x in (log_w, v_TBNV, *pairs))
+        return scan_in_chunks(_chunk_size(len(q_TBNK), log_w.shape[-1]), state_BNKV, *given)
 
 
-def _decays(until: Tensor, since: Tensor, diagonal: int) -> Tensor:
-    """exp(until_t - since_s) [..., C, C, K] for s up to t (or t - 1: `diagonal`), and else 0."""
-    difference = until.unsqueeze(-2) - since.unsqueeze(-3)
-    size = until.shape[-2]
-    later = torch.ones(size, size, dtype=torch.bool, device=until.device).triu(diagonal + 1)
-    return difference.masked_fill(later.unsqueeze(-1), -torch.inf).exp()
-
-
-def _meet(one: Tensor, other: Tensor, decays: Tensor) -> Tensor:
-    """Σ_k one_tk decay_tsk other_sk, [..., C, C]."""
-    if decays.shape[-1] == 1:
-        return (one @ other.transpose(-1, -2)) * decays.squeeze(-1)
-    return torch.einsum("...tsk,...sk->...ts", one.unsqueeze(-2) * decays, other)
+def _chunk_size(steps: int, decays: int) -> int:
+    """The steps of a chunk: a power of two where each key has a decay of its own."""
+    if decays == 1:
+        return -(-steps // -(-steps // CHUNK))
+    powers = [CHUNK >> halvings for halvings in range(CHUNK.bit_length())]
+    # measured on a CPU, a chunk costs as much as eight steps more
+    return min(powers, key=lambda size: -(-steps // size) * (size + 8))

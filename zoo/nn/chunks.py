@@ -28,8 +28,9 @@ class Terms(NamedTuple):
 
     queries: Tensor  # [n, Z, C, P, K]
     keys: Tensor  # [n, Z, C, P, K]
-    rows: Tensor  # [n, Z, C, P, W], log of the decay from the beginning to each query
-    until: Tensor  # [n, Z, C, W], and to each key
+    log_w: Tensor  # [n, Z, C, W]
+    decayed: Tensor  # [n, Z, C, P, W], the decay from the beginning of the chunk to each query
+    left: Tensor  # [n, Z, C, 1, W], and from each key to the end
     products: Tensor  # [n, Z, C·P, C·P]
     inverse: Tensor | None  # [n, Z, C, C], of 1 - M_ab
     x: Tensor  # [n, Z, C, P, V]
@@ -75,15 +76,8 @@ def _run(
     queries, keys = _cut(size, *pairs[::2]), _cut(size, *pairs[1::2])
     log_w, v = _cut(size, log_w_T).squeeze(3), _cut(size, v_T)
     count, Z, C, P, _ = queries.shape
-    until = log_w.cumsum(-2)
-    rows = until.unsqueeze(3)
-    if P == 2:
-        rows = torch.stack((until, until - log_w), 3)
-    products = _products(queries, keys, rows, until)
-    from_start = queries * rows.exp()
-    whole = until[:, :, -1:]
-    to_end = keys * (whole - until).exp().unsqueeze(3)
-    carry = whole.exp().mT
+    products, decayed, left = _products(queries, keys, log_w)
+    from_start, to_end, carry = queries * decayed, keys * left, decayed[:, :, -1, :1].mT
     state = start.flatten(0, 1)
     states, inverse = [state], None
     # of the state after each chunk, first what the values add to it
@@ -110,7 +104,7 @@ def _run(
         products.view(count * Z, C, P, C * P)[:, :, 0], x.view(count * Z, C * P, -1)
     )
     end = state.clone() if count > 1 else state  # not a part of the states of all chunks
-    terms = Terms(queries, keys, rows, until, products, inverse, x, before)
+    terms = Terms(queries, keys, log_w, decayed, left, products, inverse, x, before)
     return _joined(o, T, B, N), end.view(start.shape), terms
 
 
@@ -123,15 +117,11 @@ def _run_backwards(
     needs_decay: bool,
 ) -> list[Tensor | None]:
     """The gradients of start, log w, v, and of the pairs."""
-    queries, keys, rows, until, products, inverse, x, states = terms
+    queries, keys, log_w, decayed, left, products, inverse, x, states = terms
     count, Z, C, P, K = queries.shape
     V = x.shape[-1]
     B, N = sizes[1:]
-    decayed, whole = rows.exp(), until[:, :, -1:]
-    from_start = queries * decayed
-    left = (whole - until).exp().unsqueeze(3)
-    to_end = keys * left
-    carry = whole.exp().mT
+    from_start, to_end, carry = queries * decayed, keys * left, decayed[:, :, -1, :1].mT
     y = x.new_zeros(x.shape)
     if by_o is not None:
         y[..., :1, :] = _cut(C, by_o)
@@ -153,10 +143,10 @@ def _run_backwards(
     by_v = parts[..., 0].flatten(2, 3).mT @ rows_y
     by_from_start = (rows_y @ states.mT).view(queries.shape)
     by_queries, by_keys, by_rows, by_until = _products_backwards(
-        rows_y @ rows_x.mT, queries, keys, rows, until, needs_decay
+        rows_y @ rows_x.mT, queries, keys, log_w
     )
     by_queries.addcmul_(by_from_start, decayed)
-    by_rows += _of_decay(from_start.mul_(by_from_start), rows)
+    by_rows += _of_decay(from_start.mul_(by_from_start), log_w)
     if by_states[-1] is not None or count > 1:
         nothing = torch.zeros_like(states[0])
         later = torch.stack([nothing if found is None else found for found in by_states])
@@ -164,9 +154,9 @@ def _run_backwards(
         by_to_end = (rows_x @ later.mT).view(keys.shape)
         by_keys.addcmul_(by_to_end, left)
         if needs_decay:
-            through = _of_decay(to_end.mul_(by_to_end), rows).sum(3)
+            through = _of_decay(to_end.mul_(by_to_end), log_w).sum(3)
             by_until -= through
-            by_carry = _of_decay((states * later).sum(-1).unsqueeze(2), until) * whole.exp()
+            by_carry = _of_decay((states * later).sum(-1).unsqueeze(2), log_w) * carry.mT
             by_until[:, :, -1:] += through.sum(2, keepdim=True) + by_carry
     by_log_w = None
     if needs_decay:
@@ -222,45 +212,52 @@ def _of_decay(x: Tensor, log_decay: Tensor) -> Tensor:
     return x.sum(-1, keepdim=True) if log_decay.shape[-1] == 1 else x
 
 
-def _products(queries: Tensor, keys: Tensor, rows: Tensor, until: Tensor) -> Tensor:
-    """M [n, Z, C·P, C·P]."""
+def _products(queries: Tensor, keys: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """M [n, Z, C·P, C·P], and the decays from the beginning of the chunk and to its end."""
     count, Z, C, P, _ = queries.shape
-    if rows.shape[-1] == 1:
-        return (queries.flatten(2, 3) @ keys.flatten(2, 3).mT).mul_(_decays(rows, until))
+    if log_w.shape[-1] == 1:
+        until = log_w.cumsum(-2)
+        rows = _to_queries(until, log_w, P)
+        found = (queries.flatten(2, 3) @ keys.flatten(2, 3).mT).mul_(_decays(rows, until))
+        return found, rows.exp_(), (until[:, :, -1:] - until).exp_().unsqueeze(3)
     found = queries.new_zeros(count * Z, C * P, C * P)
-    for level in _levels(queries, keys, rows, until):
-        level.block(found).copy_(level.product())
     _diagonal(found, P).copy_((queries[..., :1, :] * keys).sum(-1).flatten(0, 1))
-    return found.view(count, Z, C * P, C * P)
+    since, rest = _to_queries(log_w, log_w, P), torch.zeros_like(log_w).unsqueeze(3)
+    for level in _levels(queries, keys, since, rest):
+        level.block(found).copy_(level.product())
+    return found.view(count, Z, C * P, C * P), since.exp_(), rest.exp_()
 
 
 def _products_backwards(
-    gradient: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    rows: Tensor,
-    until: Tensor,
-    needs_decay: bool,
+    gradient: Tensor, queries: Tensor, keys: Tensor, log_w: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of queries, keys, rows and until from that of M."""
+    """From the gradient of M those of queries, keys, and the logarithms of the decays from the
+    beginning of the chunk to each query [n, Z, C, P, W] and to each key [n, Z, C, W]."""
     count, Z, C, P, _ = queries.shape
-    if rows.shape[-1] == 1:
-        gradient.mul_(_decays(rows, until))
+    if log_w.shape[-1] == 1:
+        until = log_w.cumsum(-2)
+        gradient.mul_(_decays(_to_queries(until, log_w, P), until))
         by_queries = (gradient @ keys.flatten(2, 3)).view(queries.shape)
         by_keys = (gradient.mT @ queries.flatten(2, 3)).view(keys.shape)
-        by_rows = _of_decay(queries * by_queries, rows)
-        by_until = _of_decay(keys * by_keys, until).sum(3).neg_()
+        by_rows = _of_decay(queries * by_queries, log_w)
+        by_until = _of_decay(keys * by_keys, log_w).sum(3).neg_()
         return by_queries, by_keys, by_rows, by_until
     gradient = gradient.view(count * Z, C * P, C * P)
     by_queries, by_keys = torch.zeros_like(queries), torch.zeros_like(keys)
-    for level in _levels(queries, keys, rows, until):
+    since, rest = _to_queries(log_w, log_w, P), torch.zeros_like(log_w).unsqueeze(3)
+    for level in _levels(queries, keys, since, rest):
         level.add_gradients(level.block(gradient), by_queries, by_keys)
-    # a logarithm's gradient; the step itself, on the diagonal, does not decay
+    # the step itself, on the diagonal, does not decay
     by_rows, by_until = queries * by_queries, (keys * by_keys).sum(3).neg_()
     diagonal = _diagonal(gradient, P).view(count, Z, C, P, 1)
     by_queries[..., :1, :] += (diagonal * keys).sum(3, keepdim=True)
     by_keys.addcmul_(diagonal, queries[..., :1, :])
     return by_queries, by_keys, by_rows, by_until
+
+
+def _to_queries(until: Tensor, log_w: Tensor, P: int) -> Tensor:
+    """A new tensor [n, Z, C, P, W]: the second queries see what the step before left."""
+    return torch.stack((until, until - log_w)[:P], 3)
 
 
 def _decays(rows: Tensor, until: Tensor) -> Tensor:
@@ -308,15 +305,17 @@ class _Level(NamedTuple):
         return x.flatten(2, 3)
 
 
-def _levels(queries: Tensor, keys: Tensor, rows: Tensor, until: Tensor) -> Iterator[_Level]:
-    """Every query meets every earlier key once: the halves of the chunk, those of its halves, and
-    so on. Between two runs of steps, decays are taken from the query to the end of the first run,
-    and from there to the key. Both logarithms are differences that are never positive."""
-    half = queries.shape[2] // 2
-    while half:
-        since, before = _halves(rows, half)[:, :, 1], _halves(until.unsqueeze(3), half)[:, :, 0]
-        middle = before[:, :, -1:]
-        decayed, left = (since - middle).exp_(), (middle - before).exp_()
+def _levels(queries: Tensor, keys: Tensor, since: Tensor, rest: Tensor) -> Iterator[_Level]:
+    """Every query meets every earlier key once: in neighbouring steps, pairs of steps, and so on up
+    to the halves of the chunk. Between two runs of steps a key decays until the end of its run, and
+    a query from there. Both logarithms are sums of what lies between, never positive and rounded by
+    no more than they are large; those for the runs of the next level, in the end of the whole
+    chunk, are written over `since` [n, Z, C, P, W], of the step alone, and `rest` [n, Z, C, 1, W],
+    zeros."""
+    half = 1
+    while half < queries.shape[2]:
+        since_runs, rest_runs = _halves(since, half), _halves(rest, half)
+        decayed, left = since_runs[:, :, 1].exp(), rest_runs[:, :, 0].exp()
         yield _Level(
             half,
             decayed,
@@ -324,7 +323,10 @@ def _levels(queries: Tensor, keys: Tensor, rows: Tensor, until: Tensor) -> Itera
             _halves(queries, half)[:, :, 1] * decayed,
             _halves(keys, half)[:, :, 0] * left,
         )
-        half //= 2
+        both = since_runs[:, :, :, -1:, :1]  # [X, blocks, 2, 1, 1, W], of the runs themselves
+        rest_runs[:, :, 0] += both[:, :, 1]
+        since_runs[:, :, 1] += both[:, :, 0]
+        half *= 2
 
 
 def _halves(x: Tensor, half: int) -> Tensor:

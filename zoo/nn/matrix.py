@@ -51,8 +51,8 @@ def matrix_scan(
 
     Within a chunk of steps everything is a product of matrices: a query meets the keys before it by
     how far they have decayed until then. Only the state goes from chunk to chunk (Yang et al. 2024,
-    arXiv:2312.06635, section 4; with a and b, arXiv:2406.06484, section 3). Decays are taken as
-    differences of logarithms, which are never positive: nothing overflows.
+    arXiv:2312.06635, section 4; with a and b, arXiv:2406.06484, section 3). Decays are exponentials
+    of what is never positive: nothing overflows.
     """
     exact = state_BNKV.dtype
     with torch.autocast(state_BNKV.device.type, enabled=False):

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from zoo.nn import linear, selective
 from zoo.nn.convolution import convolve, convolve_step
 from zoo.nn.linear import linear_scan
 from zoo.nn.matrix import matrix_scan, matrix_step
+from zoo.nn.selective import selective_scan
 
 
 def step_by_step(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
@@ -28,6 +30,16 @@ def draw(steps: int, kind: torch.dtype, shape: tuple[int, ...] = (3, 4)) -> list
     return [a, b, start]
 
 
+@pytest.fixture(params=["by-step", "in-pieces"])
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of work of few steps on a CPU, and that of other devices."""
+    if request.param == "in-pieces":
+        monkeypatch.setattr(linear, "FEW_STEPS", 0)
+        monkeypatch.setattr(linear, "LARGE_STEP", 10**9)
+        monkeypatch.setattr(selective, "_slabs", lambda x_T: [slice(0, len(x_T))])
+
+
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 16, 35, 120])
 def test_the_scan_equals_the_loop(steps: int, kind: torch.dtype) -> None:
@@ -44,6 +56,7 @@ def test_the_scan_equals_the_loop(steps: int, kind: torch.dtype) -> None:
     )
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 11])
 def test_gradients_of_the_scan(steps: int, kind: torch.dtype) -> None:
@@ -53,6 +66,7 @@ def test_gradients_of_the_scan(steps: int, kind: torch.dtype) -> None:
     assert torch.autograd.gradcheck(linear_scan, [constant, *values[1:]])
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("slowest", [0.9, 0.999, 1.0])
 def test_float32_is_within_two_millionths_of_float64(slowest: float) -> None:
     """Outputs and all gradients, relative to the largest; the loop is no more accurate."""
@@ -185,6 +199,33 @@ def test_strong_decays_do_not_overflow() -> None:
     (o.sum() + end.sum()).backward()
     assert torch.isfinite(o).all()
     assert torch.isfinite(log_w.grad).all()
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_the_selective_scan_equals_its_equations(steps: int) -> None:
+    torch.manual_seed(steps)
+    like = {"dtype": torch.float64}
+    u, B, C = (torch.randn(steps, 2, size, **like) for size in (5, 3, 3))
+    delta, A, start = torch.rand_like(u), -torch.rand(5, 3, **like), torch.randn(2, 5, 3, **like)
+    values = [v.requires_grad_() for v in (delta, u, A, B, C, start)]
+    y, end = selective_scan(*values)
+    h, wanted = start, []
+    for t in range(steps):
+        decay = torch.exp(torch.einsum("bd,dn->bdn", delta[t], A))
+        h = decay * h + torch.einsum("bd,bd,bn->bdn", delta[t], u[t], B[t])
+        wanted.append(torch.einsum("bdn,bn->bd", h, C[t]))
+    outside, outside_end = torch.randn(steps, 2, 5, **like), torch.randn(2, 5, 3, **like)
+    torch.testing.assert_close(y, torch.stack(wanted), rtol=0, atol=1e-12)
+    torch.testing.assert_close(end, h, rtol=0, atol=1e-12)
+    pairs = (y, end), (torch.stack(wanted), h)
+    for outsides in ((outside, outside_end), (outside, torch.zeros_like(h))):
+        found, plain = (
+            torch.autograd.grad(pair, values, outsides, retain_graph=True) for pair in pairs
+        )
+        for gradient, its in zip(found, plain, strict=True):
+            torch.testing.assert_close(gradient, its, rtol=0, atol=1e-11)
+    assert torch.autograd.gradcheck(lambda *v: selective_scan(*v)[0], values)
 
 
 def test_a_convolution_equals_torch_nns() -> None:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zoo import Cell
-from zoo.nn import convolve, convolve_step, linear_scan, uniform
+from zoo.nn import convolve, convolve_step, selective_scan, uniform
 
 CHUNK = 128  # steps of which all states are kept for the gradient
 
@@ -102,13 +102,15 @@ class Mamba(Cell):
         delta_T, B_T, C_T = self.select(u_T)
         chunks = [torch.split(v_T, CHUNK) for v_T in (delta_T, u_T, B_T, C_T)]
         long = len(u_T) > CHUNK and torch.is_grad_enabled()
-        h, found = state.h, []
+        h, found, A = state.h, [], -self.A_log.exp()
         for delta, u, B, C in zip(*chunks, strict=True):
-            chunk = delta, u, self.A_log, B, C, h
+            chunk = delta, u, A, B, C, h
             if long:
-                y, h = checkpoint(scan_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+                y, h = checkpoint(
+                    selective_scan, *chunk, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                y, h = scan_chunk(*chunk)
+                y, h = selective_scan(*chunk)
             found.append(y)
         return torch.cat(found) + self.D * u_T, MambaState(window, h)
 
@@ -127,14 +129,6 @@ def discretise(delta: Tensor, u: Tensor, A_log: Tensor, B: Tensor) -> tuple[Tens
 def read(h: Tensor, C: Tensor) -> Tensor:
     """h C, [..., D]."""
     return (h * C.unsqueeze(-2)).sum(-1)
-
-
-def scan_chunk(
-    delta_T: Tensor, u_T: Tensor, A_log: Tensor, B_T: Tensor, C_T: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The outputs h C of all steps, [T, B, D], and the last state."""
-    h_T = linear_scan(*discretise(delta_T, u_T, A_log, B_T), start)
-    return read(h_T, C_T), h_T[-1].clone()
 
 
 def linear_weight(rows: int, columns: int) -> nn.Parameter:

@@ -19,4 +19,5 @@ from .matrix import (
     matrix_scan as matrix_scan,
     matrix_step as matrix_step,
 )
+from .selective import selective_scan as selective_scan
 from .torch_cell import TorchCell as TorchCell

@@ -13,6 +13,9 @@ from torch.autograd.function import once_differentiable
 from zoo.nn.cell import Cell
 from zoo.nn.state import map_leaves, rebuild
 
+# of a scan that a CPU runs step by step, by measurement: the most steps, and the least elements
+FEW_STEPS, LARGE_STEP = 64, 4096
+
 
 class Complex(NamedTuple):
     """A complex tensor as two real ones: ONNX has no complex arithmetic."""
@@ -57,8 +60,8 @@ def linear_scan(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
 
     Time is cut into √T pieces of √T steps. The pieces advance side by side, then the state is
     carried from piece to piece: 2√T operations, and only products of a and sums, so that float32
-    loses no more than it does step by step (a scan over logarithms does). The gradient is the same
-    scan backwards.
+    loses no more than it does step by step (a scan over logarithms does). On a CPU, few steps, or
+    large ones, run one by one: fewer passes over memory. The gradient is the same scan backwards.
     """
     a_T, b_T = a_T.to(start.dtype), b_T.to(start.dtype)
     a_T = a_T.reshape((1,) * (b_T.ndim - a_T.ndim) + a_T.shape)
@@ -69,7 +72,8 @@ def linear_scan(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
 class _LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
-        h_T = _in_pieces(a_T, b_T, start)
+        h_T = torch.empty_like(b_T, memory_format=torch.contiguous_format)
+        scan_into(h_T, a_T, b_T, start)
         ctx.save_for_backward(a_T, h_T, start)
         return h_T
 
@@ -80,11 +84,15 @@ class _LinearScan(torch.autograd.Function):
         # what reaches h_t: its own gradient, and conj(a_{t+1}) times what reaches h_{t+1}
         later = _after_the_first(a_T.conj().resolve_conj())
         last = gradient_T[-1]
-        reached = torch.cat(
-            (_in_pieces(later, gradient_T[:-1], last, backwards=True), last.unsqueeze(0))
-        )
+        reached = torch.empty_like(h_T)
+        reached[-1] = last
+        scan_into(reached[:-1], later, gradient_T[:-1], last, backwards=True)
         by_a = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and a_T.shape == h_T.shape:
+            by_a = torch.empty_like(a_T)
+            torch.mul(reached[0], start.conj(), out=by_a[0])
+            torch.mul(reached[1:], h_T[:-1].conj(), out=by_a[1:])
+        elif ctx.needs_input_grad[0]:
             by_a = (reached[1:] * h_T[:-1].conj()).sum_to_size(*_after_the_first(a_T).shape)
             first = (reached[:1] * start.conj()).sum_to_size(*a_T[:1].shape)
             by_a = torch.cat((first, by_a)) if len(a_T) == len(h_T) > 1 else first + by_a
@@ -96,12 +104,23 @@ def _after_the_first(a_T: Tensor) -> Tensor:
     return a_T[1:] if len(a_T) > 1 else a_T
 
 
-def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = False) -> Tensor:
-    """The scan, or, `backwards`, the one from the last time to the first."""
+def scan_into(
+    h_T: Tensor, a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = False
+) -> None:
+    """Writes the scan, or, `backwards`, the one from the last time to the first, into `h_T`, which
+    `b_T` may be. Records no gradient."""
     T = len(b_T)
-    h_T = b_T.new_empty(b_T.shape)
-    if T == 0:
-        return h_T
+    if T and b_T.is_cpu and (T <= FEW_STEPS or b_T[0].numel() >= LARGE_STEP):
+        state, order = start, slice(None, None, -1) if backwards else slice(None)
+        each = [x_T.unbind(0)[order] for x_T in (a_T.expand(T, *a_T.shape[1:]), b_T, h_T)]
+        for a, b, h in zip(*each, strict=True):
+            state = torch.addcmul(b, a, state, out=h)
+    elif T:
+        _scan_in_pieces(h_T, a_T, b_T, start, backwards)
+
+
+def _scan_in_pieces(h_T: Tensor, a_T: Tensor, b_T: Tensor, start: Tensor, backwards: bool) -> None:
+    T = len(b_T)
     steps = isqrt(T)
     pieces = T // steps
     rest = T - pieces * steps
@@ -135,7 +154,6 @@ def _in_pieces(a_T: Tensor, b_T: Tensor, start: Tensor, *, backwards: bool = Fal
     a_T = a_T.expand(T, *a_T.shape[1:])
     for time in left:
         state = torch.addcmul(b_T[time], a_T[time], state, out=h_T[time])
-    return h_T
 
 
 def _step(a: Variable, state: Variable, b: Variable) -> Variable:

@@ -1,0 +1,118 @@
+"""The selective scan (Gu and Dao 2023, arXiv:2312.00752, section 3.2): a state [D, N] of which each
+element decays at a rate of its own, by a step size for each feature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zoo.nn.linear import scan_into
+
+
+def selective_scan(
+    delta_TBD: Tensor, u_TBD: Tensor, A_DN: Tensor, B_TBN: Tensor, C_TBN: Tensor, start_BDN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All steps of
+
+        h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t ⊙ u_t) B_tᵀ,   y_t = h_t C_t
+
+    from h_0 = `start`: the outputs y [T, B, D] and the last state, in the dtype of `start`.
+
+    For the gradient it keeps all states, a tensor [T, B, N, D]. On a CPU each
+    step is computed whole while its tensors are in the cache, on other devices all steps at once.
+    """
+    exact = start_BDN.dtype
+    given = [x.to(exact) for x in (delta_TBD, u_TBD, A_DN, B_TBN, C_TBN)]
+    values = *given, start_BDN
+    with torch.autocast(start_BDN.device.type, enabled=False):
+        if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+            return _Selective.apply(*values)  # type: ignore[no-any-return, no-untyped-call]
+        y, end, _ = _run(*values)
+        return y, end
+
+
+class _Selective(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *values: Tensor) -> tuple[Tensor, Tensor]:
+        y, end, h = _run(*values)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*values, h)
+        return y, end
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_y: Tensor | None, by_end: Tensor | None) -> tuple[Tensor | None, ...]:
+        delta, u, A, B, C, start, h = ctx.saved_tensors
+        by_y = torch.zeros_like(u) if by_y is None else by_y
+        A, first = A.mT.contiguous(), start.mT
+        slabs = _slabs(u)
+        decay, gradient, scratch = (torch.empty_like(h[slabs[0]]) for _ in range(3))
+        # what reaches a state from the one after it
+        reached = torch.zeros_like(first) if by_end is None else by_end.mT
+        driven = delta * u
+        by_driven, through_decay = torch.empty_like(u), torch.empty_like(delta)
+        by_B, by_C, by_A = torch.empty_like(B), torch.empty_like(C), torch.zeros_like(A)
+        with torch.autocast(u.device.type, enabled=False):
+            for now in reversed(slabs):
+                _decays(delta[now], A, decay)
+                torch.mul(C[now].unsqueeze(-1), by_y[now].unsqueeze(-2), out=gradient)
+                gradient[-1] += reached
+                scan_into(gradient[:-1], decay[1:], gradient[:-1], gradient[-1], backwards=True)
+                by_C[now] = _over_features(h[now], by_y[now], scratch)
+                by_B[now] = _over_features(gradient, driven[now], scratch)
+                by_driven[now] = _over_states(B[now], gradient)
+                through = decay.mul_(gradient)
+                reached = through[0].clone()
+                if now.start:
+                    through.mul_(h[now.start - 1 : now.stop - 1])
+                else:
+                    through[0].mul_(first)
+                    through[1:].mul_(h[: now.stop - 1])
+                torch.sum(torch.mul(through, A, out=scratch), -2, out=through_decay[now])
+                by_A += through.mul_(delta[now].unsqueeze(-2)).sum((0, 1))
+        by_delta = through_decay.addcmul_(by_driven, u)
+        return by_delta, by_driven.mul_(delta), by_A.mT, by_B, by_C, reached.mT
+
+
+def _run(
+    delta: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs, the last state, and all states. The N states of a feature are an
+    axis before the features, so that what differs by feature alone is contiguous."""
+    A, state = A.mT.contiguous(), start.mT.contiguous()
+    T, batch, D = u.shape
+    h, slabs = u.new_empty(T, batch, len(A), D), _slabs(u)
+    decay = torch.empty_like(h[slabs[0]])
+    y = torch.empty_like(u)
+    driven = delta * u
+    for now in slabs:
+        _decays(delta[now], A, decay)
+        torch.mul(driven[now].unsqueeze(-2), B[now].unsqueeze(-1), out=h[now])
+        scan_into(h[now], decay, h[now], state)
+        state = h[now.stop - 1]
+        y[now] = _over_states(C[now], h[now])
+    return y, state.mT.contiguous(), h
+
+
+def _decays(delta_TBD: Tensor, A_ND: Tensor, into: Tensor) -> None:
+    torch.mul(delta_TBD.unsqueeze(-2), A_ND, out=into).exp_()
+
+
+def _slabs(x_T: Tensor) -> list[slice]:
+    """The steps that are computed at once."""
+    size = 1 if x_T.is_cpu else len(x_T)
+    return [slice(time, time + size) for time in range(0, len(x_T), size)]
+
+
+def _over_states(weight_TBN: Tensor, h_TBND: Tensor) -> Tensor:
+    """Σ_n weight_n h_n, [T, B, D]."""
+    return (weight_TBN.unsqueeze(-2) @ h_TBND).squeeze(-2)
+
+
+def _over_features(h_TBND: Tensor, weight_TBD: Tensor, scratch: Tensor) -> Tensor:
+    """Σ_d h_d weight_d, [T, B, N]; as products of matrices and vectors, a CPU takes six times as
+    long."""
+    return torch.mul(h_TBND, weight_TBD.unsqueeze(-2), out=scratch).sum(-1)

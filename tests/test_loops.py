@@ -62,7 +62,10 @@ def model(changes: Mapping[str, str] = {}) -> ir.Model:
         assert text.count(old) == 1
         text = text.replace(old, new)
     proto = onnx.parser.parse_model(text)
-    for name, array in (("table", TABLE), ("weights", WEIGHTS), ("head", HEAD)):
+    half = WEIGHTS // 2
+    arrays = {"table": TABLE, "weights": WEIGHTS, "head": HEAD, "half": half}
+    arrays["other_half"] = WEIGHTS - half
+    for name, array in arrays.items():
         proto.graph.initializer.append(numpy_helper.from_array(array, name))
     return ir.from_proto(proto)
 
@@ -118,6 +121,17 @@ def test_what_the_step_before_has_computed_is_carried() -> None:
     graph = tightened(model())
     assert operators(graph).count("QuantizeLinear") == 1  # of the first state
     assert operators(body_of(graph)).count("QuantizeLinear") == 1
+
+
+def test_a_value_that_two_products_read_is_carried_once() -> None:
+    again = {
+        "product = MatMulInteger (q, weights, zero)": "again = QuantizeLinear (h_in, first, zero) "
+        "one = MatMulInteger (q, half, zero) two = MatMulInteger (again, other_half, zero) "
+        "product = Add (one, two)"
+    }
+    graph = tightened(model(again))
+    assert operators(body_of(graph)).count("QuantizeLinear") == 1
+    assert operators(graph).count("QuantizeLinear") == 1
 
 
 def test_other_scales_are_other_values() -> None:

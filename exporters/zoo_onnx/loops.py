@@ -63,8 +63,14 @@ def _shared(graph: ir.Graph, loop: ir.Node, states: Sequence[State]) -> list[Sta
     for node in list(body):
         given = {state.before: state for state in found}
         twin = _twin(body, node, given) if _depends_on(node, given) else None
-        if twin is not None and not twin.outputs[0].is_graph_output():
+        if twin is None or twin.outputs[0].is_graph_output():
+            continue
+        known = next((state for state in found if state.after is twin.outputs[0]), None)
+        if known is None:
             found.append(_carry(graph, loop, node, given, twin.outputs[0]))
+        else:  # that of another node, which computes the same
+            node.outputs[0].replace_all_uses_with(known.before)
+            body.remove(node, safe=True)
     return found
 
 

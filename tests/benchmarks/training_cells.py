@@ -28,7 +28,7 @@ from zoo.training.defaults import ROWS, STEPS
 from zoo.training.malloc import keep_freed_memory
 from zoo.training.optimizers import adamw
 
-VOCAB, PARAMETERS, ROUNDS, SECONDS = 28, 1_000_000, 9, 0.5
+VOCAB, PARAMETERS, ROUNDS, SECONDS = 28, 1_000_000, 15, 0.3
 CELLS = ["mamba", "rwkv7", "hgrn2", "slstm", "rg-lru"]
 
 

@@ -282,6 +282,15 @@ def test_each_fault_is_refused(_name: str, good: onnx.ModelProto, fault: Fault, 
     assert re.fullmatch(r"third_party\.onnx .*; (export|write) .*\.", str(caught.value))
 
 
+@pytest.mark.parametrize("name", [b"batch", b"within"])
+def test_names_that_are_not_text(name: bytes) -> None:
+    """ONNX Runtime's Python fails on reading them: on those of axes as of values."""
+    content = model(node("Neg", "x", "within"), node("Neg", "within")).SerializeToString()
+    inspect(PATH, content)
+    with pytest.raises(ArtifactError, match=r"has a name .* that is not UTF-8; export it again"):
+        inspect(PATH, content.replace(name, b"\xff" * len(name)))
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f2", "f8", "i8", "i4", "u1", "i1", "?"])
 def test_each_element_type_in_each_encoding(dtype: str) -> None:
     """Values may be in raw_data, or in the field of their type, packed or not."""

@@ -111,7 +111,7 @@ class _Scope:
     def define(self, name: bytes, tensor: Tensor | None = None) -> None:
         if name in self.own:
             raise Refusal(f"has two values named {quoted(name)}")
-        self.own[name] = tensor
+        self.own[_text(name)] = tensor
 
     def find(self, name: bytes) -> Tensor | None:
         scope: _Scope | None = self
@@ -210,6 +210,8 @@ class _Inspector:
             element_type(_number(tensor, "elem_type"))
         for shape in shapes:
             axes = [self._read(axis, DIMENSION) for axis in shape.get("dim", ())]
+            for axis in axes:
+                _name(axis, "dim_param")
             check_shape([_number(axis, "dim_value") for axis in axes])
         if complete and not shapes:
             raise Refusal(f"does not declare the shape of {quoted(name)}")
@@ -309,7 +311,16 @@ def _check_version(kind: str, version: int, known: range) -> None:
 
 
 def _name(message: Message, field: str) -> bytes:
-    return bytes(message[field][0]) if field in message else b""
+    return _text(bytes(message[field][0])) if field in message else b""
+
+
+def _text(name: bytes) -> bytes:
+    """The name, which must be UTF-8: ONNX Runtime's Python fails on any other."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise Refusal(f"has a name {quoted(name)} that is not UTF-8") from None
+    return name
 
 
 def _number(message: Message, field: str) -> int:

@@ -174,7 +174,9 @@ def write(text: str) -> None:
 def fill(text: str) -> str:
     """Paragraphs within the width of the docs; tables as they are."""
     return "\n".join(
-        line if line.startswith("|") or not line else textwrap.fill(line, 100)
+        line
+        if line.startswith("|") or not line
+        else textwrap.fill(line, 100, break_on_hyphens=False)
         for line in text.splitlines()
     )
 

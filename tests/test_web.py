@@ -18,8 +18,10 @@ import zoo
 from zoo.config import Sampling
 from zoo.data.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, LettersTokenizer
 from zoo.errors import UsageError, ZooError, ZooWarning
+from zoo.inference import prompts
 from zoo.inference.artifact import StateEntry
 from zoo.inference.sampling import choose, margin
+from zoo_ort.engines import SessionEngine
 from zoo_web import onnxruntime_web
 from zoo_web.packager import SITE, WebPackager
 
@@ -330,6 +332,86 @@ def test_without_npm_the_page_loads_the_runtime_from_a_cdn(
     assert content["prompt"] == "the "
     assert content["training"]["corpus"] == "fox.txt"
     assert not (folder / "onnxruntime").exists()
+
+
+# in place of ONNX Runtime; a length for each run of many tokens, and "step" for the others
+RECORDER = """
+    export const env = { wasm: {} };
+    export const runs = [];
+    export class Tensor {
+      constructor(type, data, dims) { Object.assign(this, { type, data, dims }); }
+    }
+    const run = async (feeds, wanted) => {
+      runs.push(feeds.tokens ? feeds.tokens.dims[1] : "step");
+      const leaf = (name) => feeds[name.replace(/_out$/, "_in")];
+      return Object.fromEntries(wanted.map((name) => [name, leaf(name) ?? { data: [0n] }]));
+    };
+    export const InferenceSession = { create: async () => ({ run }) };
+"""
+
+
+@pytest.fixture(scope="module")
+def all_graphs(fox_run: zoo.Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    kinds = ("generate", "step", "sequence")
+    return zoo.export_all(fox_run, kinds, out=tmp_path_factory.mktemp("all graphs"))
+
+
+@pytest.mark.parametrize("graph", ["generate", "step"])
+@pytest.mark.parametrize("form", ["that says it", "of before", "of a large vocabulary"])
+def test_prompts_are_read_in_the_runs_of_python(
+    graph: str,
+    form: str,
+    site: Path,
+    node: Callable[[str, Any], Any],
+    all_graphs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The step and the sequence graph round differently: a prompt that is read by the other one, or
+    in other pieces, could get another text."""
+    without_npm(monkeypatch)
+    files = [made for made in all_graphs if made.info.graph in (graph, "sequence")]
+    if (
+        form == "of a large vocabulary"
+    ):  # that pieces of more than 8 tokens have too many logits for
+        monkeypatch.setattr(prompts, "MOST_LOGITS", 9 * files[0].info.tokenizer.vocab_size)
+    with pytest.warns(ZooWarning):
+        folder = write_package(files, tmp_path / "page")
+    model = json.loads((folder / "model.json").read_text("utf-8"))
+    model["runtime"] = {"wasm": {"module": "./recorder.js", "binary": "none.wasm"}}
+    if form == "of before":
+        del model["reading"]
+    (site / "recorder.js").write_text(RECORDER)
+    code = """
+        globalThis.fetch = async (url) =>
+          new Response(String(url).endsWith(".json") ? JSON.stringify(given.model) : "");
+        const { load } = await import("./zoo.js");
+        const { runs } = await import("./recorder.js");
+        const found = [];
+        for (const text of given.texts) {
+          await (await load("./")).session().feed(text);
+          found.push(runs.splice(0));
+        }
+        answer(found);
+    """
+    lengths = (1, 2, 3, 16, 17, 18, 257, 258, 260, 600)  # one more than are read
+    texts = [("the quick brown fox " * 30)[:length] for length in lengths]
+    found = node(code, {"model": model, "texts": texts})
+
+    runs: list[int | str] = []
+    run = SessionEngine._run
+
+    def recording(self: Any, tokens: Any, *more: Any, **feeds: Any) -> Any:
+        runs.append(tokens.shape[1] if tokens.ndim == 2 else "step")
+        return run(self, tokens, *more, **feeds)
+
+    monkeypatch.setattr(SessionEngine, "_run", recording)
+    source = zoo.open_source(folder)
+    for text, of_page in zip(texts, found, strict=True):
+        zoo.Session(source).feed(text)
+        assert of_page == runs, len(text)
+        runs.clear()
+    assert max(found[-1]) == (8 if form == "of a large vocabulary" else prompts.LARGEST_PIECE)
 
 
 def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path) -> None:

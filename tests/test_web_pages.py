@@ -260,7 +260,7 @@ LIBRARY = """
 def test_sessions_move_between_the_browser_and_python(pages: Site, lstm: list[Any]) -> None:
     page = pages.open(pages.package("all-graphs", lstm))
     sampling = {"temperature": 0.9}
-    python = zoo.Session(lstm[0].path, seed=5)
+    python = zoo.Session(lstm[0].path.parent, seed=5)
     python.feed("the quick")
     parts = [python.sample(45, **sampling) for _ in range(4)]
     first, kept = page.evaluate(
@@ -326,7 +326,7 @@ def test_on_webgpu_the_step_graph_writes_the_same(pages: Site, lstm: list[Any]) 
     text = finished(page)
     if "WebAssembly" in page.text_content("#facts"):
         pytest.skip("this Chromium has no adapter for WebGPU")
-    assert text == zoo.generate(lstm[0].path, "the ", length=20, temperature=0.8)
+    assert text == zoo.generate(lstm[0].path.parent, "the ", length=20, temperature=0.8)
     assert any(url.endswith("/step.onnx") for url in page.requested)
     pages.close(page)
 

@@ -107,7 +107,7 @@ class OnnxRuntime:
         self, infos: Mapping[Path, ArtifactInfo], info: ArtifactInfo, threads: int
     ) -> SequenceEngine | None:
         """The sequence graph among the files with the weights and precision of `info`, if any. It
-        reads long prompts on the CPU; without it they are read step by step."""
+        reads prompts on the CPU; without it they are read step by step."""
         for path, other in infos.items():
             same = _model(other) == _model(info)
             if other.graph == SEQUENCE and same and other.causal and info.weights:

@@ -14,6 +14,7 @@ from typing import Any
 from zoo.errors import UsageError, ZooWarning
 from zoo.exporting.export import Exported
 from zoo.inference.artifact import GENERATE, STEP, ArtifactInfo
+from zoo.inference.prompts import largest_piece
 from zoo.registry.registry import Registry
 from zoo_web import onnxruntime_web
 from zoo_web.onnxruntime_web import NotVendoredError
@@ -52,6 +53,7 @@ class WebPackager:
                 for graph, path in graphs.items()
             },
             "runtime": runtime,
+            "reading": {"largest_piece": largest_piece(info.tokenizer.vocab_size)},
             **self._described(info),
         }
         text = json.dumps(content, indent=1, allow_nan=False)

@@ -94,7 +94,7 @@ def command(
     """Continue a prompt, from a run folder (PyTorch) or an exported file (its runtime).
 
     SOURCE may also be the folder of files exported from one run: the generate graph is taken, or
-    else the step graph, and the sequence graph reads long prompts. Or it is the URL of such a file
+    else the step graph, and the sequence graph reads the prompt. Or it is the URL of such a file
     or folder, which is downloaded once; "URL#sha256=HEX" accepts no other content.
     The prompt and the continuation go to standard output, nothing else does. The same seed gives
     the same text from a run and from the files exported from it in full precision.

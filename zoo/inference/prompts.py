@@ -1,5 +1,5 @@
 """How prompts are read: in pieces that depend on nothing but the prompt's length, so that the same
-numbers come out whoever else is read beside it, in a batch as on a server."""
+numbers come out whoever else is read beside it, in a batch as on a server or in a page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ def pieces(length: int, vocab_size: int) -> Iterator[int]:
     """The sizes of the pieces, which are powers of two: prompts of all lengths have most of their
     pieces in common, and read them together. What is left after a piece is read in the same pieces
     as a prompt of that length."""
-    largest = _power_of_two(min(LARGEST_PIECE, max(1, MOST_LOGITS // vocab_size)))
+    largest = largest_piece(vocab_size)
     while length:
         size = min(largest, _power_of_two(length))
         yield size
         length -= size
+
+
+def largest_piece(vocab_size: int) -> int:
+    """The size of all pieces but the last ones, which are smaller."""
+    return _power_of_two(min(LARGEST_PIECE, max(1, MOST_LOGITS // vocab_size)))
 
 
 def next_run(left: Sequence[int], vocab_size: int) -> tuple[list[int], int]:

@@ -104,8 +104,8 @@ def open_source(
 ) -> Source:
     """What runs the model at the path or URL `source`: a run folder (by PyTorch), an exported file,
     or a folder of files exported from one run. Of a folder the runtime takes the graph that
-    generates, or one that `scores`, and reads long prompts with the sequence graph if there is one;
-    of a file, that file alone. Nothing is written.
+    generates, or one that `scores`, and reads prompts with the sequence graph if there is one; of a
+    file, that file alone. Nothing is written.
 
     A URL, of whatever `fsspec` opens, leads to an exported file or a folder of them. A copy is kept
     in the cache, and is used again until the server has another version. After "#sha256=HEX" the

@@ -6,13 +6,14 @@
  * @typedef {{name: string, input: string, output: string, shape: number[], dtype: string,
  *   initial: number | string}} Entry a row of the state table
  * @typedef {any[]} State tensors of ONNX Runtime, in the order of the state table
+ * @typedef {{largest_piece: number}} Reading the most tokens that the sequence graph reads in a run
  */
 
 import { choose } from "./sampling.js";
 import { TYPES, elements, toNumbers } from "./safetensors.js";
 
-const LONG_PROMPT = 64; // tokens from which fetching the sequence graph pays off
-const SEQUENCE_CHUNK = 256; // tokens in a run of it
+/** @type {Reading} for a model.json that was written before it held one */
+const READING = { largest_piece: 256 };
 
 /** What the engines of both graphs have in common: the state, and how a graph is run. */
 class Engine {
@@ -26,12 +27,14 @@ class Engine {
    * @param {any} session
    * @param {Entry[]} entries
    * @param {() => Promise<any> | null} openSequence a session with the sequence graph
+   * @param {Reading} [reading]
    */
-  constructor(ort, session, entries, openSequence) {
+  constructor(ort, session, entries, openSequence, reading = READING) {
     this.ort = ort;
     this.session = session;
     this.entries = entries;
     this.openSequence = openSequence;
+    this.reading = reading;
     this.initial = this.leavesOf(this.initState());
   }
 
@@ -87,15 +90,16 @@ class Engine {
 
   /** The state after more tokens. @param {number[]} tokens @param {State} state */
   async read(tokens, state) {
-    const sequence = tokens.length >= LONG_PROMPT ? await this.openSequence() : null;
+    const sequence = tokens.length ? await this.openSequence() : null;
     if (!sequence) {
       for (const token of tokens) state = await /** @type {any} */ (this).readOne(token, state);
       return state;
     }
-    for (let start = 0; start < tokens.length; start += SEQUENCE_CHUNK) {
-      const some = tokens.slice(start, start + SEQUENCE_CHUNK);
-      const given = { tokens: this.int64(some, [1, some.length]) };
+    let start = 0;
+    for (const size of pieces(tokens.length, this.reading.largest_piece)) {
+      const given = { tokens: this.int64(tokens.slice(start, start + size), [1, size]) };
       ({ state } = await this.run(sequence, given, state));
+      start += size;
     }
     return state;
   }
@@ -190,6 +194,19 @@ export class StepEngine extends Engine {
       state = next;
     }
     return { tokens, state };
+  }
+}
+
+/**
+ * The sizes of the pieces in which prompts are read, powers of two. They are Python's (see
+ * zoo/inference/prompts.py), as a graph may round differently in others.
+ * @param {number} length @param {number} largest
+ */
+function* pieces(length, largest) {
+  while (length) {
+    const size = Math.min(largest, 2 ** (31 - Math.clz32(length)));
+    yield size;
+    length -= size;
   }
 }
 

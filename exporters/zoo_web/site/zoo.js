@@ -23,6 +23,7 @@
  * @typedef {object} Info the content of model.json
  * @property {Record<string, GraphFile>} graphs files by the kind of their graph
  * @property {Record<string, RuntimeFiles>} runtime ONNX Runtime's files by device
+ * @property {import("./engines.js").Reading} [reading]
  * @property {(Entry & {bound: number | null})[]} state
  * @property {import("./tokenizer.js").Description} tokenizer
  * @property {string} prompt the one that the model was shown with
@@ -81,7 +82,7 @@ export async function load(url = new URL("./", import.meta.url), { device = "was
   let sequence = null;
   const openSequence = () => (sequence ??= info.graphs.sequence ? open("sequence") : null);
   const Kind = graph === "step" ? StepEngine : GenerateEngine;
-  const engine = new Kind(ort, await open(graph), info.state, openSequence);
+  const engine = new Kind(ort, await open(graph), info.state, openSequence, info.reading);
   return new Model(info, engine, found);
 }
 

@@ -13,7 +13,8 @@ import shutil
 import threading
 import warnings
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 PATIENCE = 150_000  # milliseconds: other tests may have the cores
+CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{onnxruntime_web.VERSION}/dist/"
 
 
 @dataclass
@@ -43,15 +45,16 @@ class Site:
     runtime: Path
     packed: dict[str, list[Path]] = field(default_factory=dict)
 
-    def package(self, name: str, files: list[Any]) -> str:
-        """The address of the package of these files, which is written once. Other files need
-        another name."""
+    def package(self, name: str, files: list[Any], npm: bool = True) -> str:
+        """The address of the package of these files, which is written once, with npm or without.
+        Other files need another name."""
         if name not in self.packed:
             self.packed[name] = [made.path for made in files]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(onnxruntime_web, "vendor", self._link)
+                patch.setattr(onnxruntime_web, "vendor", self._link if npm else self._refuse)
                 (self.folder / name).mkdir()
-                WebPackager(zoo.load_registry()).write(files, self.folder / name)
+                with nullcontext() if npm else pytest.warns(ZooWarning, match="without npm"):
+                    WebPackager(zoo.load_registry()).write(files, self.folder / name)
         assert self.packed[name] == [made.path for made in files]
         return f"{self.origin}/{name}/"
 
@@ -60,14 +63,32 @@ class Site:
         for name in names:
             os.link(self.runtime / name, folder / name)
 
+    def _refuse(self, folder: Path, names: list[str]) -> None:
+        raise onnxruntime_web.NotVendoredError("this is without npm")
+
+    def _answer_for_the_cdn(self, route: Any) -> None:
+        """With the tested package's files, and the headers that jsDelivr sends with each."""
+        if not route.request.url.startswith(CDN):
+            route.abort()
+            return
+        name = route.request.url.removeprefix(CDN)
+        kind = "application/wasm" if name.endswith(".wasm") else "application/javascript"
+        headers = {
+            "Access-Control-Allow-Origin": "*",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        }
+        route.fulfill(path=self.runtime / name, content_type=kind, headers=headers)
+
     def open(self, address: str) -> Any:
-        """A page whose requests are recorded: none may leave the origin."""
+        """A page whose requests are recorded. The browser finds no host but this one; the test
+        answers for the CDN."""
         page = self.browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(PATIENCE)
         page.requested = []
         page.problems = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.route("https://cdn.jsdelivr.net/**", self._answer_for_the_cdn)
         page.goto(address)
         return page
 
@@ -78,9 +99,11 @@ class Site:
         self.close(page)
         return text
 
-    def close(self, page: Any) -> None:
+    def close(self, page: Any, of_the_cdn: Sequence[str] = ()) -> None:
+        """Closes a page that has asked its own host, and the CDN for these files."""
         assert page.problems == []
-        assert [url for url in page.requested if not url.startswith(self.origin + "/")] == []
+        others = {url for url in page.requested if not url.startswith(f"{self.origin}/")}
+        assert others == {CDN + name for name in of_the_cdn}
         assert any(url.endswith(".wasm") for url in page.requested)
         page.close()
 
@@ -123,8 +146,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         # a GPU in software, for WebGPU
         "--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --use-angle=swiftshader"
     )
+    hosts = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=switches.split())
+        args = [*switches.split(), hosts]
+        browser = driver.chromium.launch(executable_path=chromium, args=args)
         yield Site(folder, f"http://127.0.0.1:{server.server_port}", browser, runtime)
         browser.close()
     server.shutdown()
@@ -329,6 +354,35 @@ def test_on_webgpu_the_step_graph_writes_the_same(pages: Site, lstm: list[Any]) 
     assert text == zoo.generate(lstm[0].path.parent, "the ", length=20, temperature=0.8)
     assert any(url.endswith("/step.onnx") for url in page.requested)
     pages.close(page)
+
+
+@pytest.mark.parametrize(("device", "length"), [("wasm", 500), ("webgpu", 20)])
+def test_without_npm_the_page_runs_with_the_files_of_the_cdn(
+    device: str, length: int, pages: Site, lstm: list[Any]
+) -> None:
+    """Of the tested version only, and no other files."""
+    given = {"prompt": "the quick brown fox jumps ", "length": length, **SAMPLED}
+    address = pages.package("cdn", lstm, npm=False)
+    page = pages.open(f"{address}?{urlencode({**given, 'device': device, 'run': 1})}")
+    text = finished(page)
+    if device == "webgpu" and "WebAssembly" in page.text_content("#facts"):
+        pytest.skip("this Chromium has no adapter for WebGPU")
+    assert text == zoo.generate(lstm[0].path.parent, **given)
+    pages.close(page, onnxruntime_web.FILES[device])
+
+
+def test_without_npm_scripts_of_the_page_can_use_the_module(pages: Site, lstm: list[Any]) -> None:
+    """To them, unlike to the worker, the page's policy applies, which names hosts."""
+    page = pages.open(pages.package("cdn", lstm, npm=False))
+    text = page.evaluate(
+        "async () => {" + LIBRARY + """
+            const session = model.session();
+            await session.feed("the quick ");
+            return all(session.sample({ length: 100, temperature: 0 }));
+        }"""
+    )  # fmt: skip
+    assert "the quick " + text == zoo.generate(lstm[0].path.parent, "the quick ", length=100)
+    pages.close(page, onnxruntime_web.FILES["wasm"])
 
 
 def test_picture_of_the_page(pages: Site, time_machine: Path, tmp_path: Path) -> None:

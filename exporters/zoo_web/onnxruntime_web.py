@@ -21,7 +21,7 @@ FILES = {
     "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
-CDN_ORIGIN = "https://cdn.jsdelivr.net"
+CDN_ORIGIN = "https://cdn.jsdelivr.net"  # it has packages of at most 150 MB; this one has 145
 CDN = f"{CDN_ORIGIN}/npm/onnxruntime-web@{VERSION}/dist/"
 TIMEOUT = 300  # seconds for npm
 

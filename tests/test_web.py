@@ -21,6 +21,7 @@ from zoo.errors import UsageError, ZooError, ZooWarning
 from zoo.inference import prompts
 from zoo.inference.artifact import StateEntry
 from zoo.inference.sampling import choose, margin
+from zoo_ort import tuning
 from zoo_ort.engines import SessionEngine
 from zoo_web import onnxruntime_web
 from zoo_web.packager import SITE, WebPackager
@@ -412,6 +413,49 @@ def test_prompts_are_read_in_the_runs_of_python(
         assert of_page == runs, len(text)
         runs.clear()
     assert max(found[-1]) == (8 if form == "of a large vocabulary" else prompts.LARGEST_PIECE)
+
+
+def test_threads_are_as_many_as_in_python(
+    site: Path, node: Callable[[str, Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pages that may have them, for models that do not run on a GPU."""
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 4)
+    sizes = [1, 2**21, 2**21 + 1, 5 * 2**20, 2**30]
+    expected = []
+    for size in sizes:
+        with (tmp_path / "file").open("wb") as file:
+            file.truncate(size)
+        expected.append(tuning.usual_threads(tmp_path / "file"))
+    (site / "recorder.js").write_text(RECORDER)
+    code = """
+        const gpu = { requestAdapter: async () => ({}) };
+        const navigator = { value: { hardwareConcurrency: 4, gpu } };
+        Object.defineProperty(globalThis, "navigator", navigator);
+        const files = { module: "./recorder.js", binary: "none.wasm" };
+        const tokenizer = { kind: "byte", documents: false };
+        let bytes;
+        globalThis.fetch = async (url) => {
+          const graphs = { step: { file: "step.onnx", bytes } };
+          const runtime = { wasm: files, webgpu: files };
+          return new Response(JSON.stringify({ graphs, runtime, tokenizer, state: [] }));
+        };
+        const { load } = await import("./zoo.js");
+        const { env } = await import("./recorder.js");
+        const found = [];
+        for (const [isolated, device] of given.pages) {
+          globalThis.crossOriginIsolated = isolated;
+          const threads = [];
+          for (bytes of given.sizes) {
+            await load("./", { device });
+            threads.push(env.wasm.numThreads);
+          }
+          found.push(threads);
+        }
+        answer(found);
+    """
+    pages = [(True, "wasm"), (False, "wasm"), (True, "webgpu")]
+    one = [1] * len(sizes)
+    assert node(code, {"pages": pages, "sizes": sizes}) == [expected, one, one]
 
 
 def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path) -> None:

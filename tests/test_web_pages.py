@@ -13,8 +13,8 @@ import shutil
 import threading
 import warnings
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ pytestmark = pytest.mark.slow
 
 
 PATIENCE = 150_000  # milliseconds: other tests may have the cores
+ISOLATING = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+THREADS = "ort-wasm-simd-threaded.mjs"  # the module that starts threads, for a page of another host
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{onnxruntime_web.VERSION}/dist/"
 
 
@@ -41,6 +46,7 @@ class Site:
 
     folder: Path
     origin: str
+    isolating: str  # the origin of a server of the same packages that isolates its pages
     browser: Any
     runtime: Path
     packed: dict[str, list[Path]] = field(default_factory=dict)
@@ -102,7 +108,8 @@ class Site:
     def close(self, page: Any, of_the_cdn: Sequence[str] = ()) -> None:
         """Closes a page that has asked its own host, and the CDN for these files."""
         assert page.problems == []
-        others = {url for url in page.requested if not url.startswith(f"{self.origin}/")}
+        own = (f"{self.origin}/", f"{self.isolating}/", f"blob:{self.isolating}/")
+        others = {url for url in page.requested if not url.startswith(own)}
         assert others == {CDN + name for name in of_the_cdn}
         assert any(url.endswith(".wasm") for url in page.requested)
         page.close()
@@ -116,13 +123,36 @@ def finished(page: Any, state: str = "done") -> str:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    added: Mapping[str, str] = {}  # headers of each answer
+
+    def end_headers(self) -> None:
+        for name, value in self.added.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Isolating(Quiet):
+    added = ISOLATING
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page may be closed before it has all files."""
+
+
+@contextmanager
+def served(folder: Path, handler: type[Quiet]) -> Iterator[str]:
+    """The origin of a server of this folder."""
+    server = QuietServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +164,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     runtime = tmp_path_factory.mktemp("runtime") / "onnxruntime"
     try:
         names = [name for pair in onnxruntime_web.FILES.values() for name in pair]
+        names.append(THREADS)
         onnxruntime_web.vendor(runtime, names)
     except onnxruntime_web.NotVendoredError as error:
         pytest.skip(f"onnxruntime-web: {error}")
     playwright = pytest.importorskip("playwright.sync_api")
-    server = QuietServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     switches = (
         "--no-sandbox --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync "
@@ -147,13 +176,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --use-angle=swiftshader"
     )
     hosts = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with playwright.sync_playwright() as driver:
+    with (
+        served(folder, Quiet) as origin,
+        served(folder, Isolating) as isolating,
+        playwright.sync_playwright() as driver,
+    ):
         args = [*switches.split(), hosts]
         browser = driver.chromium.launch(executable_path=chromium, args=args)
-        yield Site(folder, f"http://127.0.0.1:{server.server_port}", browser, runtime)
+        yield Site(folder, origin, isolating, browser, runtime)
         browser.close()
-    server.shutdown()
-    server.server_close()
 
 
 SAMPLED = {"temperature": 0.8, "top_k": 12, "top_p": 0.95, "seed": 2**63 - 1}
@@ -383,6 +414,42 @@ def test_without_npm_scripts_of_the_page_can_use_the_module(pages: Site, lstm: l
     )  # fmt: skip
     assert "the quick " + text == zoo.generate(lstm[0].path.parent, "the quick ", length=100)
     pages.close(page, onnxruntime_web.FILES["wasm"])
+
+
+@pytest.fixture(scope="module")
+def large(trained: Callable[..., zoo.Run], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The generate graph of a GRU that gets a second thread."""
+    run = trained("gru", hidden=400, epochs=1)
+    (made,) = files = zoo.export_all(run, ("generate",), out=tmp_path_factory.mktemp("large"))
+    assert 2**21 < made.path.stat().st_size < 2**22
+    return files
+
+
+@pytest.mark.xdist_group("isolated pages")  # which need one large model
+@pytest.mark.parametrize(
+    ("model", "npm"), [("lstm", True), ("lstm", False), ("large", True), ("large", False)]
+)
+def test_an_isolated_page_writes_the_same(
+    model: str, npm: bool, pages: Site, request: pytest.FixtureRequest
+) -> None:
+    """It alone may share memory between threads, which only a large model has."""
+    files = request.getfixturevalue(model)
+    given = {"prompt": "the quick brown fox jumps ", "length": 60, **SAMPLED}
+    address = pages.package(f"isolated-{model}-{npm}", files, npm)
+    address = address.replace(pages.origin, pages.isolating)
+    page = pages.open(f"{address}?{urlencode({**given, 'run': 1})}")
+    assert finished(page) == zoo.generate(files[0].path.parent, **given)
+    assert page.evaluate("crossOriginIsolated")
+    module, binary = onnxruntime_web.FILES["wasm"]
+    (worker,) = (each for each in page.workers if each.url.endswith("/worker.js"))
+    isolated, threads = worker.evaluate(
+        "async (url) => [crossOriginIsolated, (await import(url)).env.wasm.numThreads]",
+        (f"{address}onnxruntime/" if npm else CDN) + module,
+    )
+    assert isolated
+    assert threads == (2 if model == "large" and os.cpu_count() != 1 else 1)
+    assert len(page.workers) == threads
+    pages.close(page, () if npm else [module, binary, *[THREADS][: threads - 1]])
 
 
 def test_picture_of_the_page(pages: Site, time_machine: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ export async function load(url = new URL("./", import.meta.url), { device = "was
   const ort = await import(String(new URL(files.module, base)));
   const graph = onGpu || !info.graphs.generate ? "step" : "generate";
   ort.env.wasm.wasmPaths = { wasm: String(new URL(files.binary, base)) };
-  ort.env.wasm.numThreads = threads(info.graphs[graph].bytes);
+  ort.env.wasm.numThreads = onGpu ? 1 : threads(info.graphs[graph].bytes);
   ort.env.logLevel = "error";
 
   const open = async (/** @type {string} */ kind) => {

@@ -27,7 +27,7 @@ def pieces(length: int, vocab_size: int) -> Iterator[int]:
 
 
 def largest_piece(vocab_size: int) -> int:
-    """The size of all pieces but the last ones, which are smaller."""
+    """The most tokens of a piece, whose logits are computed too."""
     return _power_of_two(min(LARGEST_PIECE, max(1, MOST_LOGITS // vocab_size)))
 
 

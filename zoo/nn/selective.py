@@ -21,8 +21,8 @@ def selective_scan(
 
     from h_0 = `start`: the outputs y [T, B, D] and the last state, in the dtype of `start`.
 
-    For the gradient it keeps all states, a tensor [T, B, N, D]. On a CPU each
-    step is computed whole while its tensors are in the cache, on other devices all steps at once.
+    For the gradient it keeps all states, a tensor [T, B, N, D]. On a CPU each step is computed
+    whole while its tensors are in the cache, on other devices all steps at once.
     """
     exact = start_BDN.dtype
     given = [x.to(exact) for x in (delta_TBD, u_TBD, A_DN, B_TBN, C_TBN)]
@@ -80,8 +80,8 @@ class _Selective(torch.autograd.Function):
 def _run(
     delta: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs, the last state, and all states. The N states of a feature are an
-    axis before the features, so that what differs by feature alone is contiguous."""
+    """The outputs, the last state, and all states. The N states of a feature are an axis before the
+    features, so that what differs by feature alone is contiguous."""
     A, state = A.mT.contiguous(), start.mT.contiguous()
     T, batch, D = u.shape
     h, slabs = u.new_empty(T, batch, len(A), D), _slabs(u)

@@ -32,6 +32,7 @@ def zoo_exporters() -> Iterable[ExporterSpec]:
             graphs=("step", "generate", "sequence"),
             precisions=("fp32", "fp16", "int8"),
             modules="zoo_onnx.module_exporter:OnnxModuleExporter",
+            operators=("standard", "fused"),
         )
     ]
 

@@ -10,20 +10,23 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from zoo.errors import VerificationError, one_line
+from zoo.errors import UsageError, VerificationError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.models.language_model import LanguageModel
+from zoo.registry.specs import AUTO, STANDARD
 from zoo_onnx.generate import build_generate
 from zoo_onnx.loops import tighten_loops
+from zoo_onnx.norms import divide_by_roots
 from zoo_onnx.precision import PRECISIONS
-from zoo_onnx.products import plain_products
+from zoo_onnx.products import join_products, plain_products
 from zoo_onnx.sequence import trace_sequence
 from zoo_onnx.step import trace_step
 from zoo_onnx.tables import tabulate
 from zoo_onnx.versions import declare_oldest
 from zoo_ort.container import DIGEST, digest, metadata_entry
+from zoo_ort.fused import FUSED, FUSED_DOMAIN, has_fused_operators
 
-Traced = Callable[[LanguageModel, ArtifactInfo], ir.Model]
+Traced = Callable[[LanguageModel, ArtifactInfo, bool], ir.Model]
 
 TRACED: dict[str, Traced] = {STEP: trace_step, GENERATE: trace_step, SEQUENCE: trace_sequence}
 
@@ -35,7 +38,8 @@ class OnnxExporter:
     suffix = ".onnx"
 
     def __init__(self) -> None:
-        self._traces: WeakKeyDictionary[LanguageModel, dict[Traced, bytes]] = WeakKeyDictionary()
+        self._traces: WeakKeyDictionary[LanguageModel, dict[tuple[Traced, bool], bytes]]
+        self._traces = WeakKeyDictionary()
 
     def build(self, model: LanguageModel, info: ArtifactInfo) -> bytes:
         graph = self._traced(model, info)
@@ -48,19 +52,35 @@ class OnnxExporter:
         return checked(ir.to_proto(graph))
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
-        return seal(graph, info)
+        domains = {each.domain for each in onnx.ModelProto.FromString(graph).opset_import}
+        operators = FUSED if FUSED_DOMAIN in domains else STANDARD
+        return seal(graph, info.model_copy(update={"operators": operators}))
 
     def _traced(self, model: LanguageModel, info: ArtifactInfo) -> ir.Model:
-        trace = TRACED[info.graph]
+        trace, fused = TRACED[info.graph], _is_fused(info)
         known = self._traces.setdefault(model, {})
-        if trace not in known:
-            graph = trace(model, info)
+        if (trace, fused) not in known:
+            graph = trace(model, info, fused)
             plain_products(graph.graph)
             tabulate(graph.graph)
+            join_products(graph.graph)
+            divide_by_roots(graph.graph)
             passes.RemoveUnusedNodesPass()(graph)
-            known[trace] = ir.to_proto(graph).SerializeToString()
-        copy: ir.Model = ir.from_proto(onnx.ModelProto.FromString(known[trace]))
+            known[trace, fused] = ir.to_proto(graph).SerializeToString()
+        copy: ir.Model = ir.from_proto(onnx.ModelProto.FromString(known[trace, fused]))
         return copy
+
+
+def _is_fused(info: ArtifactInfo) -> bool:
+    """Whether the file may have operators of ONNX Runtime's own."""
+    if info.operators == AUTO:
+        return has_fused_operators()
+    if info.operators == FUSED and not has_fused_operators():
+        raise UsageError(
+            "this ONNX Runtime has no fused operators; install 1.26 or newer, or export with "
+            '--operators standard (operators="standard" in Python).'
+        )
+    return info.operators == FUSED
 
 
 def checked(proto: onnx.ModelProto) -> bytes:

@@ -14,11 +14,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ZooError
 from zoo.inference.artifact import LOGITS, TOKENS, ArtifactInfo
 from zoo.models.language_model import LanguageModel
 from zoo.nn.cell import Cell
 from zoo.nn.state import flatten, map_leaves, unflatten
 from zoo_onnx.scans import Scans
+from zoo_onnx.tools import Tools
 from zoo_onnx.tracing import BATCH, TIME, TRACED_BATCH, trace
 
 TRACED_TIME = 4
@@ -35,6 +37,22 @@ class WholeSequence(nn.Module):
     def forward(self, tokens_BT: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         logits_TBV, state = self.model(tokens_BT.T, unflatten(self.like, leaves))
         return (logits_TBV.transpose(0, 1), *(leaf.clone() for leaf in flatten(state)))
+
+
+class Chunk(nn.Module):
+    """`cell.scan` with flat arguments, states and z of many steps, to next states and h. `state`
+    and `z` are values of the right form."""
+
+    def __init__(self, cell: Cell, scan: Any, state: Any, z: Any, fused: bool) -> None:
+        super().__init__()
+        self.cell, self.scan, self.state, self.z, self.fused = cell, scan, state, z, fused
+
+    def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        states = len(flatten(self.state))
+        z_T, state = unflatten(self.z, leaves[states:]), unflatten(self.state, leaves[:states])
+        with Tools(self.fused):
+            h_T, state = self.scan(self.cell, z_T, state)
+        return tuple(leaf.clone() for leaf in [*flatten(state), *flatten(h_T)])
 
 
 class Advance(nn.Module):
@@ -54,14 +72,27 @@ class Advance(nn.Module):
         return tuple(leaf.clone() for leaf in [*flatten(state), *flatten(h)])
 
 
-def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
-    """The graph, with the batch and time axes of every input and output dynamic."""
+def trace_sequence(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.Model:
+    """The graph, with the batch and time axes of every input and output dynamic.
+
+    A cell with a `scan` of its own, which computes a whole sequence, runs it in the trace; where
+    that cannot be traced for a sequence of any length, on chunks of it. `fused` operators are used
+    where they can be had.
+    """
+    try:
+        return _traced(model, info, Scans(), fused, whole=True)
+    except ZooError:
+        return _traced(model, info, Scans(), fused, whole=False)
+
+
+def _traced(
+    model: LanguageModel, info: ArtifactInfo, scans: Scans, fused: bool, whole: bool
+) -> ir.Model:
     tokens = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.int64)
     leaves = flatten(model.init_state(TRACED_BATCH))
     what = f"cell {info.model.cell!r}, over a sequence,"
-    scans = Scans()
     traced = trace(
-        WholeSequence(_with_recurrences(model, scans)),
+        WholeSequence(_with_recurrences(model, scans, fused, whole)),
         (tokens, *leaves),
         [TOKENS, *info.state_names("in")],
         [LOGITS, *info.state_names("out")],
@@ -72,25 +103,34 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
     return traced
 
 
-def _with_recurrences(model: LanguageModel, scans: Scans) -> LanguageModel:
+def _with_recurrences(
+    model: LanguageModel, scans: Scans, fused: bool, whole: bool
+) -> LanguageModel:
     """A copy of the model that shares its parameters, in which each cell with its own recurrence
-    emits it to `scans`."""
+    emits it to `scans`; a cell with its own `scan` runs it, on the `whole` sequence
+    or in chunks."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
     for cell in [module for module in copy.modules() if isinstance(module, Cell)]:
         if type(cell).advance is not Cell.advance:
-            cell.__class__ = _with_recurrence(type(cell), scans)
+            cell.__class__ = _with_recurrence(type(cell), scans, fused, whole)
     return copy
 
 
-def _with_recurrence(cell_type: type[Cell], scans: Scans) -> type[Cell]:
+def _with_recurrence(cell_type: type[Cell], scans: Scans, fused: bool, whole: bool) -> type[Cell]:
     """The cell type with a `scan` that emits the recurrence. `forward` is `Cell.forward`, since an
     override may not call `scan`."""
+    own = cell_type.scan
+    is_parallel = own is not Cell.scan
 
     def scan(cell: Cell, z_T: Any, state: Any) -> tuple[Any, Any]:
+        if is_parallel and whole:
+            with Tools(fused, scans):
+                return own(cell, z_T, state)
         z = map_leaves(lambda leaf: leaf[0], z_T)
         h, _ = cell.advance(z, state)  # for its form; nothing depends on its values
-        end, h_T = scans.emit(Advance(cell, state, z), flatten(state), flatten(z_T))
+        chunk = Chunk(cell, own, state, z, fused) if is_parallel else None
+        end, h_T = scans.emit(Advance(cell, state, z), flatten(state), flatten(z_T), chunk=chunk)
         return unflatten(h, h_T), unflatten(state, end)
 
     return type(cell_type.__name__, (cell_type,), {"forward": Cell.forward, "scan": scan})

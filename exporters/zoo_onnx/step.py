@@ -10,6 +10,7 @@ from zoo.errors import NoStepError
 from zoo.inference.artifact import LOGITS, TOKEN, ArtifactInfo
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, unflatten
+from zoo_onnx.tools import Tools
 from zoo_onnx.tracing import BATCH, TRACED_BATCH, trace
 
 
@@ -27,8 +28,9 @@ class Step(nn.Module):
         return (logits, *(leaf.clone() for leaf in flatten(state)))
 
 
-def trace_step(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
-    """The graph, with the batch axis of every input and output dynamic."""
+def trace_step(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.Model:
+    """The graph, with the batch axis of every input and output dynamic; with fused operators where
+    they can be had, if `fused`."""
     if not model.causal:
         raise NoStepError(f"cell {info.model.cell!r}")
     leaves = flatten(model.init_state(TRACED_BATCH))
@@ -39,4 +41,5 @@ def trace_step(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
         [LOGITS, *info.state_names("out")],
         ({0: BATCH}, tuple({0: BATCH} for _ in leaves)),
         f"the step of cell {info.model.cell!r}",
+        Tools(fused),
     )

@@ -23,7 +23,7 @@ def declare_oldest(model: onnx.ModelProto) -> None:
     it has the same inputs, outputs and attributes, and 19 has the types that the model uses.
     """
     model.ir_version = IR_VERSION
-    (opset,) = model.opset_import
+    (opset,) = (each for each in model.opset_import if not each.domain)
     changed = any(map(_is_changed, _nodes(model.graph)))
     # types are inferred only where something depends on them
     if not changed or _fits(onnx.shape_inference.infer_shapes(model).graph, {}):
@@ -47,6 +47,8 @@ def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def _is_changed(node: onnx.NodeProto) -> bool:
+    if node.domain:
+        return False
     return bool(onnx.defs.get_schema(node.op_type, OPSET, "").since_version > OLDEST_OPSET)
 
 

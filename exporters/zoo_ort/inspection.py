@@ -21,6 +21,7 @@ from pathlib import Path
 from zoo.errors import ArtifactError
 from zoo.inference.artifact import MAX_FILE_BYTES
 from zoo_ort.container import NOT_ONNX, fields
+from zoo_ort.fused import FUSED_DOMAIN, check_fused
 from zoo_ort.messages import (
     ATTRIBUTE,
     ATTRIBUTE_FIELDS,
@@ -63,8 +64,10 @@ from zoo_ort.rules import (
 )
 
 OPSETS = range(13, 21)  # before 13, sizes were attributes; the zoo writes 20
+FUSED_VERSIONS = range(1, 2)
 IR_VERSIONS = range(7, 11)  # 7 came with opset 13; the layouts are those of 10
-DOMAINS = frozenset({b"", b"ai.onnx"})  # two names of the standard operators
+STANDARD_DOMAINS = frozenset({b"", b"ai.onnx"})  # two names of the standard operators
+DOMAINS = STANDARD_DOMAINS | {FUSED_DOMAIN.encode()}
 MAX_NODES = 100_000  # a hundred times those of a large cell; inspected in two seconds
 MAX_FIELDS = 20 * MAX_NODES  # of all messages; a node of two attributes has 16
 MAX_DEPTH = 4  # a generate graph nests three: Scan > If (top-p) > If (top-k)
@@ -145,7 +148,8 @@ class _Inspector:
         for opset in opsets:
             if (domain := _name(opset, "domain")) not in DOMAINS:
                 raise Refusal(f"imports the operators of {quoted(domain)}", WITHOUT)
-            _check_version("opset", _number(opset, "version"), OPSETS)
+            versions = OPSETS if domain in STANDARD_DOMAINS else FUSED_VERSIONS
+            _check_version("opset", _number(opset, "version"), versions)
         if len(opsets) != 1:
             raise Refusal(f"imports {len(opsets)} opsets instead of one")
         self._graph(model["graph"][0], None, 0)
@@ -241,15 +245,16 @@ class _Inspector:
     def _node(self, message: memoryview, scope: _Scope, depth: int) -> None:
         node = self._read(message, NODE)
         op = _name(node, "op_type").decode("ascii", "replace")
-        if domain := _name(node, "domain"):
+        domain = _name(node, "domain")
+        if domain not in (b"", FUSED_DOMAIN.encode()):
             raise Refusal(f"uses an operator of {quoted(domain)}", WITHOUT)
-        if op not in ALLOWED_OPERATORS and self.unlisted is not None:
+        if op not in ALLOWED_OPERATORS and not domain and self.unlisted is not None:
             raise Refusal(
                 f"uses the operator {op[:40]!r}, which the zoo does not run", self.unlisted
             )
         inputs = [bytes(name) for name in node.get("input", ())]
         outputs = [bytes(name) for name in node.get("output", ())]
-        known = op in ALLOWED_OPERATORS  # what others take is not
+        known = op in ALLOWED_OPERATORS and not domain  # what others take is not
         for index, name in enumerate(inputs):
             if not name and known and index not in OPTIONAL_INPUTS.get(op, ()):
                 raise Refusal(f"has an operator {op} without its input {index}")
@@ -260,6 +265,8 @@ class _Inspector:
             if name in attributes:
                 raise Refusal(f"has an operator {op} with two attributes {quoted(name)}")
             attributes[name] = attribute
+        if domain:
+            check_fused(op, inputs, outputs, attributes)
         graphs = [name for name, attribute in attributes.items() if attribute.field == "g"]
         if known and {*graphs} != BODIES.get(op, set()):
             raise Refusal(f"has an operator {op} with other subgraphs than it takes")
@@ -267,6 +274,8 @@ class _Inspector:
             arity = self._graph(attributes[name].content[0], scope, depth + 1)
             if known and arity != (0 if op == "If" else len(inputs), len(outputs)):
                 raise Refusal(f"has an operator {op} whose graph has other inputs or outputs")
+        if domain and graphs:
+            raise Refusal(f"has an operator {op} with other subgraphs than it takes")
         if op in ("ConvTranspose", "Resize"):
             scales = inputs[2] if op == "Resize" and len(inputs) > 2 else b""
             check_scales(op, attributes, scope.find(scales) if scales else None)

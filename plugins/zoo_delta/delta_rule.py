@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Cell
-from zoo.nn import convolve, convolve_step, matrix_scan, matrix_step
+from zoo.nn import convolve, convolve_step, delta_scan, delta_step
 from zoo_delta.heads import by_head, drawn, l2_normalise, silu
 
 TAPS = 4  # kernel size of the short convolution
@@ -71,14 +71,14 @@ class DeltaRule(Cell):
         return None
 
     def advance(self, z: Any, state: State) -> tuple[Tensor, State]:
-        return self._recur(convolve_step, matrix_step, z, state)
+        return self._recur(convolve_step, delta_step, z, state)
 
     def scan(self, z_T: Any, state: State) -> tuple[Tensor, State]:
-        return self._recur(convolve, matrix_scan, z_T, state)
+        return self._recur(convolve, delta_scan, z_T, state)
 
     def _recur(self, convolution: Any, run: Any, z: Any, state: State) -> tuple[Tensor, State]:
         """One step, or all steps: `convolution` is `convolve_step` or `convolve`, and `run` is
-        `matrix_step` or `matrix_scan`. Outputs o and the last state."""
+        `delta_step` or `delta_scan`. Outputs o and the last state."""
         qkv, window = z.qkv, None
         if isinstance(state, DeltaState):
             qkv, window = convolution(z.qkv, state.window, self.conv)
@@ -86,8 +86,5 @@ class DeltaRule(Cell):
         q = l2_normalise(by_head(q, self.heads)) * self.key_size**-0.5
         k = l2_normalise(by_head(k, self.heads))
         v = by_head(v, self.heads)
-        written = z.beta.unsqueeze(-1) * k
-        log_decay = self.log_decay(z)
-        removed = written if log_decay is None else log_decay.exp() * written
-        o, S = run(q, written, v, log_decay, state.S, k, -removed)
+        o, S = run(q, k, v, z.beta, self.log_decay(z), state.S)
         return o, UnconvolvedState(S) if window is None else DeltaState(S, window)

@@ -110,8 +110,6 @@ class RetNet(Cell):
         phase = (n.to(torch.float64).unsqueeze(-1) * angle).unsqueeze(-2)  # [..., 1, K / 2]
         sin, cos = torch.sin(phase).to(z.q.dtype), torch.cos(phase).to(z.q.dtype)
 
-        def rotate(x: Tensor) -> Tensor:
-            one, other = x.chunk(2, -1)
-            return torch.cat((one * cos - other * sin, other * cos + one * sin), -1)
-
-        return rotate(z.q), rotate(z.k)
+        one, other = torch.cat((z.q, z.k), -2).chunk(2, -1)
+        q, k = torch.cat((one * cos - other * sin, other * cos + one * sin), -1).chunk(2, -2)
+        return q, k

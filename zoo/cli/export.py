@@ -11,7 +11,7 @@ from zoo.cli.console import note
 from zoo.cli.settings import RegisteredOption, WrittenOption, exporter_option, runtime_option
 from zoo.config import DEFAULT_MAX_LOSS
 from zoo.errors import UsageError
-from zoo.registry.specs import ALL, FULL
+from zoo.registry.specs import ALL, AUTO, FULL, STANDARD
 
 if TYPE_CHECKING:
     from zoo.inference.artifact import Proof
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     words="precisions",
     metavar="NAME",
     help="Of matrix products",
+)
+@click.option(
+    "--operators",
+    default=AUTO,
+    cls=WrittenOption,
+    words="operators",
+    metavar="NAME",
+    help="standard runs anywhere; others are a runtime's own. Without it, the fastest that the "
+    "installed runtime has",
 )
 @click.option(
     "--max-loss",
@@ -60,6 +69,7 @@ def command(
     run: Path,
     graph: str | None,
     precision: str,
+    operators: str,
     max_loss: float,
     to: str | None,
     out: Path | None,
@@ -74,15 +84,25 @@ def command(
 
         if graph is not None:
             raise UsageError("a package has graphs of its own; leave out --graph or --to.")
+        if operators not in (AUTO, STANDARD):
+            raise UsageError("a package is to run anywhere; leave out --operators or --to.")
         print(package(run, to, precision, max_loss, out, exporter=exporter, runtime=runtime))
         return
     graph = graph or "step"
     graphs = None if graph == ALL else (graph,)
-    written = export_all(run, graphs, precision, max_loss, out, exporter=exporter, runtime=runtime)
+    written = export_all(
+        run, graphs, precision, max_loss, out,
+        operators=operators, exporter=exporter, runtime=runtime,
+    )  # fmt: skip
     for exported in written:
         proof = exported.info.proof
         assert proof is not None
         note(f"{exported.path.name}: {describe_proof(proof)}")
+        if exported.info.operators != STANDARD:
+            note(
+                f"it has operators of one runtime ({exported.info.operators}); for others export "
+                f"with --operators standard"
+            )
         print(exported.path)
 
 

@@ -67,7 +67,8 @@ class RegisteredOption(ListingOption):
 
 
 class WrittenOption(ListingOption):
-    """An option whose value is one of the `graphs` or `precisions` of the exporters."""
+    """An option whose value is one of the `graphs`, `precisions` or `operators` of the
+    exporters."""
 
     def __init__(self, *declarations: Any, words: str, **settings: Any) -> None:
         super().__init__(*declarations, **settings)

@@ -14,7 +14,7 @@ from zoo.errors import NoStepError, ZooError
 from zoo.exporting.exporter import find_exporters
 from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import FULL
+from zoo.registry.specs import AUTO, FULL, STANDARD
 
 if TYPE_CHECKING:
     from zoo.exporting.staging import ProvedFile
@@ -38,6 +38,7 @@ def export(
     out: str | Path | None = None,
     registry: Registry | None = None,
     *,
+    operators: str = AUTO,
     exporter: str | None = None,
     runtime: str | None = None,
 ) -> Exported:
@@ -45,17 +46,21 @@ def export(
 
     `graph` is "step", "generate" or "sequence", `precision` "fp32", "fp16" or "int8". The file is
     named by them and by the format's suffix, in the folder `out` (by default `export` in the run's
-    folder). `max_loss` is what a lower precision may cost at most, in bits per token. `exporter`
-    and `runtime` are the names of those that write it and open it for the proof, where several can.
+    folder). `max_loss` is what a lower precision may cost at most, in bits per token. `operators`
+    is "standard" for a file that runs anywhere, "fused" for one that may use a runtime's own, which
+    compute a linear recurrence at once; by default they are used where the installed runtime has
+    them. `exporter` and `runtime` are the names of those that write it and open it for the proof,
+    where several can.
 
-    Raises UnknownNameError for a graph or precision that no exporter writes, UsageError for one
-    that several write, NoStepError for a graph that needs a step of a model without one,
+    Raises UnknownNameError for a graph, precision or operators that no exporter writes, UsageError
+    for one that several write, NoStepError for a graph that needs a step of a model without one,
     VerificationError for a file that does not compute what the model computes; nothing is written
     then.
     """
     return export_all(
-        run, (graph,), precision, max_loss, out, registry, exporter=exporter, runtime=runtime
-    )[0]
+        run, (graph,), precision, max_loss, out, registry,
+        operators=operators, exporter=exporter, runtime=runtime,
+    )[0]  # fmt: skip
 
 
 def export_all(
@@ -66,6 +71,7 @@ def export_all(
     out: str | Path | None = None,
     registry: Registry | None = None,
     *,
+    operators: str = AUTO,
     exporter: str | None = None,
     runtime: str | None = None,
 ) -> list[Exported]:
@@ -76,7 +82,7 @@ def export_all(
     from zoo.runs.run import Run, load
 
     registry = registry or load_registry()
-    exporters = find_exporters(graphs, precision, registry, exporter)
+    exporters = find_exporters(graphs, precision, registry, exporter, operators)
     if not isinstance(run, Run):
         run = load(run, registry)
     folder = Path(out) if out is not None else run.path / "export"
@@ -94,7 +100,7 @@ def export_all(
             runtime=runtime,
         )
         for graph, writer in exporters.items():
-            info = describe(builder.model, run.tokenizer, graph, precision, facts)
+            info = describe(builder.model, run.tokenizer, graph, precision, facts, operators)
             try:
                 drafts.append(builder.draft(writer, info))
             except NoStepError:
@@ -111,6 +117,7 @@ def describe(
     graph: str,
     precision: str = FULL,
     training: TrainingFacts | None = None,
+    operators: str = STANDARD,
 ) -> ArtifactInfo:
     """What a file exported from a model says about itself, short of its proof."""
     from zoo.models.language_model import fingerprint
@@ -122,6 +129,7 @@ def describe(
     return ArtifactInfo.checked(
         graph=graph,
         precision=precision,
+        operators=operators,
         model=model.config,
         causal=model.causal,
         tokenizer=tokenizer,

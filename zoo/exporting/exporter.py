@@ -11,7 +11,7 @@ from zoo.exporting.modules import ModuleSpec
 from zoo.inference.artifact import ArtifactInfo, Proof
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
-from zoo.registry.specs import ExporterSpec
+from zoo.registry.specs import AUTO, ExporterSpec
 
 
 class Exporter(Protocol):
@@ -21,11 +21,14 @@ class Exporter(Protocol):
 
     def build(self, model: LanguageModel, info: ArtifactInfo) -> bytes:
         """The graph `info.graph` of the model in `info.precision`, without metadata, its inputs and
-        outputs named as `info` says. Raises NoStepError for a graph that needs a step of a model
-        without one, VerificationError for a graph that the format's own checker refuses."""
+        outputs named as `info` says. `info.operators` is "standard", "auto", where the exporter
+        chooses, or another set that its spec names. Raises UsageError for operators that it cannot
+        write here, NoStepError for a graph that needs a step of a model without one,
+        VerificationError for a graph that the format's own checker refuses."""
 
     def seal(self, graph: bytes, info: ArtifactInfo) -> bytes:
-        """The file: the graph with `info` as its metadata, and a digest of all of it."""
+        """The file: the graph with `info` as its metadata, which name the operators that it needs,
+        and a digest of all of it."""
 
 
 class ModuleExporter(Protocol):
@@ -53,21 +56,31 @@ def find_exporters(
     precision: str,
     registry: Registry,
     name: str | None = None,
+    operators: str = AUTO,
 ) -> dict[str, Exporter]:
     """The exporter of each of these kinds of graph (of all that there are, for None), in this
     precision: the one called `name`, or else the only one. An exporter that writes several is one
-    object. Raises UnknownNameError for a graph or precision that none writes, UsageError for one
-    that several write, or for which there is no exporter in this precision."""
+    object. Raises UnknownNameError for a graph, precision or operators that none writes, UsageError
+    for one that several write, or for which there is no exporter in this precision."""
     specs = list(registry.exporters.values()) if name is None else [registry.exporters[name]]
     kinds = list(dict.fromkeys(kind for spec in specs for kind in spec.graphs))
     precisions = list(dict.fromkeys(kind for spec in specs for kind in spec.precisions))
     if precision not in precisions:
         raise UnknownNameError("precision", precision, precisions)
+    sets = list(dict.fromkeys(kind for spec in specs for kind in spec.operators))
+    if operators not in (AUTO, *sets):
+        raise UnknownNameError("operators", operators, sets)
     for graph in graphs or ():
         if graph not in kinds:
             raise UnknownNameError("graph", graph, kinds)
     writers = {
-        graph: [spec for spec in specs if graph in spec.graphs and precision in spec.precisions]
+        graph: [
+            spec
+            for spec in specs
+            if graph in spec.graphs
+            and precision in spec.precisions
+            and operators in (AUTO, *spec.operators)
+        ]
         for graph in (kinds if graphs is None else graphs)
     }
     found: dict[str, ExporterSpec] = {}

@@ -14,7 +14,7 @@ from zoo.errors import ContractError, UsageError
 from zoo.exporting.export import Exported, export_all
 from zoo.files import new_folder, replaced_at_once
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import FULL
+from zoo.registry.specs import FULL, STANDARD
 
 if TYPE_CHECKING:
     from zoo.runs.run import Run
@@ -44,7 +44,8 @@ def package(
 ) -> Path:
     """Exports the graphs of a trained run that a package of the kind `to` needs, proves them as
     `zoo.export` does, and writes the package: the folder `out`, by default `export/NAME` in the
-    run's folder. A package that was there is replaced when the new one is whole.
+    run's folder. Its files have standard operators only. A package that was there is replaced when
+    the new one is whole.
 
     Raises UnknownNameError for a kind that no plugin supplies, UsageError for a folder `out` that
     holds something else; otherwise as `zoo.export`.
@@ -63,7 +64,7 @@ def package(
     with new_folder(folder), tempfile.TemporaryDirectory() as staged:
         files = export_all(
             run, spec.graphs, precision, max_loss, staged, registry,
-            exporter=exporter, runtime=runtime,
+            operators=STANDARD, exporter=exporter, runtime=runtime,
         )  # fmt: skip
         with replaced_at_once(folder) as staging:
             packager.write(files, staging)

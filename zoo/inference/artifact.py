@@ -17,7 +17,7 @@ from zoo.config import ModelConfig
 from zoo.data.tokenizer import Tokenizer, parse_tokenizer
 from zoo.errors import ArtifactError, TokenizerError
 from zoo.registry.registry import Registry, load_registry
-from zoo.registry.specs import FULL, MODULE, WORD
+from zoo.registry.specs import FULL, MODULE, STANDARD, WORD
 from zoo.validation import FrozenModel, first_problem
 
 PREFIX = "zoo."
@@ -247,10 +247,12 @@ class ArtifactInfo(SelfDescription):
     """What an exported language model says about itself.
 
     `causal` is false for a model that reads whole sequences only. `weights` is the SHA-256 of
-    the weights that it was exported from: files of one model have one.
+    the weights that it was exported from: files of one model have one. `operators` is "standard"
+    for those of the format alone, "fused" for a file that needs a runtime's own as well.
     """
 
     precision: str = Field(FULL, pattern=WORD, max_length=40)
+    operators: str = Field(STANDARD, pattern=WORD, max_length=40)
     model: ModelConfig
     causal: bool = True
     tokenizer: SerializeAsAny[Tokenizer]

@@ -16,6 +16,8 @@ from .linear import (
     linear_scan as linear_scan,
 )
 from .matrix import (
+    delta_scan as delta_scan,
+    delta_step as delta_step,
     matrix_scan as matrix_scan,
     matrix_step as matrix_step,
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import isqrt
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zoo.nn.cell import Cell
+from zoo.nn.replaceable import replaceable
 from zoo.nn.state import map_leaves, rebuild
 
 # of a scan that a CPU runs step by step, by measurement: the most steps, and the least elements
@@ -25,6 +26,7 @@ class Complex(NamedTuple):
 
 
 Variable: TypeAlias = Tensor | Complex
+VariableT = TypeVar("VariableT", Tensor, Complex)
 
 
 class LinearCell(Cell):
@@ -50,19 +52,29 @@ class LinearCell(Cell):
 
     def scan(self, z_T: Any, state: Any) -> tuple[Any, Any]:
         a, b = self.coefficients(z_T)
-        h_T = rebuild(state, (_scan(*parts) for parts in zip(a, b, state, strict=True)))
+        h_T = rebuild(state, (linear_scan(*parts) for parts in zip(a, b, state, strict=True)))
         return h_T, map_leaves(lambda leaf: leaf[-1].clone(), h_T)
 
 
-def linear_scan(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
+@replaceable
+def linear_scan(a_T: VariableT, b_T: VariableT, start: VariableT) -> VariableT:
     """h_t = a_t ⊙ h_{t-1} + b_t for all t at once, from h_0 = `start`: [T, …] as b, in the dtype of
-    `start`, real or complex. `a_T` may lack leading axes, or have ones in them.
+    `start`, real or complex, or `Complex` pairs. `a_T` may lack leading axes, or have ones in them.
 
     Time is cut into √T pieces of √T steps. The pieces advance side by side, then the state is
     carried from piece to piece: 2√T operations, and only products of a and sums, so that float32
     loses no more than it does step by step (a scan over logarithms does). On a CPU, few steps, or
     large ones, run one by one: fewer passes over memory. The gradient is the same scan backwards.
     """
+    if isinstance(b_T, Complex):
+        exact = start.re.dtype
+        parts = (torch.complex(v.re.to(exact), v.im.to(exact)) for v in (a_T, b_T, start))
+        found = _scanned(*parts)
+        return Complex(found.real, found.imag)
+    return _scanned(a_T, b_T, start)
+
+
+def _scanned(a_T: Tensor, b_T: Tensor, start: Tensor) -> Tensor:
     a_T, b_T = a_T.to(start.dtype), b_T.to(start.dtype)
     a_T = a_T.reshape((1,) * (b_T.ndim - a_T.ndim) + a_T.shape)
     h_T: Tensor = _LinearScan.apply(a_T, b_T, start)  # type: ignore[no-untyped-call]
@@ -167,16 +179,3 @@ def _step(a: Variable, state: Variable, b: Variable) -> Variable:
         (a.re * state.re - a.im * state.im + b.re).to(state.re.dtype),
         (a.re * state.im + a.im * state.re + b.im).to(state.im.dtype),
     )
-
-
-def _scan(a: Variable, b: Variable, start: Variable) -> Variable:
-    if not isinstance(a, Complex):
-        assert isinstance(start, Tensor)
-        assert isinstance(b, Tensor)
-        return linear_scan(a, b, start)
-    assert isinstance(start, Complex)
-    assert isinstance(b, Complex)
-    exact = start.re.dtype
-    parts = (torch.complex(v.re.to(exact), v.im.to(exact)) for v in (a, b, start))
-    h_T = linear_scan(*parts)
-    return Complex(h_T.real, h_T.imag)

@@ -4,9 +4,9 @@ For each head, with a state S [K, V], keys and queries of K features and values 
 
     S_t = diag(w_t) S_{t-1} + b_t (a_tᵀ S_{t-1}) + k_t v_tᵀ,   o_t = S_tᵀ q_t
 
-Without a and b it is linear attention with decay; a = k and b = -β k make it the delta rule. Shapes
-are [T, B, N, K] for N heads; the decay is given as log w, of size K, or 1 where a head decays as
-one.
+Without a and b it is linear attention with decay. The delta rule is that with b = -β a, for which
+`delta_scan` and `delta_step` stand. Shapes are [T, B, N, K] for N heads; the decay is given as
+log w, of size K, or 1 where a head decays as one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from zoo.nn.chunks import scan_in_chunks
+from zoo.nn.replaceable import replaceable
 
 CHUNK = 32  # steps
 
 
+@replaceable
 def matrix_step(
     q_BNK: Tensor,
     k_BNK: Tensor,
@@ -38,6 +40,7 @@ def matrix_step(
     return (q_BNK.to(before.dtype).unsqueeze(-2) @ state).squeeze(-2), state
 
 
+@replaceable
 def matrix_scan(
     q_TBNK: Tensor,
     k_TBNK: Tensor,
@@ -65,6 +68,46 @@ def matrix_scan(
         lead = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
         given = (x.to(exact).expand(*lead, x.shape[-1]) for x in (log_w, v_TBNV, *pairs))
         return scan_in_chunks(_chunk_size(len(q_TBNK), log_w.shape[-1]), state_BNKV, *given)
+
+
+@replaceable
+def delta_step(
+    q_BNK: Tensor,
+    k_BNK: Tensor,
+    v_BNV: Tensor,
+    beta_BN: Tensor,
+    log_w: Tensor | None,
+    state_BNKV: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One step of the delta rule: a share β of the value that the decayed state holds for the key,
+    which is of length 1, is replaced by v (Yang et al. 2024, arXiv:2412.06464, equation 10):
+
+        S_t = w_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t
+
+    Gives o [B, N, V] and the next state. `log_w` is of size 1; None without a decay.
+    """
+    k, a, b = _of_rank_one(k_BNK, beta_BN, log_w)
+    return matrix_step(q_BNK, k, v_BNV, log_w, state_BNKV, a, b)
+
+
+@replaceable
+def delta_scan(
+    q_TBNK: Tensor,
+    k_TBNK: Tensor,
+    v_TBNV: Tensor,
+    beta_TBN: Tensor,
+    log_w: Tensor | None,
+    state_BNKV: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """All steps of the delta rule (see `delta_step`): o [T, B, N, V] and the last state."""
+    k, a, b = _of_rank_one(k_TBNK, beta_TBN, log_w)
+    return matrix_scan(q_TBNK, k, v_TBNV, log_w, state_BNKV, a, b)
+
+
+def _of_rank_one(k: Tensor, beta: Tensor, log_w: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The arguments k, a and b of `matrix_step` and `matrix_scan` for the delta rule."""
+    written = beta.unsqueeze(-1) * k
+    return written, k, -(written if log_w is None else log_w.exp() * written)
 
 
 def _chunk_size(steps: int, decays: int) -> int:

@@ -19,6 +19,8 @@ from zoo.registry.locations import describe_raised
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"[\w.]+:\w+")
 WORD = r"^[a-z][a-z0-9_-]*$"  # of a kind of graph, and of a precision
+STANDARD = "standard"  # the operators of a format alone
+AUTO = "auto"  # the operators that the installed runtime computes fastest
 FULL = "fp32"  # the precision that models are trained in and compared in
 ALL, MODULE = "all", "module"  # every kind of graph; a step of something that is no language model
 
@@ -157,8 +159,9 @@ class LoggerSpec(Spec):
 class ExporterSpec(Spec):
     """A format that trained models can be written in. `factory` names a `zoo.exporting.Exporter`;
     `graphs` are the kinds of graph that it writes ("step", "generate", "sequence"), `precisions`
-    those that its products can have ("fp32", "fp16", "int8"). Both are open words, of small
-    letters, digits, - and _. `modules`, of a format that other recurrent modules can be written in
+    those that its products can have ("fp32", "fp16", "int8"), `operators` the sets that its files
+    can be made of ("standard" runs anywhere). All are open words, of small letters, digits, - and
+    _. `modules`, of a format that other recurrent modules can be written in
     too, names a `zoo.exporting.ModuleExporter`, as "module:attribute"."""
 
     name: str
@@ -167,10 +170,11 @@ class ExporterSpec(Spec):
     graphs: tuple[str, ...]
     precisions: tuple[str, ...] = (FULL,)
     modules: str | None = None
+    operators: tuple[str, ...] = (STANDARD,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("graphs", "precisions"):
+        for field in ("graphs", "precisions", "operators"):
             _require_words(self.name, field, getattr(self, field))
         if self.modules is None:
             return

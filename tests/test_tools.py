@@ -12,15 +12,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.nn import Complex, convolve, delta_scan, linear_scan, matrix_scan
+from zoo.nn import Complex, convolve, delta_scan, linear_scan, matrix_scan, selective_scan
 from zoo_onnx.scans import Scans
-from zoo_onnx.tools import FEW_ROWS, STEPS, Tools
+from zoo_onnx.tools import HEAD_STEPS, SMALL_STEP, STEPS, Tools
 from zoo_onnx.tracing import BATCH, TIME, trace
 from zoo_ort.fused import FUSED_DOMAIN, has_fused_operators
 
 HEADS, KEYS, VALUES, FEATURES, TAPS = 2, 3, 4, 5, 4
-LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 129, 257)
-ROWS = (1, 3, FEW_ROWS + 1)
+LENGTHS = (
+    1,
+    2,
+    HEAD_STEPS - 1,
+    HEAD_STEPS,
+    HEAD_STEPS + 1,
+    65,
+    STEPS - 1,
+    STEPS,
+    STEPS + 1,
+    2 * STEPS + 1,
+)
+ROWS = (1, 3, SMALL_STEP // FEATURES + 1)  # the last has too many for pieces
 Arrays = dict[str, np.ndarray]
 
 
@@ -77,6 +88,7 @@ def convolve_step(given: Arrays, states: list[np.ndarray]) -> Any:
 rng = np.random.default_rng(0)
 WEIGHT, BIAS = rng.standard_normal((TAPS, FEATURES)), rng.standard_normal(FEATURES)
 POLE = 0.9 * np.exp(1j * rng.uniform(0, 3, FEATURES))
+RATES = -np.arange(1.0, KEYS + 1) * np.ones((FEATURES, 1))
 QKV = {"q": (HEADS, KEYS), "k": (HEADS, KEYS), "v": (HEADS, VALUES)}
 STATE = ((HEADS, KEYS, VALUES),)
 
@@ -128,6 +140,16 @@ def convolution(window: Tensor, x: Tensor) -> Any:
     return convolve(x, window, weight, bias)
 
 
+def selective(state: Tensor, delta: Tensor, u: Tensor, B: Tensor, C: Tensor) -> Any:
+    return selective_scan(delta, u, torch.tensor(RATES, dtype=u.dtype), B, C, state)
+
+
+def selective_step(given: Arrays, states: list[np.ndarray]) -> Any:
+    delta, u = given["delta"][..., None], given["u"][..., None]
+    h = np.exp(delta * RATES) * states[0] + delta * u * given["B"][:, None]
+    return [np.einsum("bdn,bn->bd", h, given["C"])], [h]
+
+
 BY_HEAD, BY_KEY = {"log_w": (HEADS, 1)}, {"log_w": (HEADS, KEYS)}
 RANK_ONE = {"a": (HEADS, KEYS), "b": (HEADS, KEYS)}
 BETA = {"beta": (HEADS,)}
@@ -145,9 +167,15 @@ CASES = {
         complex_linear, complex_step, {"b_re": (FEATURES,), "b_im": (FEATURES,)},
         ((FEATURES,), (FEATURES,)), 2,
     ),
+    "selective": (
+        selective, selective_step,
+        {"delta": (FEATURES,), "u": (FEATURES,), "B": (KEYS,), "C": (KEYS,)},
+        ((FEATURES, KEYS),),
+    ),
     "convolution": (convolution, convolve_step, {"x": (FEATURES,)}, ((TAPS - 1, FEATURES),)),
 }  # fmt: skip
-FUSED = {name for name in CASES if name not in ("matrix of rank one", "linear", "linear, complex")}
+FUSED = {name for name in CASES if name.startswith(("matrix", "delta", "gated", "conv"))}
+FUSED -= {"matrix of rank one"}
 
 
 def drawn(case: Case, rows: int, length: int) -> tuple[list[np.ndarray], Arrays]:
@@ -159,7 +187,7 @@ def drawn(case: Case, rows: int, length: int) -> tuple[list[np.ndarray], Arrays]
     }
     if "k" in given:
         given["k"] /= np.linalg.norm(given["k"], axis=-1, keepdims=True)
-    for name in given.keys() & {"a", "beta"}:
+    for name in given.keys() & {"a", "beta", "delta"}:
         given[name] = 1 / (1 + np.exp(-given[name]))
     if "log_w" in given:
         given["log_w"] = -np.abs(given["log_w"]) / 5
@@ -217,8 +245,3 @@ def by_hand(case: Case, states: list[np.ndarray], given: Arrays) -> list[np.ndar
         found, after = case.by_hand(inputs, after)
         steps.append(found)
     return [*(np.stack(parts) for parts in zip(*steps, strict=True)), *after]
-
-
-def test_chunks_are_crossed() -> None:
-    """The lengths above lie on both sides of the borders of chunks."""
-    assert {STEPS - 1, STEPS, STEPS + 1} <= {*LENGTHS}

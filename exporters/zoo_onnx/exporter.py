@@ -14,6 +14,7 @@ from zoo.errors import UsageError, VerificationError, one_line
 from zoo.inference.artifact import GENERATE, SEQUENCE, STEP, ArtifactInfo, SelfDescription
 from zoo.models.language_model import LanguageModel
 from zoo.registry.specs import AUTO, STANDARD
+from zoo_onnx.blocks import put_in_blocks
 from zoo_onnx.generate import build_generate
 from zoo_onnx.loops import tighten_loops
 from zoo_onnx.norms import divide_by_roots
@@ -47,6 +48,8 @@ class OnnxExporter:
         passes.RemoveUnusedNodesPass()(graph)
         if info.graph == GENERATE:
             graph = ir.from_proto(build_generate(graph, info))
+        if info.graph == SEQUENCE and info.causal:
+            put_in_blocks(graph.graph)
         tighten_loops(graph.graph)
         passes.RemoveUnusedNodesPass()(graph)
         return checked(ir.to_proto(graph))
@@ -62,7 +65,7 @@ class OnnxExporter:
         if (trace, fused) not in known:
             graph = trace(model, info, fused)
             plain_products(graph.graph)
-            tabulate(graph.graph)
+            tabulate(graph.graph, merged=info.graph != SEQUENCE)
             join_products(graph.graph)
             divide_by_roots(graph.graph)
             passes.RemoveUnusedNodesPass()(graph)

@@ -16,13 +16,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
 from zoo_onnx.chunks import put_chunked
 from zoo_onnx.tracing import BATCH, TRACED_BATCH, trace
+from zoo_onnx.writer import add_prefix
 
 Capturing = Callable[[], AbstractContextManager[object]]
 DOMAIN, RECURRENCE, INDEX = "zoo", "Recurrence", "number"
-CHUNK = 32  # steps, where a chunk does not say how many
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Leaf:
 @dataclass(frozen=True)
 class Recurrence:
     """`body` takes states, inputs of a step and weights, and gives the next states and outputs.
-    `chunk`, if there is one, takes the inputs [C, B, …] of `steps` steps, and gives the states after
-    them and the outputs [C, B, …]; it is used for fewer than so many `rows`."""
+    `chunk`, if there is one, takes the inputs [C, B, …] of so many `steps`, and gives the states
+    after them and the outputs [C, B, …]; it is used for fewer than so many `rows`."""
 
     body: nn.Module
     chunk: nn.Module | None
@@ -78,7 +77,7 @@ class Scans:
         weights: Sequence[Tensor] = (),
         state_axes: Sequence[int] | None = None,
         chunk: nn.Module | None = None,
-        steps: int = CHUNK,
+        steps: int = 0,
         rows: int | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The last states, and the outputs [T, B, …] of every step, of the recurrence over inputs
@@ -163,14 +162,10 @@ def _traced_chunk(
     recurrence: Recurrence, nodes: int, prefix: str, what: str, capturing: Capturing
 ) -> ir.Graph | None:
     """The graph of a chunk; None where there is none that is less work than as many steps, of so
-    many `nodes` each. A module that computes many steps at once need not be one that can be
-    traced."""
+    many `nodes` each."""
     if recurrence.chunk is None:
         return None
-    try:
-        chunk = _traced(recurrence, recurrence.steps, prefix, what, capturing)
-    except ZooError:
-        return None
+    chunk = _traced(recurrence, recurrence.steps, prefix, what, capturing)
     return chunk if len(chunk) < recurrence.steps * (nodes + 1) else None
 
 
@@ -193,9 +188,5 @@ def _traced(
         what,
         capturing(),
     ).graph
-    inner = [value for part in body.all_nodes() for value in part.outputs]
-    for value in {*inner, *body.inputs, *body.initializers.values()}:
-        value.name = prefix + str(value.name)
-    for part in body.all_nodes():
-        part.name = prefix + str(part.name)
+    add_prefix(body, prefix)
     return body

@@ -10,7 +10,9 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,13 @@ from zoo.nn.state import flatten, map_leaves, unflatten
 from zoo_onnx.scans import Scans
 from zoo_onnx.tools import Tools
 from zoo_onnx.tracing import BATCH, TIME, TRACED_BATCH, trace
+from zoo_ort.providers import SILENT
 
 TRACED_TIME = 4
+WHOLE, CHUNKS, STEPS = "whole", "chunks", "steps"  # what a cell's own `scan` runs on
+CHUNK = 32  # steps
+TRIED = ((1, 1), (2, 7), (5, 150))  # rows and steps
+TOLERANCE = 1e-2  # whole recurrences amplify rounding
 
 
 class WholeSequence(nn.Module):
@@ -76,23 +83,54 @@ def trace_sequence(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.
     """The graph, with the batch and time axes of every input and output dynamic.
 
     A cell with a `scan` of its own, which computes a whole sequence, runs it in the trace; where
-    that cannot be traced for a sequence of any length, on chunks of it. `fused` operators are used
-    where they can be had.
+    that cannot be traced for a sequence of any length, on chunks of it; else every cell is a loop
+    over its steps. `fused` operators are used where they can be had.
     """
+    for how in (WHOLE, CHUNKS):
+        try:
+            found = _traced(model, info, Scans(), fused, how)
+        except ZooError:
+            continue
+        if _computes_the_same(found, model):
+            return found
+    return _traced(model, info, Scans(), fused, STEPS)
+
+
+def _computes_the_same(graph: ir.Model, model: LanguageModel) -> bool:
+    """Whether the graph computes what the model does, for other rows and steps than it was traced
+    with. A number that the tracer took for a constant shows in this; the proof is stricter."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = SILENT
+    content = ir.to_proto(graph).SerializeToString()
+    whole, generator = WholeSequence(model), torch.Generator().manual_seed(0)
     try:
-        return _traced(model, info, Scans(), fused, whole=True)
-    except ZooError:
-        return _traced(model, info, Scans(), fused, whole=False)
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for rows, steps in TRIED:
+            shape = rows, steps
+            tokens = torch.randint(model.vocab_size, shape, generator=generator)
+            given = (tokens, *flatten(model.init_state(rows)))
+            names = [each.name for each in session.get_inputs()]
+            feeds = {name: x.numpy() for name, x in zip(names, given, strict=True)}
+            with torch.no_grad():
+                wanted = whole(*given)
+            for found, expected in zip(session.run(None, feeds), wanted, strict=True):
+                tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
+                if not np.allclose(found, expected.numpy(), TOLERANCE, tolerance, equal_nan=True):
+                    return False
+    except Exception:  # ONNX Runtime's errors have no common type
+        return False
+    return True
 
 
 def _traced(
-    model: LanguageModel, info: ArtifactInfo, scans: Scans, fused: bool, whole: bool
+    model: LanguageModel, info: ArtifactInfo, scans: Scans, fused: bool, how: str
 ) -> ir.Model:
     tokens = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.int64)
     leaves = flatten(model.init_state(TRACED_BATCH))
     what = f"cell {info.model.cell!r}, over a sequence,"
     traced = trace(
-        WholeSequence(_with_recurrences(model, scans, fused, whole)),
+        WholeSequence(_with_recurrences(model, scans, fused, how)),
         (tokens, *leaves),
         [TOKENS, *info.state_names("in")],
         [LOGITS, *info.state_names("out")],
@@ -103,34 +141,35 @@ def _traced(
     return traced
 
 
-def _with_recurrences(
-    model: LanguageModel, scans: Scans, fused: bool, whole: bool
-) -> LanguageModel:
+def _with_recurrences(model: LanguageModel, scans: Scans, fused: bool, how: str) -> LanguageModel:
     """A copy of the model that shares its parameters, in which each cell with its own recurrence
-    emits it to `scans`; a cell with its own `scan` runs it, on the `whole` sequence
-    or in chunks."""
+    emits it to `scans`; one with a `scan` of its own runs that on the WHOLE sequence, or on
+    CHUNKS."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
     for cell in [module for module in copy.modules() if isinstance(module, Cell)]:
         if type(cell).advance is not Cell.advance:
-            cell.__class__ = _with_recurrence(type(cell), scans, fused, whole)
+            cell.__class__ = _with_recurrence(type(cell), scans, fused, how)
     return copy
 
 
-def _with_recurrence(cell_type: type[Cell], scans: Scans, fused: bool, whole: bool) -> type[Cell]:
+def _with_recurrence(cell_type: type[Cell], scans: Scans, fused: bool, how: str) -> type[Cell]:
     """The cell type with a `scan` that emits the recurrence. `forward` is `Cell.forward`, since an
     override may not call `scan`."""
     own = cell_type.scan
-    is_parallel = own is not Cell.scan
+    if own is Cell.scan:
+        how = STEPS
 
     def scan(cell: Cell, z_T: Any, state: Any) -> tuple[Any, Any]:
-        if is_parallel and whole:
+        if how == WHOLE:
             with Tools(fused, scans):
                 return own(cell, z_T, state)
         z = map_leaves(lambda leaf: leaf[0], z_T)
         h, _ = cell.advance(z, state)  # for its form; nothing depends on its values
-        chunk = Chunk(cell, own, state, z, fused) if is_parallel else None
-        end, h_T = scans.emit(Advance(cell, state, z), flatten(state), flatten(z_T), chunk=chunk)
+        chunk = Chunk(cell, own, state, z, fused) if how == CHUNKS else None
+        end, h_T = scans.emit(
+            Advance(cell, state, z), flatten(state), flatten(z_T), chunk=chunk, steps=CHUNK
+        )
         return unflatten(h, h_T), unflatten(state, end)
 
     return type(cell_type.__name__, (cell_type,), {"forward": Cell.forward, "scan": scan})

@@ -82,16 +82,17 @@ TRIED_ROWS = 3
 MERGED = 3  # lookups, from which on one that is split takes less time
 
 
-def tabulate(graph: ir.Graph) -> None:
+def tabulate(graph: ir.Graph, merged: bool = True) -> None:
     """Replaces values that depend on a looked-up token alone by lookups of their own, as far as no
-    table is larger than both SMALL and the tables and constants it is computed from."""
+    table is larger than both SMALL and the tables and constants it is computed from. Several are
+    one lookup, if `merged`: of a single step that is less work, of many it is more."""
     lookups = [node for node in graph if _table(node) is not None]
     for tokens in dict.fromkeys(node.inputs[1] for node in lookups):
         if tokens is not None and tokens.shape is not None:
-            _tabulate(graph, tokens, [node for node in lookups if node.inputs[1] is tokens])
+            _tabulate(graph, tokens, [node for node in lookups if node.inputs[1] is tokens], merged)
 
 
-def _tabulate(graph: ir.Graph, tokens: ir.Value, lookups: list[ir.Node]) -> None:
+def _tabulate(graph: ir.Graph, tokens: ir.Value, lookups: list[ir.Node], merged: bool) -> None:
     axes = tokens.shape.rank() if tokens.shape is not None else 0
     known: dict[ir.Value, Array] = {}  # [tokens, 1, …]: the values for each token
     for node in lookups:
@@ -114,7 +115,7 @@ def _tabulate(graph: ir.Graph, tokens: ir.Value, lookups: list[ir.Node]) -> None
             table = rows.reshape(len(rows), *rows.shape[axes:])
             alike.setdefault((table.dtype, table.shape[1:-1], table.ndim), {})[value] = table
     for tables in alike.values():
-        if len(tables) >= MERGED and all(table.ndim > 1 for table in tables.values()):
+        if merged and len(tables) >= MERGED and all(table.ndim > 1 for table in tables.values()):
             _look_up_all(graph, tables, tokens)
         else:
             for value, table in tables.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -23,12 +24,15 @@ from zoo.nn import (
     linear_scan,
     matrix_scan,
     matrix_step,
+    selective_scan,
 )
 from zoo_onnx.scans import Scans
 from zoo_ort.fused import FUSED_DOMAIN
 
-FEW_ROWS = 8  # with more, the operators of single steps have enough to do
-STEPS = 64  # of a chunk of a linear recurrence: 8 pieces of 8 steps
+STEPS = 128  # of a chunk of an elementwise recurrence: 16 pieces of 8 steps
+# elements of a step; with more, its operators have enough to do, and pieces are more work
+SMALL_STEP = 1024
+HEAD_STEPS = 32  # of a chunk of a matrix recurrence
 Rule = Callable[..., Any]
 
 
@@ -177,7 +181,7 @@ def _matrix_scan(
     if a is None and (log_w is None or log_w.shape[-1] == 1):
         log_w = q.new_zeros((*q.shape[:3], 1)) if log_w is None else log_w
         (after,), (o,) = scans.emit(
-            _ByHead(matrix_step), [state], [q, k, v, log_w], chunk=_ByHead(matrix_scan)
+            _HeadStep(), [state], [q, k, v, log_w], chunk=_HeadChunk(), steps=HEAD_STEPS
         )
         return o, after
     decay = [] if log_w is None else [log_w.to(exact).exp()]
@@ -192,17 +196,30 @@ def _matrix_scan(
     return o, after
 
 
-class _ByHead(nn.Module):
-    """`matrix_step` or `matrix_scan` with one decay for each head, as the body of a recurrence."""
-
-    def __init__(self, tool: Any) -> None:
-        super().__init__()
-        self.tool = tool
+class _HeadStep(nn.Module):
+    """One step of a matrix recurrence with one decay for each head."""
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         state, q, k, v, log_w = values
-        o, after = self.tool(q, k, v, log_w, state)
+        o, after = matrix_step(q, k, v, log_w, state)
         return after.clone(), o.clone()
+
+
+class _HeadChunk(nn.Module):
+    """So many steps of it as products of matrices (see `zoo.nn.matrix_scan`, whose form for a
+    gradient has more operators)."""
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        state, *inputs = values
+        steps = len(inputs[0])
+        q, k, v, log_w = (x.permute(1, 2, 0, 3) for x in inputs)  # [B, N, C, ...]
+        before = state.new_ones(steps, steps).tril()
+        decayed = before @ log_w  # of the state, until each step
+        whole = decayed[..., -1:, :]
+        between = (decayed - decayed.mT).clamp(max=0).exp() * before
+        o = ((q @ k.mT) * between) @ v + (q * decayed.exp()) @ state
+        written = (k * (whole - decayed).exp()).mT @ v
+        return (whole.exp() * state + written).clone(), o.permute(2, 0, 1, 3).clone()
 
 
 def _delta_scan(
@@ -259,11 +276,16 @@ def _in_pieces(a_T: Any, b_T: Any, h: Any) -> list[Tensor]:
         decay.append(_times(decay[-1], a[now]))
     state, carried = tuple(part[None, None] for part in h), []
     whole = a_T[0].ndim == axes
-    for piece in range(pieces):
+    ends = zip(*(torch.split(part, 1) for part in found[-1]), strict=True)
+    kept = (
+        zip(*(torch.split(part, 1) for part in decay[-1]), strict=True)
+        if whole
+        else repeat(decay[-1])
+    )
+    for piece, (end, through) in enumerate(zip(ends, kept, strict=False)):
         carried.append(state)
-        kept = tuple(part[piece : piece + 1] if whole else part for part in decay[-1])
-        added = tuple(part[piece : piece + 1] for part in found[-1])
-        state = _advanced(kept, state, added)
+        if piece + 1 < pieces:
+            state = _advanced(through, state, end)
 
     def joined(values: Any, axis: int) -> tuple[Tensor, ...]:
         return tuple(torch.cat(parts, axis) for parts in zip(*values, strict=True))
@@ -309,16 +331,38 @@ def _linear_scan(scans: Scans | None, a_T: Any, b_T: Any, start: Any) -> Any:
     if scans is None:
         found = _in_pieces(a, b, h)
         return Complex(*found) if len(found) == 2 else found[0]
+    rows = SMALL_STEP // h[0][0].numel()
     _, found = scans.emit(
         _LinearSteps(len(h), constant, many=False),
         h,
         inputs,
         weights,
-        chunk=_LinearSteps(len(h), constant, many=True),
+        chunk=_LinearSteps(len(h), constant, many=True) if rows else None,
         steps=STEPS,
-        rows=FEW_ROWS,
+        rows=rows + 1,
     )
     return Complex(*found) if len(found) == 2 else found[0]
+
+
+class _SelectiveStep(nn.Module):
+    """One step of the selective scan. [B, D] of inputs are columns, so that each decay is one
+    product."""
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        state, delta, driven, B, C, A = values
+        state = (delta * A).exp() * state + driven * B
+        return state.clone(), (state @ C).clone()
+
+
+def _selective_scan(
+    scans: Scans | None, delta: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    if scans is None:
+        return selective_scan(delta, u, A, B, C, start)
+    delta, u, A, B, C = (x.to(start.dtype) for x in (delta, u, A, B, C))
+    inputs = [delta.unsqueeze(-1), (delta * u).unsqueeze(-1), B.unsqueeze(-2), C.unsqueeze(-1)]
+    (after,), (y,) = scans.emit(_SelectiveStep(), [start], inputs, [A])
+    return y.squeeze(-1), after
 
 
 class _Largest(nn.Module):
@@ -348,4 +392,5 @@ LOOPS: dict[Any, Rule] = {
     matrix_scan: _matrix_scan,
     delta_scan: _delta_scan,
     linear_scan: _linear_scan,
+    selective_scan: _selective_scan,
 }

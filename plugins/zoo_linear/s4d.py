@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import Cell, UsageError
-from zoo.nn import Complex
+from zoo.nn import Complex, linear_scan
 from zoo_linear.diagonal import (
     GatedMixing,
     exponential,
@@ -25,7 +25,7 @@ from zoo_linear.diagonal import (
     zero_order_hold,
 )
 
-CHUNK = 64  # steps; a channel's kernel becomes a matrix of 64 by 64
+PIECE = 16  # steps; a channel's kernel becomes a matrix of 16 by 16
 
 
 class S4DState(NamedTuple):
@@ -92,41 +92,52 @@ class S4D(Cell):
         return mixed
 
     def scan(self, z_T: Tensor, state: S4DState) -> tuple[Tensor, S4DState]:
-        """The convolution with the kernel K_l = 2 Re(C Ā^l B̄), in chunks of CHUNK steps, each a
-        product with the kernel's Toeplitz matrix. Unlike a scan, it stores no states [T, B, H,
-        N/2]."""
+        """The convolution with the kernel K_l = 2 Re(C Ā^l B̄), in pieces of PIECE steps side by
+        side, each a product with the kernel's Toeplitz matrix. Unlike a scan, it stores states
+        between pieces only."""
         with torch.autocast(z_T.device.type, enabled=False):
-            return self._convolve(z_T, state)
+            return self._convolve(z_T.to(state.h.re.dtype), state.h)
 
-    def _convolve(self, u_TBH: Tensor, state: S4DState) -> tuple[Tensor, S4DState]:
-        steps = min(len(u_TBH), CHUNK)
+    def _convolve(self, u_TBH: Tensor, h: Complex) -> tuple[Tensor, S4DState]:
+        T, B, S = u_TBH.shape[0], u_TBH.shape[1], PIECE
         poles, dt = self._continuous()
         _, drive = zero_order_hold(poles, dt)
-        times = torch.arange(steps + 1, device=dt.device).view(-1, 1, 1) * dt
-        powers = exponential(Complex(times * poles.re, times * poles.im))  # Ā^l [C+1, H, N/2]
+        times = torch.arange(S + 1, device=dt.device).view(-1, 1, 1) * dt
+        powers = exponential(Complex(times * poles.re, times * poles.im))  # Ā^l [S+1, H, N/2]
         driven = multiply(Complex(powers.re[:-1], powers.im[:-1]), drive)
         seen = multiply(Complex(powers.re[1:], powers.im[1:]), Complex(self.C_re, self.C_im))
-        kernel = 2 * (self.C_re * driven.re - self.C_im * driven.im).sum(-1)  # [C, H]
-        lag = torch.arange(steps, device=dt.device)
+        kernel = 2 * (self.C_re * driven.re - self.C_im * driven.im).sum(-1)  # [S, H]
+        lag = torch.arange(S, device=dt.device)
         lag = lag.view(-1, 1) - lag
         toeplitz = (kernel[lag.clamp(min=0)] * (lag >= 0).unsqueeze(-1)).permute(2, 0, 1)
         # a state as one real vector of 2 · N/2 parts
-        from_state = 2 * torch.cat((seen.re, -seen.im), -1).transpose(0, 1)  # [H, C, N]
-        into_state = torch.cat((driven.re, driven.im), -1).flip(0).permute(1, 2, 0)  # [H, N, C]
-        h = Complex(*(part.permute(1, 2, 0) for part in state.h))  # [H, N/2, B]
-        found = []
-        for u in torch.split(u_TBH.to(h.re.dtype).permute(2, 0, 1), steps, 1):  # [H, C, B]
-            size = u.shape[1]
-            found.append(
-                toeplitz[:, :size, :size] @ u + from_state[:, :size] @ torch.cat((h.re, h.im), 1)
-            )
-            added = (into_state[..., steps - size :] @ u).chunk(2, 1)
-            power = Complex(powers.re[size].unsqueeze(-1), powers.im[size].unsqueeze(-1))
-            kept = multiply(power, h)
-            h = Complex(kept.re + added[0], kept.im + added[1])
-        y_TBH = torch.cat(found, 1).permute(1, 2, 0)
-        end = Complex(*(part.permute(2, 0, 1).contiguous() for part in h))
-        return y_TBH, S4DState(end)
+        from_state = 2 * torch.cat((seen.re, -seen.im), -1).transpose(0, 1)  # [H, S, N]
+        into_state = torch.cat((driven.re, driven.im), -1).flip(0).permute(1, 2, 0)  # [H, N, S]
+
+        # the first piece begins with steps before the sequence, so that the last ends with it
+        pieces, early = (T + S - 1) // S, -T % S
+        step = torch.arange(pieces * S, device=dt.device).view(-1, S).T - early  # [S, P]
+        u_SPBH = u_TBH[step.clamp(min=0)] * (step >= 0)[..., None, None]
+        u = u_SPBH.flatten(0, 2).T.reshape(-1, S, pieces * B)  # [H, S, P · B]
+        added = (into_state @ u).flatten(0, 1).T.unflatten(0, (pieces, B))  # [P, B, H · N]
+        added = added.unflatten(-1, (len(dt), -1))
+        # the state before the sequence enters within the first piece
+        power = Complex(powers.re[S - early], powers.im[S - early])
+        entered = torch.cat(multiply(power, h), -1)
+        added = torch.cat((added[:1] + entered, added[1:]))
+        nothing = Complex(torch.zeros_like(h.re), torch.zeros_like(h.im))
+        power = Complex(powers.re[-1], powers.im[-1])
+        after = linear_scan(power, Complex(*added.chunk(2, -1)), nothing)
+        before = torch.cat((torch.zeros_like(added[:1]), torch.cat(after, -1)[:-1]))
+        before = before.flatten(2).flatten(0, 1).T.unflatten(0, (len(dt), -1))  # [H, N, P · B]
+        y = (toeplitz @ u + from_state @ before).flatten(1).T.reshape(S, pieces, B, -1)
+        seen_SBH = (from_state @ torch.cat(h, -1).permute(1, 2, 0)).permute(1, 2, 0)
+        first = step[:, 0]
+        seen_SBH = seen_SBH[first.clamp(min=0)] * (first >= 0)[:, None, None]
+        y = torch.cat((y[:, :1] + seen_SBH.unsqueeze(1), y[:, 1:]), 1).flatten(0, 1)
+        at = torch.arange(T, device=dt.device) + early
+        y_TBH = y[at % S * pieces + at // S]
+        return y_TBH, S4DState(Complex(after.re[-1].clone(), after.im[-1].clone()))
 
     def _continuous(self) -> tuple[Complex, Tensor]:
         """A [H, N/2] and Δ [H, 1]."""

@@ -18,12 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from zoo import Cell
 from zoo.nn import convolve, convolve_step, selective_scan, uniform
-
-CHUNK = 128  # steps of which all states are kept for the gradient
 
 
 class MambaState(NamedTuple):
@@ -94,25 +91,11 @@ class Mamba(Cell):
         return (h * F.silu(z.gate)) @ self.W_out
 
     def scan(self, z_T: MambaInput, state: MambaState) -> tuple[Tensor, MambaState]:
-        """All states of a chunk at once, [T, B, D, N]. Of a longer sequence only the states between
-        chunks are kept; the backward pass recomputes the others, as in the paper (section
-        3.3.2)."""
         x_TBD, window = convolve(z_T.x, state.window, self.W_conv, self.b_conv)
         u_T = F.silu(x_TBD)
         delta_T, B_T, C_T = self.select(u_T)
-        chunks = [torch.split(v_T, CHUNK) for v_T in (delta_T, u_T, B_T, C_T)]
-        long = len(u_T) > CHUNK and torch.is_grad_enabled()
-        h, found, A = state.h, [], -self.A_log.exp()
-        for delta, u, B, C in zip(*chunks, strict=True):
-            chunk = delta, u, A, B, C, h
-            if long:
-                y, h = checkpoint(
-                    selective_scan, *chunk, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                y, h = selective_scan(*chunk)
-            found.append(y)
-        return torch.cat(found) + self.D * u_T, MambaState(window, h)
+        y_T, h = selective_scan(delta_T, u_T, -self.A_log.exp(), B_T, C_T, state.h)
+        return y_T + self.D * u_T, MambaState(window, h)
 
     def select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ [..., D], B and C [..., N]."""

@@ -8,10 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from zoo.nn.linear import scan_into
+from zoo.nn.replaceable import replaceable
+
+CHUNK = 128  # steps of which all states are kept for the gradient
 
 
+@replaceable
 def selective_scan(
     delta_TBD: Tensor, u_TBD: Tensor, A_DN: Tensor, B_TBN: Tensor, C_TBN: Tensor, start_BDN: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -21,17 +26,31 @@ def selective_scan(
 
     from h_0 = `start`: the outputs y [T, B, D] and the last state, in the dtype of `start`.
 
-    For the gradient it keeps all states, a tensor [T, B, N, D]. On a CPU each step is computed
-    whole while its tensors are in the cache, on other devices all steps at once.
+    For the gradient it keeps the states of a chunk of steps, a tensor [T, B, N, D]; of a longer
+    sequence only those between chunks, and the backward pass recomputes the others, as in the paper
+    (section 3.3.2). On a CPU each step is computed whole while its tensors are in the cache, on
+    other devices all steps of a chunk at once.
     """
     exact = start_BDN.dtype
-    given = [x.to(exact) for x in (delta_TBD, u_TBD, A_DN, B_TBN, C_TBN)]
-    values = *given, start_BDN
+    delta, u, A, B, C = (x.to(exact) for x in (delta_TBD, u_TBD, A_DN, B_TBN, C_TBN))
+    found, state = [], start_BDN
     with torch.autocast(start_BDN.device.type, enabled=False):
-        if torch.is_grad_enabled() and any(value.requires_grad for value in values):
-            return _Selective.apply(*values)  # type: ignore[no-any-return, no-untyped-call]
+        chunks = [torch.split(x_T, CHUNK) for x_T in (delta, u, B, C)]
+        for delta, u, B, C in zip(*chunks, strict=True):
+            y, state = _chunk(len(chunks[0]) > 1, delta, u, A, B, C, state)
+            found.append(y)
+    return torch.cat(found), state
+
+
+def _chunk(is_one_of_many: bool, *values: Tensor) -> tuple[Tensor, Tensor]:
+    if not (torch.is_grad_enabled() and any(value.requires_grad for value in values)):
         y, end, _ = _run(*values)
         return y, end
+    if is_one_of_many:
+        return checkpoint(  # type: ignore[no-any-return]
+            _Selective.apply, *values, use_reentrant=False, preserve_rng_state=False
+        )
+    return _Selective.apply(*values)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Selective(torch.autograd.Function):

@@ -1,0 +1,106 @@
+"""A sequence in blocks of some steps, whose values stay in a processor's cache: a loop over the
+blocks, and what is left, at least one step, after it. Memory does not grow with the length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from zoo_onnx.writer import Writer, add_prefix
+
+# By measurement: rows times steps of a block, and the fewest and the most steps.
+POSITIONS, LEAST, MOST = 512, 32, 256
+
+
+def put_in_blocks(graph: ir.Graph) -> None:
+    """Rewrites the graph, whose first input is tokens [B, T], and whose first output is logits
+    [B, T, V]; the others are states, in the same order."""
+    tokens, *states = graph.inputs
+    logits, *_ = graph.outputs
+    originals, vocabulary = list(graph), _last_axis(logits)
+    block = _as_body(graph)
+    main = Writer(graph, "blocks_")
+    zero, one = main.constant("zero", 0), main.constant("one", 1)
+    rows, length = (main.op("Shape", tokens, start=axis, end=axis + 1) for axis in (0, 1))
+    sizes = _sizes()
+    known = main.op("Min", rows, main.constant("rows", len(sizes) - 1))
+    steps = main.op("Gather", main.constant("steps", *sizes), known)
+    count = main.op("Div", main.op("Sub", length, one), steps)  # one step or more is left
+
+    many = Writer(graph, "many_")
+    done = many.op("Mul", count, steps)
+    form = many.op("Concat", main.constant("cut", 0, -1), steps, axis=0)
+    cut = many.op("Reshape", many.op("Slice", tokens, zero, done, one), form)
+    *after, found = many.scan(
+        block, states, [cut], len(graph.outputs), scan_input_axes=[1], scan_output_axes=[1]
+    )
+    found = many.op("Reshape", found, main.constant("joined", 0, -1, vocabulary))
+    left = many.op("Slice", tokens, done, length, one)
+    none = Writer(graph, "none_")
+    form = none.op("Concat", rows, main.constant("nothing", 0, vocabulary), axis=0)
+    nothing = none.op("ConstantOfShape", form, value=ir.tensor(np.zeros(1, _dtype(logits))))
+    same = [none.op("Identity", value) for value in (tokens, *states)]
+    rest, *before, above = main.choose(
+        main.op("Greater", count, zero),
+        many.graph([left, *after, found]),
+        none.graph([*same, nothing]),
+    )
+
+    given = dict(zip(graph.inputs, [rest, *before], strict=True))
+    for node in _all(originals):
+        for index, value in enumerate(node.inputs):
+            if value in given:
+                node.replace_input_with(index, given[value])
+    graph.insert_before(originals[0], main.nodes)
+    end = Writer(graph, "ends_")
+    joined = end.op("Concat", above, logits, axis=1)
+    joined.type, joined.shape = logits.type, logits.shape
+    logits.name, joined.name = f"{joined.name}_rest", logits.name
+    logits.shape = None
+    graph.extend(end.nodes)
+    graph.outputs[0] = joined
+
+
+def _sizes() -> list[int]:
+    """The steps of a block for each number of rows, powers of two; the last is for more rows
+    too."""
+    fitting = [POSITIONS // rows for rows in range(1, POSITIONS // LEAST + 1)]
+    return [MOST, *(min(2 ** (steps.bit_length() - 1), MOST) for steps in fitting)]
+
+
+def _as_body(graph: ir.Graph) -> ir.Graph:
+    """A copy of the graph as the body of a loop: states before tokens and logits, and constants
+    around it."""
+    constants = list(graph.initializers.values())
+    graph.initializers.clear()
+    body = graph.clone(allow_outer_scope_values=True)
+    for constant in constants:
+        graph.register_initializer(constant)
+    add_prefix(body, "block_")
+    for values in (body.inputs, body.outputs):
+        values.append(values.pop(0))
+    return body
+
+
+def _last_axis(value: ir.Value) -> int:
+    assert value.shape is not None
+    size = value.shape[-1]
+    assert isinstance(size, int)
+    return size
+
+
+def _dtype(value: ir.Value) -> Any:
+    assert value.dtype is not None
+    return value.dtype.numpy()
+
+
+def _all(nodes: Sequence[ir.Node]) -> Iterator[ir.Node]:
+    """The nodes and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from attribute.as_graph().all_nodes()

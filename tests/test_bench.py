@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -22,18 +21,18 @@ import zoo
 import zoo.benchmarking.workloads
 from zoo.benchmarking.benchmark import Benchmark, Row, benchmark, benchmark_events
 from zoo.benchmarking.compiled import CompiledProcess, CompiledStepper
-from zoo.benchmarking.roofline import Target, matrix_products, usable_cores
-from zoo.benchmarking.workloads import COMPILED, FORWARD, LOOP
+from zoo.benchmarking.roofline import Target
+from zoo.benchmarking.workloads import COMPILED, FORWARD, LOOP, WINDOW, Workload
 from zoo.cli import run
-from zoo.config import ModelConfig
 from zoo.errors import ArtifactError, UsageError
+from zoo.inference.cpu import usable_cores
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry.registry import Registry
 
 QUICK = {"rounds": 1, "seconds": 1e-3, "provider": "cpu", "compiled": False}
 QUICKLY = ["--rounds", "1", "--seconds", "0.001", "--provider", "cpu", "--no-compile"]
 WRITING = [LOOP, "step", "generate", "step int8", "generate int8"]
-H, V, E = 24, 28, 10
+PRODUCTS = ["PyTorch product", "PyTorch product int8"]
 
 
 @pytest.fixture(scope="module")
@@ -59,38 +58,6 @@ def measured(ready: Path) -> Benchmark:
     return benchmark(ready, batches=(1, 3), **{**QUICK, "rounds": 3})
 
 
-@pytest.mark.parametrize(
-    ("cell", "settings", "products"),
-    [
-        ("lstm", {}, {(H, 4 * H): 4 * H * H, (H, V): H * V}),
-        ("lstm-scratch", {}, {(H, H): 4 * H * H, (H, V): H * V}),
-        ("gru", {}, {(H, 3 * H): 3 * H * H, (H, V): H * V}),
-        ("rnn-scratch", {}, {(H, H): H * H, (H, V): H * V}),
-        ("lstm", {"layers": 2}, {(H, 4 * H): (1 + 2) * 4 * H * H, (H, V): H * V}),
-        (
-            "gru",
-            {"embedding": E},
-            {(E, 3 * H): 3 * H * E, (H, 3 * H): 3 * H * H, (H, V): H * V},
-        ),
-        (
-            "bidirectional",
-            {"options": {"cell": "lstm"}, "mask_token": True},
-            {(H, 4 * H): 2 * 4 * H * H, (2 * H, V): 2 * H * V},
-        ),
-    ],
-)
-def test_the_cost_of_a_token_by_hand(
-    cell: str, settings: dict[str, object], products: dict[tuple[int, int], int]
-) -> None:
-    """The product of a one-hot token with the input weights is a lookup, and costs nothing."""
-    config = ModelConfig(cell=cell, hidden=H, **settings)
-    assert matrix_products(config, V, zoo.load_registry()) == products
-
-
-def test_the_cost_of_a_cell_that_is_not_installed_is_unknown() -> None:
-    assert matrix_products(ModelConfig(cell="lstm"), V, Registry()) == Counter()
-
-
 def test_every_workload_is_measured_at_every_target_and_batch_size(measured: Benchmark) -> None:
     threads = sorted({1, usable_cores()})
     found = [(row.target, row.batch, row.workload) for row in measured.rows]
@@ -99,7 +66,7 @@ def test_every_workload_is_measured_at_every_target_and_batch_size(measured: Ben
         (Target("cpu", count), batch, workload)
         for count in threads
         for batch in (1, 3)
-        for workload in (*WRITING, FORWARD, "sequence")
+        for workload in (*WRITING, FORWARD, "sequence", *PRODUCTS)
     }
     assert [row.workload for row in measured.rows if row.reads] == [FORWARD, "sequence"] * (
         2 * len(threads)
@@ -107,34 +74,61 @@ def test_every_workload_is_measured_at_every_target_and_batch_size(measured: Ben
     assert measured.machine["cores"] == usable_cores()
 
 
-def test_medians_ratios_and_shares_are_consistent(measured: Benchmark, fox_run: zoo.Run) -> None:
-    cost = 24 * 24 + 24 * fox_run.tokenizer.vocab_size
-    assert measured.multiply_adds == cost
-    limits = {limit.target: limit for limit in measured.limits}
-    by_name = {(row.target, row.batch, row.workload): row for row in measured.rows}
+def test_limits_and_shares_of_a_run(measured: Benchmark, fox_run: zoo.Run) -> None:
+    numbers = 24 * 24 + 24 * fox_run.tokenizer.vocab_size  # an RNN of 24 units and its head
+    assert measured.work is not None
+    assert measured.work.multiply_adds == measured.work.weights == numbers
+    assert measured.work.state_bytes == 24 * 4
+    assert {(limit.target, limit.precision) for limit in measured.limits} == {
+        (row.target, row.precision) for row in measured.rows
+    }
+    limits = {(limit.target, limit.precision): limit for limit in measured.limits}
     for row in measured.rows:
         assert row.reason == ""
         assert 0 < row.lowest <= row.tokens_per_second <= row.highest
-        base = by_name[row.target, row.batch, FORWARD if row.reads else LOOP]
-        assert row.ratio == pytest.approx(row.tokens_per_second / base.tokens_per_second)
-        steps = row.tokens_per_second / row.batch
-        size = cost * (1 if row.workload.endswith("int8") else 4)
-        limit = limits[row.target]
-        assert row.memory_share == pytest.approx(steps * size / limit.bytes_per_second)
-        speed = limit.multiply_adds_per_second[row.batch]
-        assert row.arithmetic_share == pytest.approx(row.tokens_per_second * cost / speed)
+        limit = limits[row.target, row.precision]
+        size = 1 if row.workload.endswith("int8") else 4
+        assert limit.weight_bytes == numbers * size
+        moved = (numbers * size / row.batch + 2 * 24 * 4) / (WINDOW if row.reads else 1)
+        assert row.operations_per_byte == pytest.approx(2 * numbers / moved)
+        memory = limit.bytes_per_second / moved
+        arithmetic = limit.multiply_adds_per_second / numbers
+        assert row.limit == pytest.approx(min(memory, arithmetic))
+        assert row.limited_by == ("memory" if memory < arithmetic else "arithmetic")
+        assert row.share == pytest.approx(row.tokens_per_second / row.limit)
+        if row.workload in (LOOP, FORWARD):
+            assert row.ratio == 1
+        assert (row.ratio is None) == row.workload.startswith("PyTorch product")
+
+
+def test_ratios_are_medians_of_the_rounds_ratios() -> None:
+    """Where the machine slows down between rounds, the ratio of the medians is another one: 2."""
+    from zoo.benchmarking.benchmark import _row
+
+    found = [
+        Workload(LOOP, 1, rates=[100.0, 50.0, 10.0]),
+        Workload(COMPILED, 1, rates=[200.0, 100.0, 20.0]),
+        Workload("generate", 1, rates=[300.0, 100.0, 30.0]),
+        Workload("generate", 2, rates=[1.0, 1.0, 1.0]),
+    ]
+    row = _row(found[2], found, Target("cpu", 1), None, [])
+    assert (row.tokens_per_second, row.lowest, row.highest) == (100, 30, 300)
+    assert (row.ratio, row.compiled_ratio) == (3, 1.5)
+    assert row.limit is row.share is row.operations_per_byte is None
+    alone = _row(found[3], found, Target("cpu", 1), None, [])
+    assert alone.ratio is alone.compiled_ratio is None
 
 
 def test_workloads_are_interleaved_and_tokens_counted() -> None:
     order = []
 
-    def takes(name: str, tokens: int) -> zoo.benchmarking.workloads.Workload:
+    def takes(name: str, tokens: int) -> Workload:
         def work() -> int:
             order.append(name)
             time.sleep(0.01)
             return tokens
 
-        return zoo.benchmarking.workloads.Workload(name, 1, work)
+        return Workload(name, 1, work)
 
     from zoo.benchmarking.benchmark import _measure
 
@@ -163,7 +157,7 @@ def test_existing_exports_of_a_run_are_reused(
         "exporting in int8: step, generate",
     ]
     assert isinstance(found, Benchmark)
-    assert {row.workload for row in found.rows} == {*WRITING, FORWARD, "sequence"}
+    assert {row.workload for row in found.rows} == {*WRITING, FORWARD, "sequence", *PRODUCTS}
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -173,12 +167,23 @@ def test_exported_files_alone(exported: Path) -> None:
         "step",
         "generate",
         "sequence",
+        "PyTorch product",
     ]
-    assert all(row.ratio is None and row.memory_share is not None for row in found.rows)
-    (name,) = {
-        row.workload for row in benchmark(exported / "step.onnx", batches=(1,), **QUICK).rows
-    }
-    assert name == "step"
+    assert all(row.ratio is None and row.share is not None for row in found.rows)
+    alone = benchmark(exported / "step.onnx", batches=(1,), **QUICK)
+    assert {row.workload for row in alone.rows} == {"step", "PyTorch product"}
+
+
+def test_limits_of_a_cell_that_is_not_installed(exported: Path) -> None:
+    """The file runs, and its speed is all that is known."""
+    registry = Registry()
+    registry.runtimes = zoo.load_registry().runtimes
+    registry.tokenizers = zoo.load_registry().tokenizers
+    found = benchmark(exported / "step.onnx", batches=(1,), registry=registry, **QUICK)
+    assert found.work is None
+    assert found.limits == []
+    assert {row.workload for row in found.rows} == {"step"}
+    assert all(row.tokens_per_second > 0 and row.share is None for row in found.rows)
 
 
 @pytest.mark.slow
@@ -186,15 +191,16 @@ def test_a_bidirectional_model_is_measured_on_sequences_only(
     trained: Callable[..., zoo.Run],
 ) -> None:
     found = benchmark(trained("bidirectional").path, batches=(2,), **QUICK)
-    assert {row.workload for row in found.rows} == {FORWARD, "sequence"}
-    assert all(row.reads and row.ratio is not None for row in found.rows)
+    assert {row.workload for row in found.rows} == {FORWARD, "sequence", "PyTorch product"}
+    assert all(row.ratio is not None for row in found.rows if row.reads)
 
 
-def test_the_number_of_threads_is_restored(exported: Path) -> None:
+def test_the_number_of_threads_is_chosen_and_restored(exported: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        benchmark(exported / "step.onnx", batches=(1,), **QUICK)
+        found = benchmark(exported / "step.onnx", batches=(1,), threads=(2, 1), **QUICK)
+        assert list(dict.fromkeys(row.target.threads for row in found.rows)) == [2, 1]
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -216,7 +222,7 @@ def test_a_failed_compilation_is_reported_with_its_reason(
     for row in found:
         assert row.reason.startswith("does not compile: ")
         assert "compiler" in row.reason
-        assert row.tokens_per_second is row.ratio is row.memory_share is None
+        assert row.tokens_per_second is row.ratio is row.share is None
 
 
 def test_a_compilation_that_exceeds_the_timeout_is_ended(
@@ -258,25 +264,36 @@ def test_json_has_the_machine_and_the_rows(ready: Path, capsys: pytest.CaptureFi
     found = json.loads(out)
     assert found["machine"]["cores"] == usable_cores()
     assert found["machine"]["versions"]["torch"] == torch.__version__
-    assert {row["workload"] for row in found["rows"]} == {*WRITING, FORWARD, "sequence"}
+    assert set(found["work"]) == {"multiply_adds", "weights", "state_bytes", "shape"}
+    rows = {row["workload"] for row in found["rows"]}
+    assert rows == {*WRITING, FORWARD, "sequence", *PRODUCTS}
     for row in found["rows"]:
         assert row["batch"] == 2
         assert row["provider"] == "cpu"
-        assert isinstance(row["tokens_per_second"], float)
-    assert [limit["threads"] for limit in found["limits"]] == sorted({1, usable_cores()})
+        assert row["share"] == pytest.approx(row["tokens_per_second"] / row["limit"])
+        assert row["limited_by"] in ("memory", "arithmetic")
+    assert [(limit["threads"], limit["precision"]) for limit in found["limits"]] == [
+        (count, precision)
+        for count in sorted({1, usable_cores()})
+        for precision in ("fp32", "int8")
+    ]
     assert "cpu × 1: round 1 of 1" in err
     assert "GB/s" in err
 
 
-def test_the_table_and_the_plot(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_and_the_pictures(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(exported / "generate.onnx")
-    assert run(["bench", file, "--batch", "1", "--batch", "4", "--plot", "p.png", *QUICKLY]) == 0
+    pictures = ["--plot", "p.png", "--roofline", "r.png"]
+    assert run(["bench", file, "--batch", "1", "--batch", "4", *pictures, *QUICKLY]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[:3] == ["workload", "on", "batch"]
-    assert len(rows) == 2 * len({1, usable_cores()})
-    assert all(row.startswith("generate") and ("memory" in row or "arith" in row) for row in rows)
-    assert Path("p.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in Path.cwd().iterdir()] == ["p.png"]
+    assert "limit of the machine" in header
+    assert "share of the limit" in header
+    assert len(rows) == 2 * 2 * len({1, usable_cores()})
+    assert all("by memory" in row or "by arithmetic" in row for row in rows)
+    for name in ("p.png", "r.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["p.png", "r.png"]
 
 
 @pytest.mark.parametrize(
@@ -287,11 +304,13 @@ def test_the_table_and_the_plot(exported: Path, capsys: pytest.CaptureFixture[st
         (["{text}"], 1, "neither a run folder nor a file that a runtime here opens"),
         (["{file}", "--batch", "0"], 2, "0 is not in the range x>=1"),
         (["{file}", "--rounds", "0"], 2, "0 is not in the range x>=1"),
+        (["{file}", "--threads", "0"], 2, "0 is not in the range x>=1"),
         (["{file}", "--seconds", "0"], 2, "0.0 is not in the range x>0"),
         (["{file}", "--seconds", "inf"], 2, "seconds above 0"),
         (["{file}", "--provider", "rocm"], 2, "'rocm' is not one of"),
         (["{file}", "--plot", "speeds.svg"], 2, "must be a .png file in a folder that exists"),
         (["{file}", "--plot", "none/speeds.png"], 2, "must be a .png file in a folder"),
+        (["{file}", "--roofline", "roof.svg"], 2, "must be a .png file in a folder that exists"),
     ],
 )  # fmt: skip
 def test_errors_are_one_or_two_lines(
@@ -322,7 +341,9 @@ def test_files_of_several_models(
         benchmark(tmp_path, **QUICK)
 
 
-@pytest.mark.parametrize("wrong", [{"batches": ()}, {"batches": (0,)}, {"rounds": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"batches": ()}, {"batches": (0,)}, {"rounds": 0}, {"threads": (0,)}]
+)
 def test_values_out_of_bounds(exported: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         benchmark(exported, **{**QUICK, **wrong})

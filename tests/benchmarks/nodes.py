@@ -2,11 +2,13 @@
 
     python tests/benchmarks/nodes.py [--nodes] [CELL.PRECISION …]
 
-512 units, vocabulary 28, batch 1, one thread, random weights. The limit is the products with
-weights alone, by ONNX Runtime's own kernels, in a loop that does nothing else: the time of reading
-the weights. What the sampler costs is the difference to a loop that takes the best token. All loops
-of a file are run alternately; times are the least of all rounds, in microseconds for a token. By
-`--nodes`, each node is also measured by itself, many times in a loop, on the values of a step.
+512 units, vocabulary 28, batch 1, one thread, random weights. The limit is that of `zoo bench` for
+memory: the time of reading the weights, with nothing else to do. The products are those with
+weights alone, by ONNX Runtime's own kernels, in a loop that does nothing else; both are given as
+shares of a token's time. What the sampler costs is the difference to a loop that takes the best
+token. All loops of a file are run alternately; times are the least of all rounds, in microseconds
+for a token. By `--nodes`, each node is also measured by itself, many times in a loop, on the values
+of a step.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -24,6 +26,7 @@ import torch
 from onnx import TensorProto, helper
 from onnx_ir.passes import common as passes
 
+from zoo.benchmarking.probes import reading
 from zoo.config import ModelConfig
 from zoo.data.tokenizers import CharTokenizer
 from zoo.exporting.export import describe
@@ -36,7 +39,26 @@ STEPS, ROUNDS, SESSIONS, COPIES = 32, 40, 2, 16
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 
 Feeds = dict[str, np.ndarray[Any, Any]]
-Loop = tuple[ort.InferenceSession, Feeds]
+
+
+class Runs(Protocol):
+    """A session, mostly."""
+
+    def run(self, outputs: Sequence[str] | None, given: Feeds) -> object: ...
+
+
+Loop = tuple[Runs, Feeds]
+
+
+class Reading:
+    """Reads so many bytes many times. `times` is how often."""
+
+    def __init__(self, size: int) -> None:
+        self._read = reading(size, 1, torch.device("cpu"))
+        self.times = self._read() / size
+
+    def run(self, outputs: Sequence[str] | None, given: Feeds) -> None:
+        self._read()
 
 
 def export(name: str) -> onnx.ModelProto:
@@ -220,21 +242,25 @@ def measure(name: str, each_node: bool) -> None:
     loops |= {
         key: alone(copies(node, count[key]), values, constants) for key, node in single.items()
     }
-    found = microseconds(loops)
     read = sum(np.prod(weights[node.input[1]].dims) for node in products)
     size = read * (1 if name.endswith("int8") else 4)
-    limit = found["products"] - found["empty"]
+    reads = Reading(size)
+    found = microseconds(loops | {"reading": [(reads, {})]})
+    limit = found["reading"] * STEPS / reads.times
+    multiplying = found["products"] - found["empty"]
     sampling = found["all"] - found["best token"]
-    rest = found["best token"] - limit - found["empty"]
-    parts = [found["all"], limit, found["empty"], sampling, rest]
+    rest = found["best token"] - multiplying - found["empty"]
+    parts = [found["all"], limit, multiplying, found["empty"], sampling, rest]
     figures = "".join(f"{part:10.2f}" for part in parts)
-    print(f"{name:10}  {figures}{size / limit / 1e3:8.0f}{limit / found['all']:8.2f}", flush=True)
+    shares = "".join(f"{part / found['all']:10.2f}" for part in (multiplying, limit))
+    print(f"{name:10}  {figures}{size / limit / 1e3:8.0f}{shares}", flush=True)
     for key in single:
         print(f"    {key:24} {(found[key] - found['empty']) / count[key]:6.2f}")
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    print("file             token  products      loop   sampler      rest    GB/s   share")
+    print("file             token     limit  products      loop   sampler      rest    GB/s"
+          "  products     limit")  # fmt: skip
     for file in [each for each in arguments if each != "--nodes"] or FILES:
         measure(file, "--nodes" in arguments)

@@ -6,4 +6,5 @@ from .benchmark import (
 from .roofline import (
     Limits as Limits,
     Target as Target,
+    Work as Work,
 )

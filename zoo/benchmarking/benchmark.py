@@ -11,15 +11,17 @@ import math
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from zoo.benchmarking.roofline import Limits, Target, describe_machine, matrix_products, probes
-from zoo.benchmarking.workloads import FORWARD, LOOP, Workload, find_workloads
+from zoo.benchmarking.probes import Probes, describe_machine, find_probes, product_name
+from zoo.benchmarking.roofline import Limits, Target, Work
+from zoo.benchmarking.work import find_work
+from zoo.benchmarking.workloads import COMPILED, FORWARD, LOOP, WINDOW, Workload, find_workloads
 from zoo.config import PROVIDERS
 from zoo.errors import ArtifactError, ProviderError, RunError, UsageError, require_choice
 from zoo.exporting.export import export_all
@@ -42,35 +44,43 @@ File = tuple[Path, ArtifactInfo]
 @dataclass(frozen=True)
 class Row:
     """One workload, on one target and at one batch size; `reads` is whether it reads tokens
-    rather than writing them.
+    rather than writing them, `precision` that of its weights.
 
     `tokens_per_second`, of all rows of the batch together, is the median over the rounds; `lowest`
-    and `highest` are the extremes. `ratio` is that median by the median of PyTorch's loop at the
-    same target and batch size, or, of a workload that reads, by that of PyTorch's forward pass. The
-    shares are those of the target's Limits, as if each step read the weights once. What was not
-    measured is None; where that is all, `reason` says why.
+    and `highest` are the extremes. `ratio` is the median, over the rounds, of the ratio to
+    PyTorch's loop at the same target and batch size, or, of a workload that reads, to its forward
+    pass; `compiled_ratio` that to the loop through torch.compile.
+
+    `limit` is the most tokens per second that the target allows (see Limits), `limited_by` what
+    sets it, "memory" or "arithmetic", and `share` the speed as a part of it. `operations_per_byte`
+    says where on the roofline that is. What was not measured is None; where that is all, `reason`
+    says why.
     """
 
     workload: str
     reads: bool
     target: Target
     batch: int
+    precision: str
     reason: str = ""
     tokens_per_second: float | None = None
     lowest: float | None = None
     highest: float | None = None
     ratio: float | None = None
-    memory_share: float | None = None
-    arithmetic_share: float | None = None
+    compiled_ratio: float | None = None
+    operations_per_byte: float | None = None
+    limit: float | None = None
+    limited_by: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, on which machine. `multiply_adds` are those of one token; 0 where the
-    model's cell is not installed, so that its cost is not known."""
+    """What was measured, on which machine. `work` is that of one token; None where the model's cell
+    is not installed, so that it is not known, and neither are limits."""
 
     machine: Mapping[str, Any]
-    multiply_adds: int
+    work: Work | None
     limits: Sequence[Limits]
     rows: Sequence[Row]
 
@@ -89,6 +99,7 @@ def benchmark_events(
     rounds: int = 5,
     seconds: float = 0.2,
     provider: str = "auto",
+    threads: Sequence[int] = (),
     compiled: bool = True,
     exporter: str | None = None,
     runtime: str | None = None,
@@ -98,22 +109,20 @@ def benchmark_events(
 
     `source` is a run folder (what is not in its `export` is exported into a temporary folder), a
     folder of exported files, one of them, or a URL of these. Each workload gets `rounds` slices of
-    `seconds`, at each of the `batches`; on a CPU with one thread, then with one for each core.
-    `provider` "cuda" measures CUDA alone, "auto" the CPU, and CUDA where it runs. `compiled` is
-    whether to try torch.compile. `exporter` and `runtime` are the names of those that write and
-    open files, where several can. Raises UsageError for values out of bounds, RunError and
-    ArtifactError for a source that is not one, ProviderError for CUDA that was asked for and does
-    not run.
+    `seconds`, at each of the `batches`. `provider` "cuda" measures CUDA alone, "auto" the CPU, and
+    CUDA where it runs; `threads` are those on a CPU, one after another, or none for one and for one
+    on each core. `compiled` is whether to try torch.compile. `exporter` and `runtime` are the names
+    of those that write and open files, where several can. Raises UsageError for values out of
+    bounds, RunError and ArtifactError for a source that is not one, ProviderError for CUDA that was
+    asked for and does not run.
     """
-    if not batches or min(batches) < 1 or rounds < 1 or not 0 < seconds < math.inf:
-        raise UsageError("batch sizes and rounds must be at least 1, and seconds above 0.")
+    threads = threads or (1, usable_cores())
+    if not batches or min(*batches, *threads, rounds) < 1 or not 0 < seconds < math.inf:
+        raise UsageError("batch sizes, threads and rounds must be at least 1, seconds above 0.")
     require_choice("provider", provider, PROVIDERS)
     registry = registry or load_registry()
     batches = list(dict.fromkeys(batches))
-    cpu, cuda = (
-        [Target("cpu", count) for count in sorted({1, usable_cores()})],
-        Target("cuda", None),
-    )
+    cpu, cuda = [Target("cpu", count) for count in dict.fromkeys(threads)], Target("cuda", None)
     targets = {"cpu": cpu, "cuda": [cuda], "auto": [*cpu, cuda]}[provider]
     machine = describe_machine()
     limits: list[Limits] = []
@@ -123,7 +132,7 @@ def benchmark_events(
         try:
             model, files = yield from _open_source(source, Path(made), registry, exporter, runtime)
             info = files[0][1]
-            products = matrix_products(info.model, info.tokenizer.vocab_size, registry)
+            work = find_work(info.model, info.tokenizer.vocab_size, registry)
             for target in targets:
                 workloads = find_workloads(
                     model, files, target, batches, compiled, registry, runtime
@@ -133,21 +142,22 @@ def benchmark_events(
                         raise ProviderError(workloads[0].reason if workloads else NO_LOOPS)
                     continue
                 torch.set_num_threads(target.threads or threads_before)
-                bounds = [Workload("", *probe) for probe in probes(products, target, batches)]
+                precisions = list(dict.fromkeys(workload.precision for workload in workloads))
+                probes = find_probes(work, target, batches, precisions)
                 try:
-                    yield from _measure([*workloads, *bounds], target, rounds, seconds)
+                    yield from _measure([*workloads, *probes.workloads], target, rounds, seconds)
                 finally:
                     for workload in workloads:
                         workload.close()
-                limit = _limit(target, bounds) if bounds else None
-                limits += [limit] if limit else []
-                rows += [
-                    _row(workload, workloads, sum(products.values()), target, limit)
-                    for workload in workloads
-                ]
+                products = []
+                if work is not None:
+                    limits += probes.limits(target, work)
+                    products = _products(probes, work, batches)
+                rows += [_row(each, workloads, target, work, limits) for each in workloads]
+                rows += [_row(each, [], target, work, limits) for each in products]
         finally:
             torch.set_num_threads(threads_before)
-    yield Benchmark(machine, sum(products.values()), limits, rows)
+    yield Benchmark(machine, work, limits, rows)
 
 
 def _open_source(
@@ -221,32 +231,60 @@ def _measure(
                 workload.rates.append(workload.measure(seconds, target))
 
 
-def _limit(target: Target, bounds: Sequence[Workload]) -> Limits:
-    """Of several products at one batch size, the fastest."""
-    best: dict[int, float] = {}
-    for workload in bounds:
-        best[workload.batch] = max(median(workload.rates), best.get(workload.batch, 0.0))
-    return Limits(target, best.pop(0), best)
+def _products(probes: Probes, work: Work, batches: Sequence[int]) -> list[Workload]:
+    """The products alone, as if a model did nothing else: what PyTorch's kernels leave of the limit
+    at these batch sizes."""
+    found = []
+    for precision, batch in probes.products:
+        if batch in batches:
+            rates = [rate / work.multiply_adds for rate in probes.product_rates(precision, batch)]
+            name = product_name(precision)
+            found.append(Workload(name, batch, precision=precision, rates=rates))
+    return found
 
 
 def _row(
     workload: Workload,
     others: Sequence[Workload],
-    multiply_adds: int,
     target: Target,
-    limit: Limits | None,
+    work: Work | None,
+    limits: Sequence[Limits],
 ) -> Row:
+    name, reads, batch = workload.name, workload.reads, workload.batch
     if workload.reason:
-        return Row(workload.name, workload.reads, target, workload.batch, workload.reason)
+        return Row(name, reads, target, batch, workload.precision, workload.reason)
     speed = median(workload.rates)
-    ratio = memory = arithmetic = None
+    found = Row(
+        name,
+        reads,
+        target,
+        batch,
+        workload.precision,
+        tokens_per_second=speed,
+        lowest=min(workload.rates),
+        highest=max(workload.rates),
+        ratio=_ratio(workload, FORWARD if reads else LOOP, others),
+        compiled_ratio=None if reads else _ratio(workload, COMPILED, others),
+    )
+    for limit in limits:
+        if work is not None and (limit.target, limit.precision) == (target, workload.precision):
+            steps = WINDOW if reads else 1
+            allowed, limited_by = limit.tokens_per_second(work, batch, steps)
+            return replace(
+                found,
+                operations_per_byte=work.operations_per_byte(limit.precision, batch, steps),
+                limit=allowed,
+                limited_by=limited_by,
+                share=speed / allowed,
+            )
+    return found
+
+
+def _ratio(workload: Workload, name: str, others: Sequence[Workload]) -> float | None:
+    """To the workload of this name at the same batch size: the median of the rounds' ratios."""
     for other in others:
-        if (other.name, other.batch) == (FORWARD if workload.reads else LOOP, workload.batch):
-            ratio = speed / median(other.rates) if other.rates else None
-    if limit is not None:
-        if workload.weight_bytes is not None:
-            read = multiply_adds * workload.weight_bytes
-            memory = speed / workload.batch * read / limit.bytes_per_second
-        arithmetic = speed * multiply_adds / limit.multiply_adds_per_second[workload.batch]
-    figures = speed, min(workload.rates), max(workload.rates), ratio, memory, arithmetic
-    return Row(workload.name, workload.reads, target, workload.batch, "", *figures)
+        if (other.name, other.batch) == (name, workload.batch) and other.rates:
+            return median(
+                rate / base for rate, base in zip(workload.rates, other.rates, strict=True)
+            )
+    return None

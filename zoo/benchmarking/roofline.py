@@ -1,33 +1,18 @@
-"""What a machine can do at most: how fast it reads as many bytes as a model's weights are, and how
-fast it multiplies matrices of their shapes."""
+"""The limits of a machine and what they allow a model: the arithmetic of a roofline.
+
+A step cannot take less time than its bytes take to come from memory, nor less than its matrix
+products take. The smaller of the two speeds is the limit (Williams, Waterman and Patterson,
+"Roofline: an insightful visual performance model for multicore architectures", 2009).
+"""
 
 from __future__ import annotations
 
-import math
-import os
-import platform
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.config import ModelConfig
-from zoo.errors import ProviderError, UnknownNameError
-from zoo.inference.cpu import usable_cores
-from zoo.models.device import choose_device
-from zoo.models.language_model import LanguageModel, OneHot
-from zoo.nn.cell import Cell
-from zoo.registry.registry import Registry
-
-Products: TypeAlias = Counter[tuple[int, int]]  # multiply-adds, by the shape of the right factor
-
-RIGHT_FACTOR = {"aten::mm": 1, "aten::bmm": 1, "aten::addmm": 2, "aten::baddbmm": 2}
+WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+MEMORY, ARITHMETIC = "memory", "arithmetic"
 
 
 @dataclass(frozen=True)
@@ -47,111 +32,50 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a model must do at least. `multiply_adds` are those of a token, in matrix products;
+    `weights` the numbers that these products read in each step, however many rows there are;
+    `state_bytes` those of one row's state, which a step reads and writes; `shape` is that of the
+    right factor [K, N] of the largest product."""
+
+    multiply_adds: int
+    weights: int
+    state_bytes: int
+    shape: tuple[int, int]
+
+    def weight_bytes(self, precision: str) -> int:
+        """Those of all weights that the products read, each number at its size."""
+        return self.weights * WEIGHT_BYTES[precision]
+
+    def bytes_per_token(self, precision: str, batch: int, steps: int = 1) -> float:
+        """What memory must give and take for a token: its share of the weights, which all rows use,
+        and its row's state. Reading `steps` tokens at a time, a model needs both once for all."""
+        return (self.weight_bytes(precision) / batch + 2 * self.state_bytes) / steps
+
+    def operations_per_byte(self, precision: str, batch: int, steps: int = 1) -> float:
+        """A multiplication and an addition are two operations."""
+        return 2 * self.multiply_adds / self.bytes_per_token(precision, batch, steps)
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What a target can do: the bytes per second at which it reads as many as the model's weights
-    are in float32; and, by batch size, the multiply-adds per second of a float32 product in the
-    shape of the model's largest."""
+    """What a target can do with weights of a precision: the bytes per second at which it reads as
+    many as the weights are, again and again; and the multiply-adds per second of the fastest matrix
+    product of the model's width."""
 
     target: Target
+    precision: str
+    weight_bytes: int
     bytes_per_second: float
-    multiply_adds_per_second: Mapping[int, float]
+    multiply_adds_per_second: float
 
+    def tokens_per_second(self, work: Work, batch: int, steps: int = 1) -> tuple[float, str]:
+        """The most that memory and products allow, of all rows together, and which of them sets
+        it."""
+        memory = self.bytes_per_second / work.bytes_per_token(self.precision, batch, steps)
+        arithmetic = self.multiply_adds_per_second / work.multiply_adds
+        return min((memory, MEMORY), (arithmetic, ARITHMETIC))
 
-def matrix_products(config: ModelConfig, vocab_size: int, registry: Registry) -> Products:
-    """The multiply-adds that one token costs, by the shape [K, N] of what it is multiplied with.
-
-    Looking up the rows of a one-hot input is left out: exported files do look them up.
-    Empty where the cell is not installed, since running an exported file does not need it.
-    """
-    try:
-        with torch.device("meta"):
-            model = LanguageModel(config, vocab_size, registry).eval()
-            token = torch.zeros(1, dtype=torch.int64)
-    except UnknownNameError:
-        return Products()
-    with torch.no_grad():
-        if model.causal:
-            found = _products(model.step, token, model.init_state(1))
-        else:
-            found = _products(model, token[None])
-        if isinstance(model.encoder, OneHot):
-            found -= _looked_up(model.stack.cells[0], model.encoder(token))
-    return found
-
-
-def _looked_up(module: nn.Module, x: Tensor) -> Products:
-    """The products of `project`: the cell's, or those of the cells that it is made of."""
-    if isinstance(module, Cell) and (found := _products(module.project, x)):
-        return found
-    return sum((_looked_up(child, x) for child in module.children()), Products())
-
-
-def _products(function: Callable[..., Any], *arguments: Any) -> Products:
-    with _ProductCounter() as counter:
-        function(*arguments)
-    found: Products = counter.found
-    return found
-
-
-class _ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every matrix product, whatever it was written as."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found = Products()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
-    ) -> Any:
-        result = function(*arguments, **(keywords or {}))
-        if (index := RIGHT_FACTOR.get(function.name())) is not None:
-            size, columns = arguments[index].shape[-2:]
-            self.found[size, columns] += result.numel() * size
-        return result
-
-
-def probes(
-    products: Products, target: Target, batches: Sequence[int]
-) -> list[tuple[int, Callable[[], int]]]:
-    """What to measure the limits by: each does some work and says how much. It is multiply-adds at
-    a batch size, in products that come twice, with either layout of the right factor; and with 0
-    for a batch size, bytes. None at all where PyTorch does not run, or `products` is empty."""
-    if not products:
-        return []
-    try:
-        device = choose_device(target.provider)
-    except ProviderError:
-        return []
-    weights = torch.rand(sum(products.values()), device=device)
-    found: list[tuple[int, Callable[[], int]]] = [(0, partial(_read, weights))]
-    size, columns = max(products, key=math.prod)
-    for batch in batches:
-        left = torch.rand(batch, size, device=device)
-        for right in (torch.rand(size, columns), torch.rand(columns, size).T):
-            found.append((batch, partial(_multiply, left, right.to(device))))
-    return found
-
-
-def _read(weights: Tensor) -> int:
-    torch.dot(weights, weights)
-    return weights.nbytes
-
-
-def _multiply(left: Tensor, right: Tensor) -> int:
-    torch.mm(left, right)
-    return left.shape[0] * right.numel()
-
-
-def describe_machine() -> dict[str, Any]:
-    """The processor, the GPU (None without one), the cores that this process may use, and `load`,
-    the processes that wanted one on average over the last minute."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "system": platform.platform(),
-        "processor": names[0] if names else platform.processor(),
-        "cores": usable_cores(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    def operations_per_second(self, operations_per_byte: float) -> float:
+        """The height of the roof."""
+        return min(self.bytes_per_second * operations_per_byte, 2 * self.multiply_adds_per_second)

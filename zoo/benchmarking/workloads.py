@@ -25,7 +25,6 @@ from zoo.registry.registry import Registry
 from zoo.registry.specs import FULL
 
 LOOP, COMPILED, FORWARD = "PyTorch loop", "PyTorch compiled", "PyTorch forward"
-WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 WINDOW = 64  # tokens of each row that are read at a time
 COMPILE_SECONDS = 60.0  # most that torch.compile may take, for each batch size
 
@@ -33,14 +32,14 @@ COMPILE_SECONDS = 60.0  # most that torch.compile may take, for each batch size
 @dataclass
 class Workload:
     """Something to measure. `run` does a little of it and says how much: tokens, mostly. `reads` is
-    whether they are read rather than written; `weight_bytes` those of one weight, where they are
-    known. `reason` says why it cannot be run; `rates` are per second, as they are measured."""
+    whether they are read rather than written, `precision` that of the weights. `reason` says why it
+    cannot be run; `rates` are per second, as they are measured."""
 
     name: str
     batch: int
     run: Callable[[], int] = int
     reads: bool = False
-    weight_bytes: int | None = 4
+    precision: str = FULL
     reason: str = ""
     rates: list[float] = field(default_factory=list)
 
@@ -94,13 +93,17 @@ def find_workloads(
     found: list[Workload] = []
     for name, precision, reads, open_engine in _engines(model, files, target, registry, runtime):
         make: Callable[..., Callable[[], int]] = _reading if reads else writing
-        size = WEIGHT_BYTES.get(precision)
         try:
             engine = open_engine()
-            found += [Workload(name, batch, make(engine, batch), reads, size) for batch in batches]
+            found += [
+                Workload(name, batch, make(engine, batch), reads, precision) for batch in batches
+            ]
         except ProviderError as error:
             reason = one_line(error)
-            found += [Workload(name, batch, reads=reads, reason=reason) for batch in batches]
+            found += [
+                Workload(name, batch, reads=reads, precision=precision, reason=reason)
+                for batch in batches
+            ]
         if name == LOOP and compiled and model is not None:
             found += [_compiled(found[-1], model, target, batch) for batch in batches]
     return sorted(found, key=lambda workload: batches.index(workload.batch))

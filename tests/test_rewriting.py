@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from zoo_onnx.bounds import find_bounds
+from zoo_onnx.norms import divide_by_roots
 from zoo_onnx.precision import to_fp16, to_int8
-from zoo_onnx.products import plain_products
+from zoo_onnx.products import join_products, plain_products
 from zoo_onnx.tables import SMALL, tabulate
 from zoo_onnx.tracing import trace
 
@@ -70,18 +75,111 @@ def test_values_that_depend_on_the_token_alone_are_looked_up() -> None:
     ir.passes.common.RemoveUnusedNodesPass()(model)
     found, operators = evaluate(model)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
-    # tanh(first(x)) and bare(x) are two tables; the products of the cell and the head remain
-    assert operators.count("Gather") == 2
-    assert operators.count("MatMul") == 3
+    # the input's product with the cell's weights is a table; those of the state and the head remain
+    assert operators.count("Gather") == 1
+    assert operators.count("MatMul") == 2
     x = module.embedding.weight
-    tables = {
-        tuple(value.const_value.numpy().ravel().round(4))
-        for value in model.graph.initializers.values()
-        if list(value.shape) == [9, 6]
-    }
     with torch.no_grad():
-        for table in (torch.tanh(module.first(x)), module.bare(x)):
-            assert tuple(table.numpy().ravel().round(4)) in tables
+        x = torch.tanh(module.first(x)) + module.bare(x)
+        wanted = x @ module.cell.weight_ih.T + module.cell.bias_ih
+    (table,) = [
+        value.const_value.numpy()
+        for value in model.graph.initializers.values()
+        if list(value.shape) == [9, 15]
+    ]
+    np.testing.assert_allclose(table, wanted, rtol=0, atol=1e-6)
+
+
+class Parts(nn.Module):
+    """Three parts of a step that depend on the token alone, of different widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.wide, self.narrow = nn.Linear(4, 5), nn.Linear(4, 2)
+
+    def forward(self, token: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embedding(token)
+        gate = torch.sigmoid(self.wide(x))
+        h = gate * h + torch.tanh(self.wide(x) * 2) + self.narrow(x).sum(-1, keepdim=True)
+        return h * 3, h.clone()
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_lookups_of_one_token_are_one_lookup(merged: bool) -> None:
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch")
+    example = (torch.zeros(3, dtype=torch.int64), torch.zeros(3, 5))
+    model = trace(Parts(), example, ["token", "h"], ["y", "h_out"], ({0: batch},) * 2, "it")
+    wanted, _ = evaluate(model)
+    plain_products(model.graph)
+    tabulate(model.graph, merged)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    found, operators = evaluate(model)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    assert operators.count("Gather") == (1 if merged else 3)
+    assert operators.count("Split") == merged
+    assert "MatMul" not in operators
+
+
+class Normed(nn.Module):
+    """Norms as PyTorch writes them, and one that is none: over another axis."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.norm = kind, nn.RMSNorm(6, eps=1e-5)
+        nn.init.uniform_(self.norm.weight, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "rms":
+            return self.norm(x)
+        if self.kind == "length":
+            return x * (x.square().sum(-1, keepdim=True) + 1e-5).rsqrt()
+        return x * (x.square().mean(0, keepdim=True) + 1e-5).rsqrt()
+
+
+@pytest.mark.parametrize("kind", ["rms", "length", "over the batch"])
+def test_norms_become_one_operator(kind: str) -> None:
+    """ONNX Runtime fuses what is written; the values are PyTorch's."""
+    torch.manual_seed(0)
+    module, x = Normed(kind), torch.randn(5, 3, 6) * 4
+    axes = ({0: torch.export.Dim("batch")},)
+    model = trace(module, (x[:3],), ["x"], ["y"], axes, "it")
+    divide_by_roots(model.graph)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.log_severity_level = 4
+        session = ort.InferenceSession(
+            ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"]
+        )
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+    (found,) = session.run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    fused = [node.op_type for node in nodes].count("SimplifiedLayerNormalization")
+    assert fused == (kind != "over the batch")
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_two_products_in_a_row(joined: bool, bias: bool) -> None:
+    """They are one where it is not larger: a bottleneck stays."""
+    torch.manual_seed(0)
+    inner, outer = (40, 6) if joined else (2, 40)
+    module = nn.Sequential(nn.Linear(8, inner, bias), nn.Linear(inner, outer))
+    x = torch.randn(5, 8)
+    axes = ({0: torch.export.Dim("batch")},)
+    model = trace(module, (x[:3],), ["x"], ["y"], axes, "it")
+    plain_products(model.graph)
+    join_products(model.graph)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    (found,) = ReferenceEvaluator(proto).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=0, atol=1e-5)
+    products = [node.op_type for node in proto.graph.node].count("MatMul")
+    assert products == (1 if joined else 2)
 
 
 def test_a_large_table_is_not_built() -> None:

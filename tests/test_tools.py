@@ -174,7 +174,7 @@ CASES = {
     ),
     "convolution": (convolution, convolve_step, {"x": (FEATURES,)}, ((TAPS - 1, FEATURES),)),
 }  # fmt: skip
-FUSED = {name for name in CASES if name.startswith(("matrix", "delta", "gated", "conv"))}
+FUSED = {name for name in CASES if name.startswith(("matrix", "delta", "gated"))}
 FUSED -= {"matrix of rank one"}
 
 

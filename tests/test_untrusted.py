@@ -68,6 +68,12 @@ CONSTANT = model(
 )
 IF = model(branches(1), yes=True)
 SCAN = model(scan(), h=WEIGHTS[0])
+ATTENTION = {"update_rule": "gated", "q_num_heads": 2, "kv_num_heads": 2, "scale": 1.0}
+FUSED = model(
+    node("LinearAttention", "x x x s x", "y after", domain="com.microsoft", **ATTENTION),
+    s=np.zeros((1, 2, 2, 2), np.float32),
+)
+FUSED.opset_import.add(domain="com.microsoft", version=1)
 
 
 def first(proto: onnx.ModelProto) -> TensorProto:
@@ -103,13 +109,18 @@ MODEL_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("new opset", PLAIN, lambda m: setattr(m.opset_import[0], "version", 21),
      "has opset 21, and the zoo reads 13 to 20"),
     ("old opset", PLAIN, lambda m: setattr(m.opset_import[0], "version", 12), "has opset 12"),
-    ("foreign opset", PLAIN, lambda m: m.opset_import.add(domain="com.microsoft", version=1),
-     "imports the operators of 'com.microsoft'"),
+    ("foreign opset", PLAIN, lambda m: m.opset_import.add(domain="com.example", version=1),
+     "imports the operators of 'com.example'"),
+    ("new opset of a runtime", FUSED, lambda m: setattr(m.opset_import[1], "version", 2),
+     "has opset 2, and the zoo reads 1 to 1"),
     ("two opsets", PLAIN, lambda m: m.opset_import.add(domain="ai.onnx", version=19),
      "imports 2 opsets instead of one"),
     ("no opset", PLAIN, lambda m: m.ClearField("opset_import"), "imports 0 opsets"),
-    ("foreign node", PLAIN, lambda m: setattr(m.graph.node[0], "domain", "com.microsoft"),
-     "uses an operator of 'com.microsoft'"),
+    ("foreign node", PLAIN, lambda m: setattr(m.graph.node[0], "domain", "com.example"),
+     "uses an operator of 'com.example'"),
+    ("foreign node of a runtime", PLAIN,
+     lambda m: setattr(m.graph.node[0], "domain", "com.microsoft"),
+     "uses the operator 'MatMul' of 'com.microsoft'"),
     ("functions", PLAIN, lambda m: m.functions.add(name="f"), "defines operators of its own"),
     ("training", PLAIN, lambda m: m.training_info.add(), "holds a graph for training"),
     ("sparse tensor", PLAIN, lambda m: m.graph.sparse_initializer.add(), "holds a sparse tensor"),
@@ -207,8 +218,8 @@ OPERATOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("If with a branch of no outputs", IF,
      lambda m: attribute(m, "then_branch").g.ClearField("output"),
      "has an operator If whose graph has other inputs or outputs"),
-    ("five deep", model(branches(4), yes=True),
-     lambda m: m.graph.node[0].CopyFrom(branches(5)), "nests graphs more than 4 deep"),
+    ("six deep", model(branches(5), yes=True),
+     lambda m: m.graph.node[0].CopyFrom(branches(6)), "nests graphs more than 5 deep"),
     ("Scan without a body", SCAN, lambda m: m.graph.node[0].attribute.remove(attribute(m, "body")),
      "has an operator Scan with other subgraphs than it takes"),
     ("Scan without a count", SCAN,
@@ -240,6 +251,43 @@ OPERATOR_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
      "has an operator Einsum of 1 inputs for 'bi->bz'"),
 ]  # fmt: skip
 
+FUSED_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
+    ("another rule", FUSED, lambda m: setattr(attribute(m, "update_rule"), "s", b"other"),
+     "has an operator LinearAttention without what its rule needs"),
+    ("no rule", FUSED, lambda m: m.graph.node[0].attribute.remove(attribute(m, "update_rule")),
+     "has an operator LinearAttention without what its rule needs"),
+    ("a rule that needs a rate", FUSED,
+     lambda m: setattr(attribute(m, "update_rule"), "s", b"gated_delta"),
+     "has an operator LinearAttention without what its rule needs"),
+    ("no decay", FUSED, lambda m: m.graph.node[0].input.__setitem__(4, ""),
+     "has an operator LinearAttention without what its rule needs"),
+    ("no key", FUSED, lambda m: m.graph.node[0].input.__setitem__(1, ""),
+     "has an operator LinearAttention with other inputs or outputs than it takes"),
+    ("no state", FUSED, lambda m: m.graph.node[0].input.__delitem__(slice(3, None)),
+     "has an operator LinearAttention with other inputs or outputs than it takes"),
+    ("a seventh input", FUSED, lambda m: m.graph.node[0].input.extend(["x", "x"]),
+     "has an operator LinearAttention with other inputs or outputs than it takes"),
+    ("one output", FUSED, lambda m: m.graph.node[0].output.pop(),
+     "has an operator LinearAttention with other inputs or outputs than it takes"),
+    ("no heads", FUSED, lambda m: setattr(attribute(m, "q_num_heads"), "i", 0),
+     "has an operator LinearAttention with other heads than it takes"),
+    ("many heads", FUSED,
+     lambda m: [setattr(attribute(m, f"{n}_num_heads"), "i", 2**40) for n in ("q", "kv")],
+     "has an operator LinearAttention with other heads than it takes"),
+    ("fewer heads of keys", FUSED, lambda m: setattr(attribute(m, "kv_num_heads"), "i", 1),
+     "has an operator LinearAttention with other heads than it takes"),
+    ("heads of another type", FUSED,
+     lambda m: attribute(m, "kv_num_heads").CopyFrom(helper.make_attribute("kv_num_heads", 2.0)),
+     "has an operator LinearAttention with other heads than it takes"),
+    ("an unknown attribute", FUSED,
+     lambda m: m.graph.node[0].attribute.append(helper.make_attribute("chunk_size", -1)),
+     "has an operator LinearAttention with an attribute 'chunk_size'"),
+    ("a graph", FUSED,
+     lambda m: m.graph.node[0].attribute.append(
+         helper.make_attribute("body", body(node("Neg")))),
+     "has an operator LinearAttention with"),
+]  # fmt: skip
+
 LARGE = f"for more than {MAX_CONSTANT_ELEMENTS:,} elements"
 SIZE_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
     ("ConstantOfShape", model(node("ConstantOfShape", "s"), s=[2, 4]),
@@ -269,7 +317,7 @@ SIZE_FAULTS: list[tuple[str, onnx.ModelProto, Fault, str]] = [
      lambda m: constant(m, [2**40]), f"asks Expand {LARGE}"),
 ]  # fmt: skip
 
-FAULTS = [*MODEL_FAULTS, *TENSOR_FAULTS, *OPERATOR_FAULTS, *SIZE_FAULTS]
+FAULTS = [*MODEL_FAULTS, *TENSOR_FAULTS, *OPERATOR_FAULTS, *FUSED_FAULTS, *SIZE_FAULTS]
 
 
 @pytest.mark.parametrize(("_name", "good", "fault", "words"), FAULTS, ids=[f[0] for f in FAULTS])

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.nn import (
     Complex,
-    convolve,
     delta_scan,
     delta_step,
     linear_scan,
@@ -32,6 +31,9 @@ from zoo_ort.fused import FUSED_DOMAIN
 STEPS = 128  # of a chunk of an elementwise recurrence: 16 pieces of 8 steps
 # elements of a step; with more, its operators have enough to do, and pieces are more work
 SMALL_STEP = 1024
+# Features of a head that LinearAttention is used for. On CUDA it keeps a head's state in the memory
+# of one block: 128 by 128 fit, 256 by 256 are refused when it runs.
+LARGEST_HEAD = 128
 HEAD_STEPS = 32  # of a chunk of a matrix recurrence
 Rule = Callable[..., Any]
 
@@ -68,6 +70,8 @@ def _attention(
     assert q is not None
     assert v is not None
     heads, values = v.shape[-2:]
+    if max(q.shape[-1], values) > LARGEST_HEAD:
+        return None
     rows, times = state.shape[0], q.shape[0] if over_time else 1
 
     def packed(x: Tensor | None) -> Tensor | None:
@@ -117,27 +121,7 @@ def _fused_delta(
     return _attention(rule, over_time, state, q, k, v, log_w, beta)
 
 
-def _fused_convolve(
-    x: Tensor, window: Tensor, weight_KD: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor] | None:
-    """CausalConvWithState, which has channels before time: a transposition is less work than a pass
-    for each tap."""
-    if any(each.dtype != torch.float32 for each in (x, window, weight_KD)):
-        return None
-    times, rows, features = x.shape
-    y, after = torch.onnx.ops.symbolic_multi_out(
-        f"{FUSED_DOMAIN}::CausalConvWithState",
-        [x.permute(1, 2, 0), weight_KD.T.unsqueeze(1), bias, window.transpose(1, 2)],
-        {"ndim": 1, "activation": "none"},
-        dtypes=[torch.float32, torch.float32],
-        shapes=[(rows, features, times), (rows, features, window.shape[1])],
-        version=1,
-    )
-    return y.permute(2, 0, 1), after.transpose(1, 2)
-
-
 FUSED: dict[Any, Rule] = {
-    convolve: _fused_convolve,
     matrix_scan: partial(_fused_matrix, True),
     matrix_step: partial(_fused_matrix, False),
     delta_scan: partial(_fused_delta, True),

@@ -1,5 +1,5 @@
-"""Operators of ONNX Runtime's own, which compute a whole linear recurrence: LinearAttention and
-CausalConvWithState, on CPUs, on CUDA and on WebGPU, from version 1.26 on."""
+"""The operator of ONNX Runtime's own that computes a whole linear recurrence: LinearAttention, on
+CPUs, on CUDA and on WebGPU, from version 1.26 on."""
 
 from __future__ import annotations
 
@@ -10,30 +10,22 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from zoo_ort.rules import MAX_WINDOW, WITHOUT, Attribute, Refusal, integers, quoted
 
-FUSED, FUSED_DOMAIN = "fused", "com.microsoft"
+FUSED, FUSED_DOMAIN, LINEAR_ATTENTION = "fused", "com.microsoft", "LinearAttention"
 NEEDED_INPUTS = {  # of LinearAttention, by its rule: the decay is input 4, the rate input 5
     b"linear": set(),
     b"gated": {4},
     b"delta": {5},
     b"gated_delta": {4, 5},
 }
-# By operator: how many inputs and outputs, the inputs that may be missing, and the attributes.
-FUSED_OPERATORS = {
-    "LinearAttention": (
-        range(4, 7),
-        {4},
-        {b"update_rule", b"q_num_heads", b"kv_num_heads", b"scale"},
-    ),
-    "CausalConvWithState": (range(4, 5), {2}, {b"ndim", b"activation"}),
-}
+COUNTS, OPTIONAL = range(4, 7), 4  # inputs, and the one that may be missing
+ATTRIBUTES = {b"update_rule", b"q_num_heads", b"kv_num_heads", b"scale"}
 
 
 @cache
 def has_fused_operators() -> bool:
-    """Whether the installed ONNX Runtime has them."""
+    """Whether the installed ONNX Runtime has it."""
     schemas = onnxruntime_pybind11_state.get_all_operator_schema()
-    known = {schema.name for schema in schemas if schema.domain == FUSED_DOMAIN}
-    return known >= FUSED_OPERATORS.keys()
+    return any((each.domain, each.name) == (FUSED_DOMAIN, LINEAR_ATTENTION) for each in schemas)
 
 
 def check_fused(
@@ -42,25 +34,21 @@ def check_fused(
     outputs: Sequence[bytes],
     attributes: Mapping[bytes, Attribute],
 ) -> None:
-    """Refuses any other operator of ONNX Runtime's own, and these two in forms that the zoo does
-    not write: their kernels use what they are given unchecked."""
-    if op not in FUSED_OPERATORS:
+    """Refuses any other operator of ONNX Runtime's own, and this one in forms that the zoo does not
+    write: its kernel uses what it is given unchecked."""
+    if op != LINEAR_ATTENTION:
         raise Refusal(f"uses the operator {op[:40]!r} of {FUSED_DOMAIN!r}", WITHOUT)
-    counts, optional, known = FUSED_OPERATORS[op]
-    missing = {index for index, name in enumerate(inputs) if not name}
-    if len(inputs) not in counts or missing - optional or len(outputs) != 2 or not all(outputs):
+    given = {index for index, name in enumerate(inputs) if name}
+    missing = {*range(len(inputs))} - given
+    if len(inputs) not in COUNTS or missing - {OPTIONAL} or len(outputs) != 2 or not all(outputs):
         raise Refusal(f"has an operator {op} with other inputs or outputs than it takes")
-    if unknown := attributes.keys() - known:
+    if unknown := attributes.keys() - ATTRIBUTES:
         raise Refusal(f"has an operator {op} with an attribute {quoted(min(unknown))}")
-    if op == "LinearAttention":
-        given = {index for index, name in enumerate(inputs) if name}
-        if not NEEDED_INPUTS.get(_text(attributes, b"update_rule"), {-1}) <= given:
-            raise Refusal(f"has an operator {op} without what its rule needs")
-        heads = _integer(attributes, b"q_num_heads")
-        if heads not in range(1, MAX_WINDOW) or heads != _integer(attributes, b"kv_num_heads"):
-            raise Refusal(f"has an operator {op} with other heads than it takes")
-    elif (_integer(attributes, b"ndim"), _text(attributes, b"activation")) != (1, b"none"):
-        raise Refusal(f"has an operator {op} that is not over time alone")
+    if not NEEDED_INPUTS.get(_text(attributes, b"update_rule"), {-1}) <= given:
+        raise Refusal(f"has an operator {op} without what its rule needs")
+    heads = _integer(attributes, b"q_num_heads")
+    if heads not in range(1, MAX_WINDOW) or heads != _integer(attributes, b"kv_num_heads"):
+        raise Refusal(f"has an operator {op} with other heads than it takes")
 
 
 def _text(attributes: Mapping[bytes, Attribute], name: bytes) -> bytes:

@@ -70,7 +70,7 @@ STANDARD_DOMAINS = frozenset({b"", b"ai.onnx"})  # two names of the standard ope
 DOMAINS = STANDARD_DOMAINS | {FUSED_DOMAIN.encode()}
 MAX_NODES = 100_000  # a hundred times those of a large cell; inspected in two seconds
 MAX_FIELDS = 20 * MAX_NODES  # of all messages; a node of two attributes has 16
-MAX_DEPTH = 4  # a generate graph nests three: Scan > If (top-p) > If (top-k)
+MAX_DEPTH = 5  # a sequence graph: If (blocks) > Scan > If (chunks) > If (what is left) > Scan
 ORT_FORMAT = b"ORTM"  # at byte 4, it makes ONNX Runtime read the file as another format
 
 
@@ -150,7 +150,8 @@ class _Inspector:
                 raise Refusal(f"imports the operators of {quoted(domain)}", WITHOUT)
             versions = OPSETS if domain in STANDARD_DOMAINS else FUSED_VERSIONS
             _check_version("opset", _number(opset, "version"), versions)
-        if len(opsets) != 1:
+        standard = [opset for opset in opsets if _name(opset, "domain") in STANDARD_DOMAINS]
+        if len(standard) != 1 or len(opsets) > len(DOMAINS - STANDARD_DOMAINS) + 1:
             raise Refusal(f"imports {len(opsets)} opsets instead of one")
         self._graph(model["graph"][0], None, 0)
 

@@ -99,45 +99,51 @@ class S4D(Cell):
             return self._convolve(z_T.to(state.h.re.dtype), state.h)
 
     def _convolve(self, u_TBH: Tensor, h: Complex) -> tuple[Tensor, S4DState]:
-        T, B, S = u_TBH.shape[0], u_TBH.shape[1], PIECE
-        poles, dt = self._continuous()
-        _, drive = zero_order_hold(poles, dt)
-        times = torch.arange(S + 1, device=dt.device).view(-1, 1, 1) * dt
-        powers = exponential(Complex(times * poles.re, times * poles.im))  # Ā^l [S+1, H, N/2]
-        driven = multiply(Complex(powers.re[:-1], powers.im[:-1]), drive)
-        seen = multiply(Complex(powers.re[1:], powers.im[1:]), Complex(self.C_re, self.C_im))
-        kernel = 2 * (self.C_re * driven.re - self.C_im * driven.im).sum(-1)  # [S, H]
-        lag = torch.arange(S, device=dt.device)
-        lag = lag.view(-1, 1) - lag
-        toeplitz = (kernel[lag.clamp(min=0)] * (lag >= 0).unsqueeze(-1)).permute(2, 0, 1)
-        # a state as one real vector of 2 · N/2 parts
-        from_state = 2 * torch.cat((seen.re, -seen.im), -1).transpose(0, 1)  # [H, S, N]
-        into_state = torch.cat((driven.re, driven.im), -1).flip(0).permute(1, 2, 0)  # [H, N, S]
-
+        (T, B, H), S = u_TBH.shape, PIECE
+        powers, toeplitz_HSS, from_state_HSN, into_state_HNS = self._matrices()
         # the first piece begins with steps before the sequence, so that the last ends with it
         pieces, early = (T + S - 1) // S, -T % S
-        step = torch.arange(pieces * S, device=dt.device).view(-1, S).T - early  # [S, P]
-        u_SPBH = u_TBH[step.clamp(min=0)] * (step >= 0)[..., None, None]
-        u = u_SPBH.flatten(0, 2).T.reshape(-1, S, pieces * B)  # [H, S, P · B]
-        added = (into_state @ u).flatten(0, 1).T.unflatten(0, (pieces, B))  # [P, B, H · N]
-        added = added.unflatten(-1, (len(dt), -1))
+        step = torch.arange(pieces * S, device=u_TBH.device).view(-1, S).T - early  # [S, P]
+        u = u_TBH[step.clamp(min=0)] * (step >= 0)[..., None, None]
+        # A transposition of two axes is the fastest one.
+        u = u.flatten(0, 2).T.reshape(H, S, -1)  # [H, S, P · B]
+        added = (into_state_HNS @ u).flatten(0, 1).T.reshape(pieces, B, H, -1)
+
         # the state before the sequence enters within the first piece
-        power = Complex(powers.re[S - early], powers.im[S - early])
-        entered = torch.cat(multiply(power, h), -1)
-        added = torch.cat((added[:1] + entered, added[1:]))
+        entered = multiply(Complex(powers.re[S - early], powers.im[S - early]), h)
+        added = torch.cat((added[:1] + torch.cat(entered, -1), added[1:]))
         nothing = Complex(torch.zeros_like(h.re), torch.zeros_like(h.im))
-        power = Complex(powers.re[-1], powers.im[-1])
-        after = linear_scan(power, Complex(*added.chunk(2, -1)), nothing)
+        decay = Complex(powers.re[-1], powers.im[-1])
+        after = linear_scan(decay, Complex(*added.chunk(2, -1)), nothing)  # [P, B, H, N/2]
         before = torch.cat((torch.zeros_like(added[:1]), torch.cat(after, -1)[:-1]))
-        before = before.flatten(2).flatten(0, 1).T.unflatten(0, (len(dt), -1))  # [H, N, P · B]
-        y = (toeplitz @ u + from_state @ before).flatten(1).T.reshape(S, pieces, B, -1)
-        seen_SBH = (from_state @ torch.cat(h, -1).permute(1, 2, 0)).permute(1, 2, 0)
+        before = before.reshape(pieces * B, -1).T.reshape(H, -1, pieces * B)
+        y = toeplitz_HSS @ u + from_state_HSN @ before
+        y = y.flatten(1).T.reshape(S, pieces, B, H)
         first = step[:, 0]
-        seen_SBH = seen_SBH[first.clamp(min=0)] * (first >= 0)[:, None, None]
-        y = torch.cat((y[:, :1] + seen_SBH.unsqueeze(1), y[:, 1:]), 1).flatten(0, 1)
-        at = torch.arange(T, device=dt.device) + early
-        y_TBH = y[at % S * pieces + at // S]
-        return y_TBH, S4DState(Complex(after.re[-1].clone(), after.im[-1].clone()))
+        seen = (from_state_HSN @ torch.cat(h, -1).permute(1, 2, 0)).permute(1, 2, 0)
+        seen = seen[first.clamp(min=0)] * (first >= 0)[:, None, None]
+        y = torch.cat((y[:, :1] + seen.unsqueeze(1), y[:, 1:]), 1).flatten(0, 1)
+        at = torch.arange(T, device=y.device) + early
+        end = Complex(after.re[-1].clone(), after.im[-1].clone())
+        return y[at % S * pieces + at // S], S4DState(end)
+
+    def _matrices(self) -> tuple[Complex, Tensor, Tensor, Tensor]:
+        """Ā^l for l from 0 to S [S + 1, H, N/2], and of a piece the matrices from inputs to outputs
+        [H, S, S], from the state before it to outputs [H, S, N], and from inputs to the state after
+        it [H, N, S]. A state is one real vector of 2 · N/2 parts."""
+        poles, dt = self._continuous()
+        _, drive = zero_order_hold(poles, dt)
+        times = torch.arange(PIECE + 1, device=dt.device).view(-1, 1, 1) * dt
+        powers = exponential(Complex(times * poles.re, times * poles.im))
+        driven = multiply(Complex(powers.re[:-1], powers.im[:-1]), drive)
+        seen = multiply(Complex(powers.re[1:], powers.im[1:]), Complex(self.C_re, self.C_im))
+        kernel_SH = 2 * (self.C_re * driven.re - self.C_im * driven.im).sum(-1)
+        lag = torch.arange(PIECE, device=dt.device)
+        lag = lag.view(-1, 1) - lag
+        toeplitz = (kernel_SH[lag.clamp(min=0)] * (lag >= 0).unsqueeze(-1)).permute(2, 0, 1)
+        from_state = 2 * torch.cat((seen.re, -seen.im), -1).transpose(0, 1)
+        into_state = torch.cat((driven.re, driven.im), -1).flip(0).permute(1, 2, 0)
+        return powers, toeplitz, from_state, into_state
 
     def _continuous(self) -> tuple[Complex, Tensor]:
         """A [H, N/2] and Δ [H, 1]."""

@@ -10,8 +10,6 @@ of the least time of each side. It is checked that both write the same tokens.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,48 +18,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from older_tree import HERE, export_in, open_file
 
 CELLS, HIDDEN, VOCAB_SIZE = ("rnn", "gru", "lstm"), (64, 512), 96
 SETTINGS = {"temperature 1": (1, 0), "greedy": (0, 0), "top-k 40": (1, 40)}
 BATCHES, STEPS, ROUNDS = (1, 16), 32, 150
-
-
-def export(folder: Path) -> None:
-    """The files of the tree that is imported."""
-    import torch
-
-    from zoo.config import ModelConfig
-    from zoo.data.tokenizers import CharTokenizer
-    from zoo.exporting.export import describe
-    from zoo.models.language_model import LanguageModel
-    from zoo_onnx.exporter import OnnxExporter
-
-    tokenizer = CharTokenizer(characters="".join(chr(0x4E00 + i) for i in range(VOCAB_SIZE - 1)))
-    for cell in CELLS:
-        for hidden in HIDDEN:
-            torch.manual_seed(0)
-            model = LanguageModel(ModelConfig(cell=cell, hidden=hidden), VOCAB_SIZE).eval()
-            info = describe(model, tokenizer, "generate")
-            exporter = OnnxExporter()
-            content = exporter.seal(exporter.build(model, info), info)
-            (folder / f"{cell}-{hidden}.onnx").write_bytes(content)
-
-
-def export_in(tree: Path, folder: Path) -> Path:
-    folder.mkdir()
-    paths = [str(tree / part) for part in ("", "plugins", "exporters")]
-    subprocess.run(
-        [sys.executable, __file__, "--export", folder],
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    return folder
-
-
-def open_file(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def feeds(session: ort.InferenceSession, batch: int, temperature: float, top_k: int) -> Any:
@@ -104,23 +65,22 @@ def ratio(sides: list[tuple[ort.InferenceSession, Any]]) -> float:
 
 def main(other: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
-        here = Path(__file__).resolve().parent.parent.parent
-        folders = [export_in(other.resolve(), Path(made) / "other")]
-        folders.append(export_in(here, Path(made) / "here"))
         print("cell and hidden  batch  " + "".join(f"{name:>15}" for name in SETTINGS))
-        for name in [f"{cell}-{hidden}" for cell in CELLS for hidden in HIDDEN]:
-            sessions = [open_file(folder / f"{name}.onnx") for folder in folders]
-            for batch in BATCHES:
-                found = [
-                    ratio([(session, feeds(session, batch, *settings)) for session in sessions])
-                    for settings in SETTINGS.values()
-                ]
-                row = "".join(f"{each:15.3f}" for each in found)
-                print(f"{name:15}  {batch:5}  {row}", flush=True)
+        for hidden in HIDDEN:
+            older, newer = (
+                export_in(tree, Path(made) / name, list(CELLS), hidden, VOCAB_SIZE, "generate")
+                for name, tree in (("older", other.resolve()), ("newer", HERE))
+            )
+            for cell in CELLS:
+                sessions = [open_file(files[cell]) for files in (older, newer)]
+                for batch in BATCHES:
+                    found = [
+                        ratio([(session, feeds(session, batch, *each)) for session in sessions])
+                        for each in SETTINGS.values()
+                    ]
+                    row = "".join(f"{each:15.3f}" for each in found)
+                    print(f"{f'{cell}-{hidden}':15}  {batch:5}  {row}", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--export":
-        export(Path(sys.argv[2]))
-    else:
-        main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

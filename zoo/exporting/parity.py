@@ -43,9 +43,10 @@ BATCH_SIZES = (1, 5)
 TOLERANCE = 1e-5
 # A chunk that ends in the middle of nothing: neither a power of two nor a divisor of STEPS.
 CHUNK = 37
-# Lengths of the pieces that a sequence is given in. A model that amplifies rounding error is given
-# short ones only: after many steps the two sides would part whatever the graph computes.
-PIECES, SHORT_PIECES = (1, 2, 3, 50, 200), (1, 2, 3)
+# Lengths of the pieces that a sequence is given in, on both sides of the borders where a graph may
+# cut it: powers of two. A model that amplifies rounding error is given short ones only: after many
+# steps the two sides would part whatever the graph computes.
+PIECES, SHORT_PIECES = (1, 2, 3, 63, 64, 65, 257), (1, 2, 3)
 # Of the largest element of logits or of a state's leaf, whose elements are of one kind in a
 # language model: its sums have terms of that size, which cancel in a small element.
 FLOOR = 1e-6

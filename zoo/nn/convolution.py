@@ -9,10 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.nn.replaceable import replaceable
 
-
-@replaceable
 def convolve(
     x_TBD: Tensor, window_BKD: Tensor, weight_KD: Tensor, bias_D: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -26,7 +23,6 @@ def convolve(
     return y if bias_D is None else y + bias_D, x[T:].transpose(0, 1).contiguous()
 
 
-@replaceable
 def convolve_step(
     x_BD: Tensor, window_BKD: Tensor, weight_KD: Tensor, bias_D: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

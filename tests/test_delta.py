@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.nn import matrix
 from zoo.nn.state import flatten, map_leaves
-from zoo_delta import delta_rule, gla, rwkv7
+from zoo_delta import gla, rwkv7
 
 T, B, INPUT, HIDDEN = 37, 3, 5, 26
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -130,7 +131,7 @@ def test_gla_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["deltanet", "deltanet-unconvolved"])
 def test_the_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
-    call = record(case, delta_rule, monkeypatch)
+    call = record(case, matrix, monkeypatch)
     beta = case.cell.project(case.x).beta.transpose(0, 1)
     root = call.q.shape[-1] ** 0.5
     q, k, v, beta = (x.transpose(1, 2) for x in (call.q * root, call.a, call.v, beta))
@@ -142,7 +143,7 @@ def test_the_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["gated-deltanet", "gated-deltanet-unconvolved"])
 def test_the_gated_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
-    call = record(case, delta_rule, monkeypatch)
+    call = record(case, matrix, monkeypatch)
     z = map_leaves(lambda leaf: leaf.transpose(0, 1), case.cell.project(case.x))
     root = call.q.shape[-1] ** 0.5
     o, end = naive("gated_delta_rule").naive_recurrent_gated_delta_rule(

@@ -34,9 +34,9 @@ def put_in_blocks(graph: ir.Graph) -> None:
     done = many.op("Mul", count, steps)
     form = many.op("Concat", main.constant("cut", 0, -1), steps, axis=0)
     cut = many.op("Reshape", many.op("Slice", tokens, zero, done, one), form)
-    *after, found = many.scan(
-        block, states, [cut], len(graph.outputs), scan_input_axes=[1], scan_output_axes=[1]
-    )
+    cut = many.op("Transpose", cut, perm=[1, 0, 2])
+    *after, found = many.scan(block, states, [cut], len(graph.outputs))
+    found = many.op("Transpose", found, perm=[1, 0, 2, 3])
     found = many.op("Reshape", found, main.constant("joined", 0, -1, vocabulary))
     left = many.op("Slice", tokens, done, length, one)
     none = Writer(graph, "none_")

@@ -65,5 +65,6 @@ def put_chunked(
     graph.insert_before(node, main.nodes)
     for old, new in zip(node.outputs, chosen, strict=True):
         new.type, new.shape = old.type, old.shape
+        new.name, old.name = old.name, f"{prefix}{old.name}_of_one_loop"  # it may be an output's
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node)

@@ -30,17 +30,10 @@ class Writer:
         (output,) = self._several(kind, inputs, 1, **attributes)
         return output
 
-    def scan(
-        self, body: ir.Graph, states: Values, inputs: Values, outputs: int, **attributes: Any
-    ) -> Values:
+    def scan(self, body: ir.Graph, states: Values, inputs: Values, outputs: int) -> Values:
         """A loop over the inputs, with all outputs of it: the last states, and what is stacked."""
         return self._several(
-            "Scan",
-            [*states, *inputs],
-            outputs,
-            body=body,
-            num_scan_inputs=len(inputs),
-            **attributes,
+            "Scan", [*states, *inputs], outputs, body=body, num_scan_inputs=len(inputs)
         )
 
     def choose(self, condition: ir.Value, yes: ir.Graph, no: ir.Graph) -> Values:

@@ -7,7 +7,10 @@ from pathlib import Path
 import click
 
 from zoo.cli.console import note
-from zoo.registry.registry import load_registry
+from zoo.errors import UsageError
+from zoo.inference.urls import is_url, shown_source
+from zoo.registry.registry import Registry, load_registry
+from zoo.registry.specs import STANDARD
 
 REFERENCE = 256  # inputs and hidden units that the costs are also given for, in numbers
 COSTS = {
@@ -18,16 +21,54 @@ COSTS = {
 
 
 @click.command()
-@click.argument("cell")
+@click.argument("shown", metavar="CELL|FILE")
 @click.option("--picture", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the dataflow of a step too: a .png, .svg or .pdf file.")  # fmt: skip
-def command(cell: str, picture: Path | None) -> None:
-    """Show a cell's card: its equations, state, costs and options."""
+def command(shown: str, picture: Path | None) -> None:
+    """Show a cell's card: its equations, state, costs and options; or what an exported file is."""
+    registry = load_registry()
+    if shown in registry.cells or not is_file(shown):
+        show_cell(shown, picture, registry)
+    elif picture is not None:
+        raise UsageError("a picture is drawn of a cell; leave out --picture, or name the cell.")
+    else:
+        show_file(shown, registry)
+
+
+def is_file(shown: str) -> bool:
+    return is_url(shown) or Path(shown).is_file()
+
+
+def show_file(path: str, registry: Registry) -> None:
+    """Prints what an exported language model says about itself."""
+    from zoo.cli.export import describe_proof
+    from zoo.inference.runtime import open_artifact
+
+    info = open_artifact(path, "cpu", registry).info
+    model, size = info.model, info.tokenizer.vocab_size
+    layers = f"{model.layers} layers of " if model.layers > 1 else ""
+    options = "".join(f" {name}={value}" for name, value in model.options.items())
+    needs = "any ONNX runtime" if info.operators == STANDARD else "operators of one runtime too"
+    lines = [
+        f"{shown_source(path)}: the graph {info.graph!r} of a language model",
+        "",
+        f"cell         {model.cell}{options}",
+        f"size         {layers}{model.hidden} units, a vocabulary of {size}",
+        f"precision    {info.precision}",
+        f"operators    {info.operators}: for {needs}",
+        "state        " + ", ".join(f"{x.name} {list(x.shape)} {x.dtype}" for x in info.state),
+    ]
+    if info.proof is not None:
+        lines += ["", describe_proof(info.proof)]
+    print("\n".join(lines))
+
+
+def show_cell(cell: str, picture: Path | None, registry: Registry) -> None:
+    """Prints a cell's card."""
     from zoo.introspection.cost import cost_at, cost_formulas
     from zoo.introspection.diagram import draw_cell
     from zoo.introspection.state import describe_state
 
-    registry = load_registry()
     spec = registry.cells[cell]
     if picture is not None:
         draw_cell(spec, picture, registry)

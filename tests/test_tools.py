@@ -200,7 +200,8 @@ def drawn(case: Case, rows: int, length: int) -> tuple[list[np.ndarray], Arrays]
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("operators", ["standard", "fused"])
-def test_an_exported_recurrence_is_its_equation(name: str, operators: str) -> None:
+@pytest.mark.parametrize("provider", ["CPU", pytest.param("CUDA", marks=pytest.mark.gpu)])
+def test_an_exported_recurrence_is_its_equation(name: str, operators: str, provider: str) -> None:
     fused = operators == "fused"
     if fused and (name not in FUSED or not has_fused_operators()):
         pytest.skip("it has no fused operator")
@@ -223,9 +224,13 @@ def test_an_exported_recurrence_is_its_equation(name: str, operators: str) -> No
     scans.expand(model, name)
     used = {node.domain for node in model.graph.all_nodes()}
     assert (FUSED_DOMAIN in used) == fused
+    options = {"use_tf32": "0"} if provider == "CUDA" else {}
     session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+        ir.to_proto(model).SerializeToString(),
+        providers=[(f"{provider}ExecutionProvider", options)],
     )
+    if f"{provider}ExecutionProvider" not in session.get_providers():
+        pytest.skip(f"{provider} does not run in ONNX Runtime")
     for length in LENGTHS:
         for rows in ROWS:
             states, given = drawn(case, rows, length)

@@ -29,7 +29,7 @@ def build(cell: str, operators: str = "standard") -> tuple[LanguageModel, bytes]
     return model, exporter.seal(exporter.build(model, info), info)
 
 
-@pytest.mark.parametrize("cell", ["gru", "mingru", "retnet", "s4d"])
+@pytest.mark.parametrize("cell", ["gru", "mingru", "retnet", "s4d"])  # small weights of gru
 def test_blocks_are_the_steps_one_by_one(cell: str) -> None:
     """From a state that is not zero, against PyTorch's step in float64."""
     model, content = build(cell)

@@ -9,15 +9,25 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from zoo_onnx.tables import constant_of
 from zoo_onnx.writer import Writer, add_prefix
 
 # By measurement: rows times steps of a block, and the fewest and the most steps.
 POSITIONS, LEAST, MOST = 512, 32, 256
+# Elements of a weight that takes time to pack for a product.
+LARGE = 4096
+PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 
 
 def put_in_blocks(graph: ir.Graph) -> None:
     """Rewrites the graph, whose first input is tokens [B, T], and whose first output is logits
-    [B, T, V]; the others are states, in the same order."""
+    [B, T, V]; the others are states, in the same order.
+
+    A graph whose steps multiply by weights stays as it is: ONNX Runtime packs weights once, but not
+    those of a loop in a loop.
+    """
+    if any(_has_weight(node) for loop in _loops(graph) for node in loop.all_nodes()):
+        return
     tokens, *states = graph.inputs
     logits, *_ = graph.outputs
     originals, vocabulary = list(graph), _last_axis(logits)
@@ -62,6 +72,21 @@ def put_in_blocks(graph: ir.Graph) -> None:
     logits.shape = None
     graph.extend(end.nodes)
     graph.outputs[0] = joined
+
+
+def _loops(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """The bodies of loops."""
+    for node in graph.all_nodes():
+        if node.op_type == "Scan":
+            yield node.attributes["body"].as_graph()
+
+
+def _has_weight(node: ir.Node) -> bool:
+    """Whether the node is a product with a large constant."""
+    constants = [constant_of(value) for value in node.inputs]
+    return node.op_type in PRODUCTS and any(
+        constant is not None and constant.size >= LARGE for constant in constants
+    )
 
 
 def _sizes() -> list[int]:

@@ -20,7 +20,7 @@ PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 
 
 def put_in_blocks(graph: ir.Graph) -> None:
-    """Rewrites the graph, whose first input is tokens [B, T], and whose first output is logits
+    """Rewrites the graph, whose first input is [B, T] or [B, T, F], and whose first output is
     [B, T, V]; the others are states, in the same order.
 
     A graph whose steps multiply by weights stays as it is: ONNX Runtime packs weights once, but not
@@ -28,48 +28,49 @@ def put_in_blocks(graph: ir.Graph) -> None:
     """
     if any(_has_weight(node) for loop in _loops(graph) for node in loop.all_nodes()):
         return
-    tokens, *states = graph.inputs
-    logits, *_ = graph.outputs
-    originals, vocabulary = list(graph), _last_axis(logits)
+    given, *states = graph.inputs
+    result, *_ = graph.outputs
+    originals, features, width = list(graph), _sizes(given)[2:], _sizes(result)[2]
     block = _as_body(graph)
     main = Writer(graph, "blocks_")
     zero, one = main.constant("zero", 0), main.constant("one", 1)
-    rows, length = (main.op("Shape", tokens, start=axis, end=axis + 1) for axis in (0, 1))
-    sizes = _sizes()
+    rows, length = (main.op("Shape", given, start=axis, end=axis + 1) for axis in (0, 1))
+    sizes = _steps()
     known = main.op("Min", rows, main.constant("rows", len(sizes) - 1))
     steps = main.op("Gather", main.constant("steps", *sizes), known)
     count = main.op("Div", main.op("Sub", length, one), steps)  # one step or more is left
 
     many = Writer(graph, "many_")
     done = many.op("Mul", count, steps)
-    form = many.op("Concat", main.constant("cut", 0, -1), steps, axis=0)
-    cut = many.op("Reshape", many.op("Slice", tokens, zero, done, one), form)
-    cut = many.op("Transpose", cut, perm=[1, 0, 2])
+    form = [main.constant("cut", 0, -1), steps, *(main.constant("features", f) for f in features)]
+    cut = many.op("Slice", given, zero, done, one)
+    cut = many.op("Reshape", cut, many.op("Concat", *form, axis=0))
+    cut = many.op("Transpose", cut, perm=[1, 0, 2, 3][: 3 + len(features)])
     *after, found = many.scan(block, states, [cut], len(graph.outputs))
     found = many.op("Transpose", found, perm=[1, 0, 2, 3])
-    found = many.op("Reshape", found, main.constant("joined", 0, -1, vocabulary))
-    left = many.op("Slice", tokens, done, length, one)
+    found = many.op("Reshape", found, main.constant("joined", 0, -1, width))
+    left = many.op("Slice", given, done, length, one)
     none = Writer(graph, "none_")
-    form = none.op("Concat", rows, main.constant("nothing", 0, vocabulary), axis=0)
-    nothing = none.op("ConstantOfShape", form, value=ir.tensor(np.zeros(1, _dtype(logits))))
-    same = [none.op("Identity", value) for value in (tokens, *states)]
+    empty = none.op("Concat", rows, main.constant("nothing", 0, width), axis=0)
+    nothing = none.op("ConstantOfShape", empty, value=ir.tensor(np.zeros(1, _dtype(result))))
+    same = [none.op("Identity", value) for value in (given, *states)]
     rest, *before, above = main.choose(
         main.op("Greater", count, zero),
         many.graph([left, *after, found]),
         none.graph([*same, nothing]),
     )
 
-    given = dict(zip(graph.inputs, [rest, *before], strict=True))
+    replaced = dict(zip(graph.inputs, [rest, *before], strict=True))
     for node in _all(originals):
         for index, value in enumerate(node.inputs):
-            if value in given:
-                node.replace_input_with(index, given[value])
+            if value in replaced:
+                node.replace_input_with(index, replaced[value])
     graph.insert_before(originals[0], main.nodes)
     end = Writer(graph, "ends_")
-    joined = end.op("Concat", above, logits, axis=1)
-    joined.type, joined.shape = logits.type, logits.shape
-    logits.name, joined.name = f"{joined.name}_rest", logits.name
-    logits.shape = None
+    joined = end.op("Concat", above, result, axis=1)
+    joined.type, joined.shape = result.type, result.shape
+    result.name, joined.name = f"{joined.name}_rest", result.name
+    result.shape = None
     graph.extend(end.nodes)
     graph.outputs[0] = joined
 
@@ -89,7 +90,7 @@ def _has_weight(node: ir.Node) -> bool:
     )
 
 
-def _sizes() -> list[int]:
+def _steps() -> list[int]:
     """The steps of a block for each number of rows, powers of two; the last is for more rows
     too."""
     fitting = [POSITIONS // rows for rows in range(1, POSITIONS // LEAST + 1)]
@@ -97,7 +98,7 @@ def _sizes() -> list[int]:
 
 
 def _as_body(graph: ir.Graph) -> ir.Graph:
-    """A copy of the graph as the body of a loop: states before tokens and logits, and constants
+    """A copy of the graph as the body of a loop: its states come first, and its constants are
     around it."""
     constants = list(graph.initializers.values())
     graph.initializers.clear()
@@ -110,11 +111,10 @@ def _as_body(graph: ir.Graph) -> ir.Graph:
     return body
 
 
-def _last_axis(value: ir.Value) -> int:
+def _sizes(value: ir.Value) -> list[int]:
+    """The value's axes; those that are dynamic as -1."""
     assert value.shape is not None
-    size = value.shape[-1]
-    assert isinstance(size, int)
-    return size
+    return [axis if isinstance(axis, int) else -1 for axis in value.shape]
 
 
 def _dtype(value: ir.Value) -> Any:

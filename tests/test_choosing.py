@@ -17,6 +17,7 @@ from zoo.data.tokenizers import ByteTokenizer, CharTokenizer
 from zoo.recipes import load_recipe
 from zoo.training.defaults import choose_settings
 from zoo.training.distributed import ALONE
+from zoo.training.text_data import TextData
 
 SIXTY_FIVE = CharTokenizer(characters="".join(map(chr, range(65, 65 + 64))))
 
@@ -34,7 +35,7 @@ def choose(
     tokens = np.zeros(train + held_out, np.int64)
     data = Dataset(Corpus("t", "", "char", ""), tokenizer, tokens[:train], tokens[train:])
     config = RunConfig.build(settings, recipe and load_recipe(recipe, zoo.load_registry()))
-    return choose_settings(config, data, torch.device("cpu"), ALONE, zoo.load_registry())
+    return choose_settings(config, TextData(data), torch.device("cpu"), ALONE, zoo.load_registry())
 
 
 def test_ten_minutes_on_a_million_characters() -> None:

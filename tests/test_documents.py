@@ -191,7 +191,7 @@ def test_training_begins_each_document_from_the_initial_state(cell: str, batches
     assert (ends[:, 1:] & ends[:, :-1]).any()  # two in a row
     assert (ends.sum(1) >= 3).any()
     losses, states = [], [plain.start()] * ROWS
-    for number, (inputs, targets, fresh) in enumerate(windows):
+    for number, (inputs, targets, fresh, _) in enumerate(windows):
         nats = torch.zeros(())
         for row in range(ROWS):
             before = plain.start() if fresh else detached(states[row])

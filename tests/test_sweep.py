@@ -39,7 +39,8 @@ COLUMNS = [
     "tokens", "seconds",
     "tokens_per_second", "held_out_bits_per_char", "train_bits_per_char",
     "training_tokens_per_second", "generate_tokens_per_second", "generate_int8_tokens_per_second",
-    "state_bytes", "file_bytes", "file_int8_bytes", "year", "run", "error",
+    "state_bytes", "file_bytes", "file_int8_bytes", "year",
+    "held_out_bits_per_token", "held_out_accuracy", "held_out_error", "run", "error",
 ]  # fmt: skip
 CARD = ModelCard("A test", "nobody", 2024, "none", ("h = x",), ())
 

@@ -23,6 +23,7 @@ from zoo.models.language_model import LanguageModel
 from zoo.training.evaluation import evaluate
 from zoo.training.events import Finished, Progress, Report, Sample
 from zoo.training.optimization import Optimization
+from zoo.training.text_data import TextData
 from zoo.training.trainer import Trainer, training
 
 
@@ -61,7 +62,7 @@ def test_training_is_truncated_backpropagation(text_file: Path, kind: str, sched
     for _ in range(2):
         total = count = 0
         h = torch.zeros(1, 4, 12)
-        for x, y, _ in BATCHES[kind](data.train, 4, 10, rng):
+        for x, y, *_ in BATCHES[kind](data.train, 4, 10, rng):
             if kind == "random":
                 h = torch.zeros(1, 4, 12)
             outputs, h = cell(F.one_hot(x, other.vocab_size).float(), h.detach())
@@ -195,7 +196,7 @@ def test_events_continue_after_an_interruption(text_file: Path, batches: str) ->
 
     def weights(steps: int) -> dict[str, torch.Tensor]:
         model, data, config = small(text_file, batches=batches)
-        trainer, looks = Trainer(model, data, config, "a"), itertools.count(1)
+        trainer, looks = Trainer(model, TextData(data), config, "a"), itertools.count(1)
         list(trainer.events(lambda: next(looks) == steps))
         assert trainer.finished == (steps == 0)
         list(trainer.events())
@@ -235,7 +236,9 @@ def test_the_learning_rate_reaches_zero_with_the_last_window(
         text, batches=batches, batch_size=2, steps=4, epochs=5, held_out=0, report_every=1, warmup=0
     )
     assert len(data.train) == tokens
-    reports = [e.metrics for e in Trainer(model, data, config, "a").events() if type(e) is Report]
+    reports = [
+        e.metrics for e in Trainer(model, TextData(data), config, "a").events() if type(e) is Report
+    ]
     rates = [metrics.learning_rate for metrics in reports]
     longest = (tokens - 1) // 8
     windows = [sum(metrics.epoch == epoch for metrics in reports) for epoch in range(1, 6)]
@@ -348,7 +351,7 @@ def test_memory_does_not_grow(text_file: Path) -> None:
         text_file, cell="lstm-scratch", hidden=16, batch_size=2, steps=8, epochs=40,
         report_every=10**6, optimizer="adamw",
     )  # fmt: skip
-    trainer = Trainer(model, data, config, "the")
+    trainer = Trainer(model, TextData(data), config, "the")
     resident, steps = [], []
     for event in trainer.events():
         if isinstance(event, Progress):

@@ -37,15 +37,31 @@ DEFAULT_BATCH_SIZE = 64  # prompts of a file that are continued together
 DEFAULT_MAX_LOSS = 0.02  # most that a lower precision may cost, in bits per token
 DEFAULT_MAX_COST = 0.05  # the same of a module's outputs, as a share of their size
 DEFAULT_VOCAB, MAX_VOCAB = 4096, 65_536  # tokens of a vocabulary that is learned
+MAX_SIZE = 2**24  # tokens, features, classes or numbers
+
+
+class Interface(FrozenModel):
+    """What a model reads and gives at each step: one of so many tokens, or so many features; logits
+    of so many classes, or so many numbers. A language model reads the tokens that it writes."""
+
+    reads: Literal["tokens", "features"]
+    inputs: int = Field(ge=1, le=MAX_SIZE)
+    gives: Literal["classes", "numbers"]
+    outputs: int = Field(ge=1, le=MAX_SIZE)
+
+    @classmethod
+    def of_text(cls, vocab_size: int) -> Interface:
+        """That of a language model."""
+        return cls(reads="tokens", inputs=vocab_size, gives="classes", outputs=vocab_size)
 
 
 class DataConfig(FrozenModel):
-    """The text and how it is read."""
+    """The text, or the task, and how it is read."""
 
     corpus: str | tuple[str, ...] = Field(
         "python-docs",
         description="Name of the corpus, or where the text is: a file, folder, pattern or URL, "
-        "hf:NAME, or several of them.",
+        "hf:NAME, or several of them; or task:NAME.",
         min_length=1,
     )
     glob: str | None = Field(
@@ -309,7 +325,8 @@ class Budget(FrozenModel):
 
 
 class RunConfig(FrozenModel):
-    """All settings of a run: the content of `config.json`. `prolonged` are its earlier budgets."""
+    """All settings of a run: the content of `config.json`. `prolonged` are its earlier budgets;
+    `interface` is that of a model that was trained on a task, None for a language model."""
 
     format: Literal[1] = 1
     recipe: str | None = None
@@ -317,6 +334,7 @@ class RunConfig(FrozenModel):
     model: ModelConfig = ModelConfig()
     training: TrainConfig = TrainConfig()
     prolonged: tuple[Budget, ...] = ()
+    interface: Interface | None = None
 
     @classmethod
     def build(cls, settings: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:

@@ -39,6 +39,16 @@ class NoStepError(UsageError):
         )
 
 
+class NoTextError(UsageError):
+    """Something that only a language model can do, of a model that was trained on a task."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this model was trained on a task and has no text; `zoo score` measures it, and "
+            "`zoo export` writes its step or its sequence graph."
+        )
+
+
 class DuplicateNameError(ZooError):
     """Two plugins provide one name."""
 

@@ -25,7 +25,7 @@ def build_generate(step: ir.Model, info: ArtifactInfo) -> onnx.ModelProto:
     for value in {*step.graph.inputs, *computed}:
         value.name = f"{INSIDE}{value.name}"
     inner = ir.to_proto(step.graph)
-    settings, choice = settings_graph(info.tokenizer.vocab_size), choice_graph()
+    settings, choice = settings_graph(info.ends.outputs), choice_graph()
     for node in choice.node:
         _rename(node, {"logits": INSIDE + LOGITS})
     token_again = "token_again"  # the next step's token and a row of `tokens` are two outputs

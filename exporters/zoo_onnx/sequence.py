@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.inference.artifact import LOGITS, TOKENS, ArtifactInfo
+from zoo.inference.artifact import ArtifactInfo
 from zoo.models.language_model import LanguageModel
 from zoo.nn.cell import Cell
 from zoo.nn.state import flatten, map_leaves, unflatten
 from zoo_onnx.scans import Scans
+from zoo_onnx.step import example_inputs, random_inputs
 from zoo_onnx.tools import Tools
 from zoo_onnx.tracing import BATCH, TIME, TRACED_BATCH, trace
 from zoo_ort.providers import SILENT
@@ -42,7 +43,7 @@ class WholeSequence(nn.Module):
         self.like = model.init_state(1)
 
     def forward(self, tokens_BT: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        logits_TBV, state = self.model(tokens_BT.T, unflatten(self.like, leaves))
+        logits_TBV, state = self.model(tokens_BT.transpose(0, 1), unflatten(self.like, leaves))
         return (logits_TBV.transpose(0, 1), *(leaf.clone() for leaf in flatten(state)))
 
 
@@ -108,8 +109,8 @@ def _computes_the_same(graph: ir.Model, model: LanguageModel) -> bool:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         for rows, steps in TRIED:
             shape = rows, steps
-            tokens = torch.randint(model.vocab_size, shape, generator=generator)
-            given = (tokens, *flatten(model.init_state(rows)))
+            inputs = random_inputs(model.interface, shape, generator)
+            given = (inputs, *flatten(model.init_state(rows)))
             names = [each.name for each in session.get_inputs()]
             feeds = {name: x.numpy() for name, x in zip(names, given, strict=True)}
             with torch.no_grad():
@@ -126,14 +127,14 @@ def _computes_the_same(graph: ir.Model, model: LanguageModel) -> bool:
 def _traced(
     model: LanguageModel, info: ArtifactInfo, scans: Scans, fused: bool, how: str
 ) -> ir.Model:
-    tokens = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.int64)
+    inputs = example_inputs(info, TRACED_BATCH, TRACED_TIME)
     leaves = flatten(model.init_state(TRACED_BATCH))
     what = f"cell {info.model.cell!r}, over a sequence,"
     traced = trace(
         WholeSequence(_with_recurrences(model, scans, fused, how)),
-        (tokens, *leaves),
-        [TOKENS, *info.state_names("in")],
-        [LOGITS, *info.state_names("out")],
+        (inputs, *leaves),
+        [info.input_name, *info.state_names("in")],
+        [info.output_name, *info.state_names("out")],
         ({0: BATCH, 1: TIME}, tuple({0: BATCH} for _ in leaves)),
         what,
     )

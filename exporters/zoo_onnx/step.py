@@ -6,8 +6,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from zoo.config import Interface
 from zoo.errors import NoStepError
-from zoo.inference.artifact import LOGITS, TOKEN, ArtifactInfo
+from zoo.inference.artifact import ArtifactInfo
 from zoo.models.language_model import LanguageModel
 from zoo.nn.state import flatten, unflatten
 from zoo_onnx.tools import Tools
@@ -28,6 +29,22 @@ class Step(nn.Module):
         return (logits, *(leaf.clone() for leaf in flatten(state)))
 
 
+def example_inputs(info: ArtifactInfo, *shape: int) -> Tensor:
+    """Tokens, or features, of this shape: all zero."""
+    if info.ends.reads == "tokens":
+        return torch.zeros(shape, dtype=torch.int64)
+    return torch.zeros(*shape, info.ends.inputs)
+
+
+def random_inputs(
+    interface: Interface, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Tokens, or features, of this shape: of any value that the model reads."""
+    if interface.reads == "tokens":
+        return torch.randint(interface.inputs, shape, generator=generator)
+    return torch.randn(*shape, interface.inputs, generator=generator)
+
+
 def trace_step(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.Model:
     """The graph, with the batch axis of every input and output dynamic; with fused operators where
     they can be had, if `fused`."""
@@ -36,9 +53,9 @@ def trace_step(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.Mode
     leaves = flatten(model.init_state(TRACED_BATCH))
     return trace(
         Step(model),
-        (torch.zeros(TRACED_BATCH, dtype=torch.int64), *leaves),
-        [TOKEN, *info.state_names("in")],
-        [LOGITS, *info.state_names("out")],
+        (example_inputs(info, TRACED_BATCH), *leaves),
+        [info.input_name, *info.state_names("in")],
+        [info.output_name, *info.state_names("out")],
         ({0: BATCH}, tuple({0: BATCH} for _ in leaves)),
         f"the step of cell {info.model.cell!r}",
         Tools(fused),

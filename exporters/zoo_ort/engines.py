@@ -31,7 +31,8 @@ class SessionEngine:
     """Common to the engines of all graphs: the state, as the metadata describes it."""
 
     def __init__(self, session: ort.InferenceSession, info: ArtifactInfo) -> None:
-        self.vocab_size = info.tokenizer.vocab_size
+        self.interface = info.ends
+        self.vocab_size = self.interface.outputs
         self.mask_token = self.vocab_size if info.model.mask_token else None
         self.session = session
         self._entries = info.state
@@ -166,8 +167,9 @@ class SequenceScorer(SessionEngine):
     def logits(self, tokens: Ids, state: State) -> tuple[Logits, State]:
         found = []
         for start in range(0, len(tokens), self.chunk_length(len(tokens))):
-            chunk = np.ascontiguousarray(tokens[start : start + self.chunk_length(len(tokens))].T)
-            logits, state = self._run(chunk, state, (*chunk.shape, self.vocab_size))
+            piece = tokens[start : start + self.chunk_length(len(tokens))]
+            chunk = np.ascontiguousarray(piece.swapaxes(0, 1))
+            logits, state = self._run(chunk, state, (*chunk.shape[:2], self.vocab_size))
             found.append(logits.swapaxes(0, 1))
         return np.concatenate(found), state
 
@@ -189,7 +191,7 @@ class SequenceEngine(SequenceScorer, StepLoop):
     def read(self, tokens: Ids, state: State) -> State:
         start = 0
         for size in pieces(len(tokens), self.vocab_size):
-            piece = np.ascontiguousarray(tokens[start : start + size].T)
-            _, state = self._run(piece, state, (*piece.shape, self.vocab_size))
+            piece = np.ascontiguousarray(tokens[start : start + size].swapaxes(0, 1))
+            _, state = self._run(piece, state, (*piece.shape[:2], self.vocab_size))
             start += size
         return state

@@ -14,11 +14,9 @@ from zoo.errors import ArtifactError
 from zoo.inference.artifact import (
     AGAIN,
     GENERATE,
-    LOGITS,
     SAMPLING_INPUTS,
     SEQUENCE,
     STEP,
-    TOKEN,
     TOKENS,
     UNIFORM,
     ArtifactInfo,
@@ -46,15 +44,15 @@ class Value(NamedTuple):
 
 
 def language_interface(info: ArtifactInfo) -> tuple[list[Value], list[Value]]:
-    """The inputs and the outputs of a language model's graph, in order."""
+    """The inputs and the outputs of a language model's graph, or of a task's, in order."""
     batch = time = steps = None
-    vocab_size = info.tokenizer.vocab_size
-    before, after = Value(TOKEN, "int64", (batch,)), []
-    result = Value(LOGITS, "float32", (batch, vocab_size))
-    if info.graph == SEQUENCE:
-        before = Value(TOKENS, "int64", (batch, time))
-        result = Value(LOGITS, "float32", (batch, time, vocab_size))
-    elif info.graph == GENERATE:
+    ends, after = info.ends, []
+    rows: tuple[int | None, ...] = (batch, time) if info.graph == SEQUENCE else (batch,)
+    before = Value(info.input_name, "int64", rows)
+    if ends.reads == "features":
+        before = Value(info.input_name, "float32", (*rows, ends.inputs))
+    result = Value(info.output_name, "float32", (*rows, ends.outputs))
+    if info.graph == GENERATE:
         dtypes = "float32", "int64", "float32"
         after = [Value(UNIFORM, "float32", (steps, batch))]
         each: tuple[int | None, ...] = () if info.format == "1" else (batch,)

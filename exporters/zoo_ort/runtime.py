@@ -74,7 +74,8 @@ class OnnxRuntime:
                 )
             provider = "cpu"
         on_cpu = resolve_provider(provider) == "cpu"
-        if threads == MEASURE and on_cpu and info.causal:
+        writes = info.causal and info.tokenizer is not None
+        if threads == MEASURE and on_cpu and writes:
             count = fastest_threads(path, self._speed)
         elif isinstance(threads, int):
             count = threads
@@ -85,7 +86,7 @@ class OnnxRuntime:
         reader = cache(partial(self._prompt_reader, infos, info, count))
         return Artifact(
             engine=_engine(path, as_checked, session, info, reader),
-            tokenizer=info.tokenizer,
+            tokenizer_or_none=info.tokenizer,
             prompt=info.training.prompt,
             runs_on=f"ONNX Runtime on {provider_name(session)}",
             info=info,
@@ -136,7 +137,7 @@ def _choose(infos: Mapping[Path, ArtifactInfo], provider: str, scores: bool) -> 
 
 def _model(info: ArtifactInfo) -> tuple[Any, ...]:
     """What two files have alike if one can go on from the other's state."""
-    return info.weights, info.precision, info.tokenizer, info.state
+    return info.weights, info.precision, info.tokenizer, info.interface, info.state
 
 
 def _engine(
@@ -148,7 +149,7 @@ def _engine(
 ) -> SessionEngine:
     if info.graph == SEQUENCE:
         return (SequenceEngine if info.causal else SequenceScorer)(session, info)
-    if session.get_providers()[0] == CUDA:
+    if session.get_providers()[0] == CUDA and info.tokenizer is not None:
         content = path.read_bytes()
         require_same(path, as_checked)
         return DeviceEngine(session, info, content, provider_name(session).lower())

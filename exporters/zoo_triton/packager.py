@@ -46,7 +46,7 @@ class TritonPackager:
         for name, file in models.items():
             self._write_model(file, folder / name)
         info = files[0].info
-        tokenizer = json.dumps(info.tokenizer.model_dump(mode="json"))
+        tokenizer = json.dumps(info.text_tokenizer.model_dump(mode="json"))
         (folder / "tokenizer.json").write_text(tokenizer + "\n", "utf-8")
         infos = {name: file.info for name, file in models.items()}
         (folder / "README.md").write_text(readme(infos), "utf-8")

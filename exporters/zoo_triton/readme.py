@@ -203,13 +203,13 @@ def readme(models: Mapping[str, ArtifactInfo]) -> str:
         text += example.format(
             name=name,
             prompt=prompt,
-            mask=info.tokenizer.vocab_size,
+            mask=info.ends.outputs,
         )
     return text
 
 
 def _tokenizer(info: ArtifactInfo) -> str:
     """The lines that define `encode` and `decode`."""
-    if info.tokenizer.documents or info.tokenizer.kind not in AS_READ:
+    if info.text_tokenizer.documents or info.text_tokenizer.kind not in AS_READ:
         return TOKENIZER_OF_THE_ZOO
-    return TOKENIZER_OF_CHARACTERS.format(text=AS_READ[info.tokenizer.kind])
+    return TOKENIZER_OF_CHARACTERS.format(text=AS_READ[info.text_tokenizer.kind])

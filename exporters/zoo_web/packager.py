@@ -38,10 +38,10 @@ class WebPackager:
         graphs = {exported.info.graph: exported.path for exported in files}
         if not {GENERATE, STEP} & graphs.keys():
             raise UsageError("a page needs a generate graph or a step graph to write text with.")
-        if info.tokenizer.kind not in TOKENIZERS:
+        if info.text_tokenizer.kind not in TOKENIZERS:
             raise UsageError(
                 f"the page knows the tokenizers {', '.join(TOKENIZERS)}, not "
-                f"{info.tokenizer.kind!r}; export the files alone, by `zoo export`."
+                f"{info.text_tokenizer.kind!r}; export the files alone, by `zoo export`."
             )
         shutil.copytree(SITE, folder, dirs_exist_ok=True)
         for path in graphs.values():
@@ -53,7 +53,7 @@ class WebPackager:
                 for graph, path in graphs.items()
             },
             "runtime": runtime,
-            "reading": {"largest_piece": largest_piece(info.tokenizer.vocab_size)},
+            "reading": {"largest_piece": largest_piece(info.text_tokenizer.vocab_size)},
             **self._described(info),
         }
         text = json.dumps(content, indent=1, allow_nan=False)

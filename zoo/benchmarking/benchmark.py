@@ -132,7 +132,7 @@ def benchmark_events(
         try:
             model, files = yield from _open_source(source, Path(made), registry, exporter, runtime)
             info = files[0][1]
-            work = find_work(info.model, info.tokenizer.vocab_size, registry)
+            work = find_work(info.model, info.text_tokenizer.vocab_size, registry)
             for target in targets:
                 workloads = find_workloads(
                     model, files, target, batches, compiled, registry, runtime

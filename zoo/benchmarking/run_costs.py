@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 
 import torch
 
-from zoo.data.dataset import read_dataset
 from zoo.exporting.export import export
 from zoo.inference.artifact import GENERATE
 from zoo.inference.runtime import open_artifact
@@ -21,6 +20,7 @@ from zoo.registry.registry import Registry
 from zoo.runs.run import load
 from zoo.training.distributed import ALONE
 from zoo.training.malloc import keep_freed_memory
+from zoo.training.reading import read_data
 from zoo.training.trainer import Trainer
 
 ROUNDS, SECONDS = 5, 0.3
@@ -74,7 +74,7 @@ def _training_speed(path: Path, registry: Registry) -> float | None:
     keep_freed_memory()  # as a training does
     run = load(path, registry)
     config = run.config.training
-    data = read_dataset(run.config.data, registry, run.tokenizer)
+    data = read_data(run.config.data, registry, run.tokenizer_or_none)
     device = ALONE.device(config.device)
     trainer = Trainer(run.model.to(device), data, config, run.prompt, registry=registry)
     times: list[float] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
@@ -21,13 +23,13 @@ class LiveView(Progress):
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %"),
             TextColumn("epoch {task.fields[epoch]}"),
-            TextColumn("train ppl {task.fields[perplexity]}"),
+            TextColumn("train {task.fields[loss]}"),
             TextColumn("{task.fields[speed]} tok/s"),
             TextColumn("{task.fields[left]} left"),
             console=console,
             transient=True,
         )
-        self.bar = self.add_task("", total=1.0, epoch=1, perplexity="…", speed="…", left="…")
+        self.bar = self.add_task("", total=1.0, epoch=1, loss="…", speed="…", left="…")
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
@@ -36,18 +38,21 @@ class LiveView(Progress):
     def follow(self, event: Event) -> None:
         if isinstance(event, Started):
             for line in event.run.metrics():  # those from before a run was resumed
-                self.curves.add(
-                    line["tokens"], line["train_perplexity"], line["held_out_perplexity"]
-                )
+                self._add(line)
         elif isinstance(event, TrainingProgress):
             self.update(
                 self.bar,
                 completed=event.fraction,
                 epoch=event.epoch,
-                perplexity=f"{event.perplexity:.3g}",
+                loss=f"error {event.error:.3g}"
+                if event.perplexity is None
+                else f"ppl {event.perplexity:.3g}",
                 speed=f"{event.tokens_per_second:,.0f}",
                 left=duration(event.seconds_left),
             )
         elif isinstance(event, Report):
-            metrics = event.metrics
-            self.curves.add(metrics.tokens, metrics.train_perplexity, metrics.held_out_perplexity)
+            self._add(asdict(event.metrics))
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        kind = "error" if line.get("train_error") is not None else "perplexity"
+        self.curves.add(line["tokens"], line[f"train_{kind}"], line[f"held_out_{kind}"])

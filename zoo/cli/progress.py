@@ -125,8 +125,6 @@ def close_view(view: LiveView | Status | None) -> None:
 
 
 def _introduction(started: Started) -> str:
-    from zoo.data.sources import STANDARD_INPUT
-
     run, training = started.run, started.run.config.training
     model = run.config.model
     options = "".join(f", {key}={value}" for key, value in model.options.items())
@@ -143,34 +141,32 @@ def _introduction(started: Started) -> str:
     resumed = ""
     if started.resumed is not None:
         resumed = f"\nresuming at epoch {started.resumed.epoch}, step {started.resumed.step}"
-    corpus = run.config.data.corpus_name
-    if corpus == STANDARD_INPUT:
-        corpus = "standard input"
-    validation = f"{started.held_out_tokens:,}" if started.held_out_tokens else "none"
     dropout = f"dropout {model.dropout:g}"
     if training.recurrent_dropout:
         dropout += f", recurrent dropout {training.recurrent_dropout:g}"
     return (
         f"{model.cell}: {model.layers} × {model.hidden} hidden units{options}, {inputs}, "
         f"{dropout}, {run.model.parameter_count():,} parameters, on {started.device}\n"
-        f"{corpus}: {started.train_tokens:,} tokens to train on, {validation} "
-        f"for validation, tokenizer {run.config.data.tokenizer}, vocabulary "
-        f"{run.tokenizer.vocab_size:,}\n"
-        f"{budget}{stop}, {training.batches} windows of {training.steps} steps × "
-        f"{training.batch_size} rows, {training.optimizer} at {training.learning_rate:g} "
-        f"({training.schedule}), {training.precision}, seed {training.seed}{resumed}"
+        f"{started.data.what}\n"
+        f"{budget}{stop}, {started.data.windows}, {training.optimizer} at "
+        f"{training.learning_rate:g} ({training.schedule}), {training.precision}, "
+        f"seed {training.seed}{resumed}"
     )
 
 
 def _figures(metrics: Metrics) -> str:
     """epoch 6  train ppl 2.12  val ppl 3.17 (1.662 bits/char)  acc 69.5 %  44,807 tok/s  0:57"""
-    parts = [f"epoch {metrics.epoch}", f"train ppl {metrics.train_perplexity:.3g}"]
-    if metrics.held_out_perplexity is not None:
-        bits, accuracy = metrics.held_out_bits_per_char, metrics.held_out_accuracy
-        assert bits is not None
-        assert accuracy is not None
-        parts.append(f"val ppl {metrics.held_out_perplexity:.3g} ({bits:.3f} bits/char)")
-        parts.append(f"acc {100 * accuracy:.1f} %")
+    parts = [f"epoch {metrics.epoch}"]
+    for part, named in (("train", "train"), ("held_out", "val")):
+        perplexity, error = (getattr(metrics, f"{part}_{x}") for x in ("perplexity", "error"))
+        if perplexity is not None:
+            parts.append(f"{named} ppl {perplexity:.3g}")
+        if error is not None:
+            parts.append(f"{named} error {error:.3g}")
+    if metrics.held_out_bits_per_char is not None:
+        parts[-1] += f" ({metrics.held_out_bits_per_char:.3f} bits/char)"
+    if metrics.held_out_accuracy is not None:
+        parts.append(f"acc {100 * metrics.held_out_accuracy:.1f} %")
     parts += [f"{metrics.tokens_per_second:,.0f} tok/s", duration(metrics.seconds)]
     return "  ".join(parts)
 
@@ -183,7 +179,7 @@ def _spent(ended: Ended) -> str:
 
 def _kept(finished: Finished, keep: str) -> str:
     """Which weights the run has now, and whether training stopped early."""
-    loss = "training" if finished.metrics.held_out_perplexity is None else "validation"
+    loss = "training" if finished.metrics.judged_in_training else "validation"
     reason = f"lowest {loss} loss" if keep == "best" else "the last"
     stopped = f"early stopping: the {loss} loss stopped improving; " if finished.early else ""
     metrics = finished.metrics

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.console import print_rows
 from zoo.cli.settings import provider_option, runtime_option, settings_options
 from zoo.config import setting_fields
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from zoo.inference.runtime import Source
 
 READING = {name: setting_fields()[name] for name in ("glob", "field", "encoding")}
 
@@ -38,12 +42,18 @@ def command(
     **reading: Any,
 ) -> None:
     """Measure how well a run or an exported file predicts CORPUS: anything that `zoo train`
-    reads."""
+    reads. Of a task (task:NAME) it measures each of its tests."""
     from zoo.inference.runtime import open_source
     from zoo.inference.scoring import score
+    from zoo.tasks.named import is_task
 
     opened = open_source(source, provider, runtime=runtime, scores=True)
     given = {name: value for name, value in reading.items() if value is not None}
+    if is_task(corpus):
+        if given or last != 1:
+            raise UsageError("--last, --glob, --field and --encoding are for texts.")
+        _score_task(opened, corpus, as_json)
+        return
     found = score(opened, corpus, last=last, **given).model_dump()
     if as_json:
         print(json.dumps(found, indent=2))
@@ -53,3 +63,18 @@ def command(
          for name, value in found.items()}
     ]  # fmt: skip
     print_rows(rows, as_json=False)
+
+
+def _score_task(opened: Source, task: str, as_json: bool) -> None:
+    from zoo.inference.task_scoring import score_task
+
+    found = score_task(opened, task)
+    if as_json:
+        print(json.dumps(found.model_dump(exclude_none=True), indent=2))
+        return
+    rows = [test.model_dump(exclude_none=True) for test in found.settings]
+    print_rows(
+        [{name: f"{value:.4f}" if isinstance(value, float) else value
+          for name, value in row.items()} for row in rows],
+        as_json=False,
+    )  # fmt: skip

@@ -40,20 +40,25 @@ def is_file(shown: str) -> bool:
 
 
 def show_file(path: str, registry: Registry) -> None:
-    """Prints what an exported language model says about itself."""
+    """Prints what an exported model says about itself."""
     from zoo.cli.export import describe_proof
     from zoo.inference.runtime import open_artifact
 
     info = open_artifact(path, "cpu", registry).info
-    model, size = info.model, info.tokenizer.vocab_size
+    model, ends = info.model, info.ends
+    of_text = info.tokenizer is not None
+    reads = f"a vocabulary of {ends.outputs}"
+    if not of_text:
+        reads = f"{ends.inputs} {ends.reads} in, {ends.outputs} {ends.gives} out"
     layers = f"{model.layers} layers of " if model.layers > 1 else ""
     options = "".join(f" {name}={value}" for name, value in model.options.items())
     needs = "any ONNX runtime" if info.operators == STANDARD else "operators of one runtime too"
     lines = [
-        f"{shown_source(path)}: the graph {info.graph!r} of a language model",
+        f"{shown_source(path)}: the graph {info.graph!r} of "
+        + ("a language model" if of_text else f"a model of {info.training.corpus}"),
         "",
         f"cell         {model.cell}{options}",
-        f"size         {layers}{model.hidden} units, a vocabulary of {size}",
+        f"size         {layers}{model.hidden} units, {reads}",
         f"precision    {info.precision}",
         f"operators    {info.operators}: for {needs}",
         "state        " + ", ".join(f"{x.name} {list(x.shape)} {x.dtype}" for x in info.state),

@@ -14,7 +14,7 @@ from zoo.cli.settings import exporter_option, parse_pairs, runtime_option, setti
 from zoo.cli.train import FIELDS
 
 if TYPE_CHECKING:
-    from zoo.sweeps.table import Row
+    from zoo.sweeps.table import Figure, Row
 
 
 def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -72,7 +72,7 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
         TrialFinished,
         sweep_events,
     )
-    from zoo.sweeps.table import TABLE, Row
+    from zoo.sweeps.table import TABLE, Row, figure_of
     from zoo.training.events import Started
 
     if pairs:
@@ -113,7 +113,8 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
         finally:
             close_view(view)
     exact = [row.model_dump() for row in rows]
-    print_rows(exact if as_json else [_shown(row) for row in rows], as_json)
+    figure = figure_of(rows)
+    print_rows(exact if as_json else [_shown(row, figure) for row in rows], as_json)
     note(f"all runs of the sweep are in {folder / TABLE}, and drawn in {folder / PICTURE}")
     failed = [row.run for row in rows if row.error]
     if failed:
@@ -125,13 +126,18 @@ def _outcome(row: Row) -> str:
     if row.error:
         return f"failed: {row.error}"
     assert row.seconds is not None
-    held_out = row.held_out_bits_per_char
-    bits = "" if held_out is None else f"val {held_out:.3f} bits/char  "
-    return f"{bits}{row.tokens_per_second:,.0f} tok/s  {duration(row.seconds)}"
+    from zoo.sweeps.table import figure_of
+
+    figure = figure_of([row])
+    named = {"held_out_bits_per_char": "bits/char", "held_out_accuracy": "right"}
+    held_out = figure.column.startswith("held_out")
+    known = f"val {figure.of(row)} {named.get(figure.column, 'error')}  " if held_out else ""
+    return f"{known}{row.tokens_per_second:,.0f} tok/s  {duration(row.seconds)}"
 
 
-def _shown(row: Row) -> dict[str, object]:
-    bits, speed = row.held_out_bits_per_char, row.tokens_per_second
+def _shown(row: Row, figure: Figure) -> dict[str, object]:
+    speed = row.tokens_per_second
+    name = figure.column.replace("held_out", "val")
     return {
         "cell": row.cell,
         "seed": row.seed,
@@ -139,5 +145,5 @@ def _shown(row: Row) -> dict[str, object]:
         "parameters": None if row.parameters is None else f"{row.parameters:,}",
         "tokens": None if row.tokens is None else f"{row.tokens:,}",
         "tokens_per_second": None if speed is None else f"{speed:,.0f}",
-        "val_bits_per_char": row.error or (None if bits is None else f"{bits:.3f}"),
+        name: row.error or figure.of(row),
     }

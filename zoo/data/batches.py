@@ -19,14 +19,23 @@ READ_AT_ONCE = 2**16  # bytes that the system maps where one is read
 
 class Window(NamedTuple):
     """Inputs [T, B] and, one step later in the text, targets [T, B]. `fresh` says that the rows
-    do not continue those of the window before, so that each row starts from the initial state."""
+    do not continue those of the window before, so that each row starts from the initial state. Of a
+    task they may be features [T, B, F] and numbers [T, B, N], and `counted` [T, B] says which
+    positions are asked."""
 
     inputs: Tensor
     targets: Tensor
     fresh: bool
+    counted: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many positions it has, in all rows."""
+        return self.targets.shape[:2].numel()
 
     def to(self, device: torch.device) -> Window:
-        return Window(self.inputs.to(device), self.targets.to(device), self.fresh)
+        counted = None if self.counted is None else self.counted.to(device)
+        return Window(self.inputs.to(device), self.targets.to(device), self.fresh, counted)
 
 
 class Reader:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from zoo.config import DEFAULT_MAX_LOSS
 from zoo.data.token_store import Tokens
 from zoo.data.tokenizer import Tokenizer
-from zoo.errors import NoStepError, ZooError
+from zoo.errors import NoStepError, NoTextError, ZooError
 from zoo.exporting.exporter import find_exporters
-from zoo.inference.artifact import STEP, ArtifactInfo, StateEntry, TrainingFacts
+from zoo.inference.artifact import GENERATE, STEP, ArtifactInfo, StateEntry, TrainingFacts
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import AUTO, FULL, STANDARD
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.exporting.staging import ProvedFile
     from zoo.models.language_model import LanguageModel
     from zoo.runs.run import Run
+    from zoo.tasks.named import NamedTask
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,17 @@ def export(
 
     `graph` is "step", "generate" or "sequence", `precision` "fp32", "fp16" or "int8". The file is
     named by them and by the format's suffix, in the folder `out` (by default `export` in the run's
-    folder). `max_loss` is what a lower precision may cost at most, in bits per token. `operators`
-    is "standard" for a file that runs anywhere, "fused" for one that may use a runtime's own, which
+    folder). `max_loss` is what a lower precision may cost at most: in bits per token, or of a model
+    of a task in accuracy, or error as a share of the targets' mean square. `operators` is
+    "standard" for a file that runs anywhere, "fused" for one that may use a runtime's own, which
     compute a linear recurrence at once; by default they are used where the installed runtime has
     them. `exporter` and `runtime` are the names of those that write it and open it for the proof,
     where several can.
 
     Raises UnknownNameError for a graph, precision or operators that no exporter writes, UsageError
     for one that several write, NoStepError for a graph that needs a step of a model without one,
-    VerificationError for a file that does not compute what the model computes; nothing is written
-    then.
+    NoTextError for one that generates, of a model of a task, VerificationError for a file that does
+    not compute what the model computes; nothing is written then.
     """
     return export_all(
         run, (graph,), precision, max_loss, out, registry,
@@ -86,6 +88,7 @@ def export_all(
     if not isinstance(run, Run):
         run = load(run, registry)
     folder = Path(out) if out is not None else run.path / "export"
+    task = task_to_judge_by(run, registry) if precision != FULL else None
     text, text_name = text_to_judge_by(run, registry) if precision != FULL else (None, "")
     facts = training_facts(run)
     drafts: list[ProvedFile] = []
@@ -97,13 +100,16 @@ def export_all(
             text=text,
             text_name=text_name,
             max_loss=max_loss,
+            task=task,
             runtime=runtime,
         )
         for graph, writer in exporters.items():
-            info = describe(builder.model, run.tokenizer, graph, precision, facts, operators)
             try:
+                info = describe(
+                    builder.model, run.tokenizer_or_none, graph, precision, facts, operators
+                )
                 drafts.append(builder.draft(writer, info))
-            except NoStepError:
+            except (NoStepError, NoTextError):
                 if graphs is not None:
                     raise
         for made in drafts:
@@ -113,15 +119,19 @@ def export_all(
 
 def describe(
     model: LanguageModel,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     graph: str,
     precision: str = FULL,
     training: TrainingFacts | None = None,
     operators: str = STANDARD,
 ) -> ArtifactInfo:
-    """What a file exported from a model says about itself, short of its proof."""
+    """What a file exported from a model says about itself, short of its proof. NoTextError for a
+    graph that generates, of a model of a task, which has no tokenizer."""
     from zoo.models.language_model import fingerprint
     from zoo.models.torch_engine import ModelScorer
+
+    if tokenizer is None and graph == GENERATE:
+        raise NoTextError
 
     scorer = ModelScorer(model)
     rows = scorer.state_to_arrays(scorer.init_state(1))
@@ -133,6 +143,7 @@ def describe(
         model=model.config,
         causal=model.causal,
         tokenizer=tokenizer,
+        interface=model.interface if tokenizer is None else None,
         state=tuple(
             StateEntry.from_row(name, row[0], bounds.get(name)) for name, row in rows.items()
         ),
@@ -144,7 +155,7 @@ def describe(
 def training_facts(run: Run) -> TrainingFacts:
     """Where a run's weights come from, by its config and the line of metrics that is theirs."""
     lines = run.metrics() or [{}]
-    figures = ("held_out_bits_per_token", "train_bits_per_token")
+    figures = ("held_out_bits_per_token", "held_out_error", "train_bits_per_token")
     kept = lines[-1]
     if run.config.training.keep == "best":
         for figure in figures:
@@ -161,13 +172,26 @@ def training_facts(run: Run) -> TrainingFacts:
     )
 
 
+def task_to_judge_by(run: Run, registry: Registry) -> NamedTask | None:
+    """The task that the run was trained on; None for a language model."""
+    from zoo.tasks.named import find_task
+
+    if run.tokenizer_or_none is not None:
+        return None
+    return find_task(run.config.data.corpus_name, registry)
+
+
 def text_to_judge_by(run: Run, registry: Registry) -> tuple[Tokens | None, str]:
     """The text that the run held out, or, if it held none out, the end of what it was trained on;
     None for a run that was not trained here, or whose text is gone or was standard input."""
     from zoo.data.dataset import read_dataset
     from zoo.data.sources import STANDARD_INPUT
 
-    if not run.metrics() or STANDARD_INPUT in run.config.data.corpora:
+    if (
+        run.tokenizer_or_none is None
+        or not run.metrics()
+        or STANDARD_INPUT in run.config.data.corpora
+    ):
         return None, ""
     try:
         data = read_dataset(run.config.data, registry, run.tokenizer)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from zoo.config import DEFAULT_MAX_LOSS
-from zoo.errors import ContractError, UsageError
+from zoo.errors import ContractError, NoTextError, UsageError
 from zoo.exporting.export import Exported, export_all
 from zoo.files import new_folder, replaced_at_once
 from zoo.registry.registry import Registry, load_registry
@@ -48,7 +48,7 @@ def package(
     the new one is whole.
 
     Raises UnknownNameError for a kind that no plugin supplies, UsageError for a folder `out` that
-    holds something else; otherwise as `zoo.export`.
+    holds something else, NoTextError for a model of a task; otherwise as `zoo.export`.
     """
     from zoo.runs.run import Run, load
 
@@ -59,6 +59,8 @@ def package(
         raise ContractError(f"{registry.packages.describe(to)} has no write(files, folder).")
     if not isinstance(run, Run):
         run = load(run, registry)
+    if run.tokenizer_or_none is None:
+        raise NoTextError
     folder = Path(out) if out is not None else run.path / "export" / to
     _require_replaceable(folder)
     with new_folder(folder), tempfile.TemporaryDirectory() as staged:

@@ -11,7 +11,15 @@ from zoo.data.tokenizer import Ids
 from zoo.errors import VerificationError
 from zoo.exporting.comparison import relative_difference, require_same_form
 from zoo.inference.artifact import LOGITS
-from zoo.inference.engine import Arrays, HasState, Logits, Scorer, Stepper
+from zoo.inference.engine import (
+    Arrays,
+    HasState,
+    Logits,
+    Scorer,
+    Stepper,
+    interface_of,
+    random_inputs,
+)
 
 Precise: TypeAlias = Callable[[Any, Any], Arrays]
 
@@ -42,6 +50,14 @@ def every_token(vocab_size: int) -> Callable[[np.random.Generator, int], Ids]:
         return tokens
 
     return draw
+
+
+def every_input(engine: HasState) -> Callable[[np.random.Generator, int], Any]:
+    """Draws what the model of the engine reads: `every_token`, or features."""
+    interface = interface_of(engine)
+    if interface.reads == "tokens":
+        return every_token(interface.inputs)
+    return lambda rng, batch_size: random_inputs(engine, rng, (batch_size,))
 
 
 def named(outputs: Logits | Arrays) -> Arrays:

@@ -23,7 +23,7 @@ from zoo.exporting.pairs import (
     Precise,
     begin,
     compare,
-    every_token,
+    every_input,
     hand_over,
     named,
     precise_steps,
@@ -91,7 +91,7 @@ def prove_step(
     difference = drift = 0.0
     comparison = Comparison(tolerance, FLOOR if draw is None else 0.0)
     if draw is None:
-        draw = every_token(reference.vocab_size)
+        draw = every_input(reference)
     if double is not None:
         precise = precise_steps(reference, double)
     for batch_size in batch_sizes:
@@ -258,7 +258,7 @@ def prove_sequence(
     """
     difference, done = 0.0, 0
     long = max(tolerance, PARTING * gap)
-    draw = every_token(reference.vocab_size)
+    draw = every_input(reference)
     comparisons = {
         length: Comparison(tolerance if length in SHORT_PIECES else long, FLOOR)
         for length in PIECES
@@ -269,7 +269,8 @@ def prove_sequence(
         done = 0
         while done < steps:
             for length in SHORT_PIECES if Proof.gap_amplifies(gap) else PIECES:
-                tokens = draw(rng, length * batch_size).reshape(length, batch_size)
+                drawn = draw(rng, length * batch_size)
+                tokens = drawn.reshape(length, batch_size, *drawn.shape[1:])
                 same = hand_over(reference, candidate, state)
                 where = f"over steps {done} to {done + length}, at batch size {batch_size}"
                 found = results(candidate, *candidate.logits(tokens, same))

@@ -24,6 +24,7 @@ from zoo.exporting.parity import (
     prove_step,
 )
 from zoo.exporting.suitability import AMPLIFYING_STEPS, free_gap, prove_independent_rows
+from zoo.exporting.task_cost import task_cost
 from zoo.inference.artifact import AMPLIFYING, SEQUENCE, STEP, ArtifactInfo, Proof
 from zoo.inference.engine import Engine, Scorer, StepLoop, Stepper
 from zoo.inference.runtime import Artifact, open_artifact
@@ -32,6 +33,7 @@ from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper, to_float64
 from zoo.registry.registry import Registry
 from zoo.registry.specs import FULL
+from zoo.tasks.named import NamedTask
 
 # Between two graphs of a lower precision: rounding to integers turns a last bit into a whole step
 # of the scale where a value lies on the edge.
@@ -54,8 +56,9 @@ class ExportBuilder:
 
     `folder` is where the files would go; temporary files there are removed again. `text`
     are tokens to measure the cost of a lower precision on (the model's own, where there are none),
-    `text_name` what they are, and `max_loss` the most bits per token that it may cost. `runtime` is
-    the name of the one that opens the files, where several can.
+    `text_name` what they are, and `max_loss` the most bits per token that it may cost. Of a model
+    of a `task` it is the cost on the tests of that. `runtime` is the name of the one that opens the
+    files, where several can.
     """
 
     def __init__(
@@ -67,11 +70,13 @@ class ExportBuilder:
         text: Tokens | None = None,
         text_name: str = "",
         max_loss: float = np.inf,
+        task: NamedTask | None = None,
         runtime: str | None = None,
     ) -> None:
         self.model = deepcopy(model).cpu().eval()
         self._folder, self._registry, self._runtime = folder, registry, runtime
         self._text, self._text_name, self._max_loss = text, text_name, max_loss
+        self._task = task
         self._lower: dict[str, tuple[Any, Proof]] = {}
         self._is_one_model = False
 
@@ -167,24 +172,32 @@ class ExportBuilder:
         reference, proof = self._lower[info.precision]
         if info.graph != judged:
             found = prove(reference, engine, ROUNDED_TOLERANCE, ROUNDED_GAP)
-            cost = {"cost_bits": proof.cost_bits, "cost_measured_on": proof.cost_measured_on}
-            proof = found.model_copy(update=cost)
+            measured = ("cost_bits", "cost", "cost_measured_on")
+            proof = found.model_copy(update={name: getattr(proof, name) for name in measured})
         return proof.model_copy(update={"float64_gap": self.gap})
 
     def _measure(self, engine: Any) -> Proof:
         """How far a lower precision is from the model, and what it costs."""
         proof = prove(self.reference, engine, np.inf, 0.0)
+        if self._task is not None:
+            cost = task_cost(self._task, engine, self.reference)
+            name = f"the tests of {self._task.name}"
+            self._require_cheap(cost, f"on {name}")
+            return proof.model_copy(update={"cost": cost, "cost_measured_on": name})
         text, name = self._text, self._text_name
         if text is None:
             text, name = self._own_text(), "its own text"
         costs = [_mean_bits(judge, text) for judge in (engine, self.reference)]
         cost = costs[0] - costs[1]
+        self._require_cheap(cost, f"bits per token of {name}")
+        return proof.model_copy(update={"cost_bits": cost, "cost_measured_on": name})
+
+    def _require_cheap(self, cost: float, of: str) -> None:
         if not cost <= self._max_loss:
             raise VerificationError(
-                f"its precision costs {cost:.3f} bits per token of {name} (allowed: "
-                f"{self._max_loss:g}); allow more with --max-loss, or use fp32."
+                f"its precision costs {cost:.3f} {of} (allowed: {self._max_loss:g}); allow more "
+                f"with --max-loss, or use fp32."
             )
-        return proof.model_copy(update={"cost_bits": cost, "cost_measured_on": name})
 
     def _own_text(self) -> Ids:
         """What the model writes by itself at temperature 1."""

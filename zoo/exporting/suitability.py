@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.config import Sampling
+from zoo.config import Interface, Sampling
 from zoo.errors import VerificationError
 from zoo.exporting.comparison import relative_difference
 from zoo.exporting.pairs import require_finite, run
-from zoo.inference.engine import Scorer, Stepper
+from zoo.inference.engine import Scorer, Stepper, interface_of, random_inputs
 from zoo.inference.sampling import choose
 
 AMPLIFYING_STEPS = 1000
@@ -21,7 +21,7 @@ def prove_independent_rows(engine: Stepper | Scorer, tolerance: float) -> None:
     than among the others, within the tolerance that another batch size needs."""
     rows, length = 4, 3
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, engine.vocab_size, (length, rows))
+    tokens = random_inputs(engine, rng, (length, rows))
     state = engine.init_state(rows)
     for _ in range(2):
         logits, after = run(engine, tokens, state)
@@ -47,13 +47,16 @@ def free_gap(
     """How far the states of two precisions of one model part when both run freely over the same
     tokens. Above 1e-3 within 1,000 steps the model counts as amplifying rounding.
 
-    Half of the rows read what `single` itself draws at temperature 1, which is how the model is
-    used; the other half read random tokens, as a prompt may be anything.
+    Half of the rows read what `single` itself draws at temperature 1, which is how a language model
+    is used; the other half read random tokens, as a prompt may be anything. A model whose outputs
+    are not what it reads gets random inputs alone.
 
     VerificationError for a model whose logits are not finite.
     """
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, single.vocab_size, 2 * FREE_ROWS)
+    ends = interface_of(single)
+    reads_its_own = ends == Interface.of_text(ends.outputs)
+    tokens = random_inputs(single, rng, (2 * FREE_ROWS,))
     states = [single.init_state(len(tokens)), double.init_state(len(tokens))]
     gap = 0.0
     for step in range(steps):
@@ -62,7 +65,9 @@ def free_gap(
         _, states[1] = double.step(tokens, states[1])
         found, wanted = single.state_to_arrays(states[0]), double.state_to_arrays(states[1])
         gap = max([gap, *(relative_difference(wanted[name], found[name]) for name in wanted)])
-        own = choose(logits, rng.random(len(tokens), dtype=np.float32), Sampling(temperature=1.0))
-        tokens = rng.integers(0, single.vocab_size, len(tokens))
-        tokens[:FREE_ROWS] = own[:FREE_ROWS]
+        uniform = rng.random(len(tokens), dtype=np.float32)
+        tokens = random_inputs(single, rng, (len(tokens),))
+        if reads_its_own:
+            own = choose(logits, uniform, Sampling(temperature=1.0))
+            tokens[:FREE_ROWS] = own[:FREE_ROWS]
     return gap

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.config import DEFAULT_MAX_LOSS, Sampling
 from zoo.errors import VerificationError
-from zoo.exporting.export import text_to_judge_by
+from zoo.exporting.export import task_to_judge_by, text_to_judge_by
 from zoo.exporting.staging import ExportBuilder
 from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.artifact import Proof
@@ -59,12 +59,14 @@ def verify(
     info = artifact.info
     if not isinstance(against, Run):
         against = load(against, registry)
-    if (info.model, info.tokenizer) != (against.config.model, against.tokenizer) or (
+    run = against.config.model, against.tokenizer_or_none, against.config.interface
+    if (info.model, info.tokenizer, info.interface) != run or (
         info.weights != fingerprint(against.model)
     ):
         raise VerificationError(
             f"{shown_source(file)} was exported from another model than {against.path}."
         )
+    task = task_to_judge_by(against, registry) if info.precision != FULL else None
     text, name = text_to_judge_by(against, registry) if info.precision != FULL else (None, "")
     with tempfile.TemporaryDirectory() as folder:
         builder = ExportBuilder(
@@ -74,6 +76,7 @@ def verify(
             text=text,
             text_name=name,
             max_loss=max_loss,
+            task=task,
             runtime=runtime,
         )
         proof = builder.prove(info, artifact.engine, exporter)
@@ -83,6 +86,7 @@ def verify(
         isinstance(reference, ModelStepper)
         and isinstance(engine, Engine)
         and info.precision == FULL
+        and info.tokenizer is not None
     ):
         prompt = artifact.tokenizer.encode(artifact.prompt)
         drawn = Sampling.checked(temperature=temperature)

@@ -26,3 +26,8 @@ from .runtime import (
 )
 from .scoring import Score as Score
 from .session import Session as Session
+from .task_scoring import (
+    SettingScore as SettingScore,
+    TaskScore as TaskScore,
+    score_task as score_task,
+)

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from zoo.config import ModelConfig
+from zoo.config import Interface, ModelConfig
 from zoo.data.tokenizer import Tokenizer, parse_tokenizer
-from zoo.errors import ArtifactError, TokenizerError
+from zoo.errors import ArtifactError, NoTextError, TokenizerError
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.specs import FULL, MODULE, STANDARD, WORD
 from zoo.validation import FrozenModel, first_problem
@@ -23,6 +23,7 @@ from zoo.validation import FrozenModel, first_problem
 PREFIX = "zoo."
 STEP, GENERATE, SEQUENCE = "step", "generate", "sequence"  # what a graph computes
 TOKEN, TOKENS, LOGITS = "token", "tokens", "logits"
+FEATURES, NUMBERS = "features", "numbers"  # of models of tasks
 UNIFORM = "uniform"
 SAMPLING_INPUTS = ("temperature", "top_k", "top_p")
 FORMATS = ("1", "2")  # that are read
@@ -45,7 +46,8 @@ class Proof(FrozenModel):
     divided by the largest value of that output where it exceeds 1.
 
     A file of lower precision is compared with the step graph of that precision (the sequence graph
-    of a model without a step), and that one with the model by what its predictions of text cost.
+    of a model without a step), and that one with the model by what its predictions of text cost, or
+    on the tests of its task.
     """
 
     steps: int = Field(ge=1)
@@ -61,7 +63,9 @@ class Proof(FrozenModel):
     cost_bits: float | None = Field(
         None, description="What a lower precision costs, in bits per token."
     )
-    cost: float | None = Field(None, description="What a lower precision costs a module's outputs.")
+    cost: float | None = Field(
+        None, description="What a lower precision costs a module's outputs, or on a task."
+    )
     cost_measured_on: str = Field(
         "", description="The text, or the measure, that the cost was measured on."
     )
@@ -246,21 +250,59 @@ class SelfDescription(FrozenModel):
 class ArtifactInfo(SelfDescription):
     """What an exported language model says about itself.
 
-    `causal` is false for a model that reads whole sequences only. `weights` is the SHA-256 of
-    the weights that it was exported from: files of one model have one. `operators` is "standard"
-    for those of the format alone, "fused" for a file that needs a runtime's own as well.
+    It has a `tokenizer`, or, of a model of a task, an `interface`. `causal` is false for a model
+    that reads whole sequences only. `weights` is the SHA-256 of the weights that it was exported
+    from: files of one model have one. `operators` is "standard" for those of the format alone,
+    "fused" for a file that needs a runtime's own as well.
     """
 
     precision: str = Field(FULL, pattern=WORD, max_length=40)
     operators: str = Field(STANDARD, pattern=WORD, max_length=40)
     model: ModelConfig
     causal: bool = True
-    tokenizer: SerializeAsAny[Tokenizer]
+    tokenizer: SerializeAsAny[Tokenizer] | None = None
+    interface: Interface | None = None
     weights: str = Field("", pattern=r"^[0-9a-f]*$", max_length=64)
     training: TrainingFacts = TrainingFacts()
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if (self.tokenizer is None) == (self.interface is None):
+            raise ValueError("it should have either a tokenizer or an interface")
+        if self.interface is not None and self.graph == GENERATE:
+            raise ValueError("a model of a task has no generate graph")
+        return self
+
     def to_metadata(self) -> dict[str, str]:
-        return {**super().to_metadata(), PREFIX + "cell": self.model.cell}
+        absent = "tokenizer" if self.tokenizer is None else "interface"
+        described = {**super().to_metadata(), PREFIX + "cell": self.model.cell}
+        return {name: text for name, text in described.items() if name != PREFIX + absent}
+
+    @property
+    def ends(self) -> Interface:
+        """What the model reads and gives."""
+        if self.interface is not None:
+            return self.interface
+        return Interface.of_text(self.text_tokenizer.vocab_size)
+
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer; NoTextError of a model of a task."""
+        if self.tokenizer is None:
+            raise NoTextError
+        return self.tokenizer
+
+    @property
+    def input_name(self) -> str:
+        """Of the graph's input before the state."""
+        if self.ends.reads == "features":
+            return FEATURES
+        return TOKENS if self.graph == SEQUENCE else TOKEN
+
+    @property
+    def output_name(self) -> str:
+        """Of the graph's output before the state, unless it writes tokens."""
+        return LOGITS if self.ends.gives == "classes" else NUMBERS
 
     @classmethod
     def check_graph(cls, graph: str) -> None:

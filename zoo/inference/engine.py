@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from zoo.config import Interface
 from zoo.data.tokenizer import Ids
 from zoo.errors import ZooError
 from zoo.inference.sampling import Samplings, choose
@@ -19,7 +20,12 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class HasState(Protocol):
-    """The recurrent state of `batch_size` rows, as data that only its engine looks into."""
+    """The recurrent state of `batch_size` rows, as data that only its engine looks into.
+
+    `vocab_size` is the number of tokens, or of a model of a task that of its outputs. Such an
+    engine has an `interface` too: where that reads features, tokens [T, B] below are features
+    [T, B, F] in float32, and where it gives numbers, these take the place of logits.
+    """
 
     vocab_size: int
 
@@ -31,6 +37,20 @@ class HasState(Protocol):
 
     def state_from_arrays(self, arrays: Arrays) -> Any:
         """The state with these leaves."""
+
+
+def interface_of(engine: HasState) -> Interface:
+    """What the model of an engine reads and gives."""
+    own: Interface | None = getattr(engine, "interface", None)
+    return own or Interface.of_text(engine.vocab_size)
+
+
+def random_inputs(engine: HasState, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Tokens, or features, of any value that the model reads."""
+    interface = interface_of(engine)
+    if interface.reads == "tokens":
+        return rng.integers(0, interface.inputs, shape)
+    return rng.standard_normal((*shape, interface.inputs), dtype=np.float32)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from zoo.config import PROVIDERS
 from zoo.data.tokenizer import Tokenizer
-from zoo.errors import NoStepError, RunError, UsageError, require_choice
+from zoo.errors import NoStepError, NoTextError, RunError, UsageError, require_choice
 from zoo.inference.artifact import ArtifactInfo
 from zoo.inference.engine import Engine, HasState
 from zoo.inference.urls import errors_named_by_url, is_url, shown_source
@@ -27,17 +27,27 @@ class Source:
     """Something that runs a model: a run in PyTorch, or an exported file.
 
     `engine` computes; the protocols of `zoo.inference` that it keeps say what can be done with it.
-    `prompt` is the one that the model was trained to show its samples with; `runs_on` names what
-    computes.
+    `tokenizer_or_none` is None of a model of a task. `prompt` is the one that the model was trained
+    to show its samples with; `runs_on` names what computes.
     """
 
     engine: HasState
-    tokenizer: Tokenizer
+    tokenizer_or_none: Tokenizer | None
     prompt: str
     runs_on: str
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; NoTextError of a model of a task."""
+        if self.tokenizer_or_none is None:
+            raise NoTextError
+        return self.tokenizer_or_none
+
     def writer(self) -> Engine:
-        """The engine, if it can generate; NoStepError of a non-causal model."""
+        """The engine, if it can generate; NoStepError of a non-causal model, NoTextError of one
+        that writes no text."""
+        if self.tokenizer_or_none is None:
+            raise NoTextError
         if not isinstance(self.engine, Engine):
             raise NoStepError("this model")
         return self.engine

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from zoo.config import ModelConfig, OptionValue
+from zoo.config import Interface, ModelConfig, OptionValue
 from zoo.data.tokenizer import Tokenizer
 from zoo.errors import NoStepError, UsageError
 from zoo.nn.adoption import adopt_layer, single_layer
@@ -41,15 +41,22 @@ class OneHot(nn.Module):
         return F.embedding(tokens, self.eye)
 
 
+class Features(nn.Linear):
+    """Features [..., F] to a first layer's input [..., E]; in the precision of the weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.weight.dtype) @ self.weight.T + self.bias
+
+
 class Head(nn.Linear):
-    """Features [..., H] to logits [..., V], over torch.nn.Linear's parameters.
+    """Features [..., H] to logits, or numbers, [..., V], over torch.nn.Linear's parameters.
 
     The product is written out, as a step must be that ONNX Runtime's integer kernels are to take;
     torch.nn.Linear's layout of the weights (transposed) makes its gradient twice as fast.
     """
 
-    def __init__(self, input_size: int, vocab_size: int, std: float | None) -> None:
-        super().__init__(input_size, vocab_size)
+    def __init__(self, input_size: int, output_size: int, std: float | None) -> None:
+        super().__init__(input_size, output_size)
         if std is not None:
             nn.init.normal_(self.weight, std=std)
             nn.init.zeros_(self.bias)
@@ -146,24 +153,27 @@ class LanguageModel(nn.Module):
     """Logits over the vocabulary, from tokens and a recurrent state: of
     the next token or, for a non-causal cell, of the masked token.
 
+    A model of a task has another `interface`: it may read features, through a linear input
+    embedding, and give logits of classes, or numbers. Below, tokens [T, B] are then features
+    [T, B, F], and logits are its outputs.
+
     The cell comes from the registry by the name in `config`; UnknownNameError if it is not there.
     """
 
     def __init__(
-        self, config: ModelConfig, vocab_size: int, registry: Registry | None = None
+        self, config: ModelConfig, interface: int | Interface, registry: Registry | None = None
     ) -> None:
+        """`interface` is a number of tokens for a language model."""
         super().__init__()
-        self.config = config
-        self.vocab_size = vocab_size
+        if isinstance(interface, int):
+            interface = Interface.of_text(interface)
+        self.config, self.interface = config, interface
+        self.vocab_size = interface.outputs
         registry = registry or load_registry()
         spec = registry.cells[config.cell]
         self.causal = spec.causal
-        entries = vocab_size + 1 if config.mask_token else vocab_size
-        self.encoder: nn.Module = (
-            nn.Embedding(entries, config.embedding)
-            if config.embedding is not None
-            else OneHot(entries)
-        )
+        entries = interface.inputs + 1 if config.mask_token else interface.inputs
+        self.encoder = _input_embedding(interface, entries, config.embedding)
         self.dropout = nn.Dropout(config.dropout)
         self.stack = Stack(
             spec,
@@ -175,7 +185,7 @@ class LanguageModel(nn.Module):
             residual=config.residual,
             registry=registry,
         )
-        self.head = Head(self.stack.output_size, vocab_size, config.head_std)
+        self.head = Head(self.stack.output_size, interface.outputs, config.head_std)
 
     @classmethod
     def from_torch(
@@ -258,6 +268,13 @@ class LanguageModel(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _input_embedding(interface: Interface, entries: int, size: int | None) -> nn.Module:
+    """From what is read to the first layer's input."""
+    if interface.reads == "features":
+        return Features(interface.inputs, size or interface.inputs)
+    return OneHot(entries) if size is None else nn.Embedding(entries, size)
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 
 import torch
 
-from zoo.config import MAX_HIDDEN, ModelConfig
+from zoo.config import MAX_HIDDEN, Interface, ModelConfig
 from zoo.errors import UsageError
 from zoo.models.language_model import LanguageModel
 from zoo.registry.cell_spec import CellSpec
@@ -16,7 +16,11 @@ ROUND = 64
 
 
 def largest_hidden(
-    parameters: int, config: ModelConfig, spec: CellSpec, vocab_size: int, registry: Registry
+    parameters: int,
+    config: ModelConfig,
+    spec: CellSpec,
+    interface: int | Interface,
+    registry: Registry,
 ) -> int:
     """The largest hidden size that the cell takes and with which the model that `config` describes,
     with this cell, has at most so many parameters. UsageError if there is none."""
@@ -27,7 +31,7 @@ def largest_hidden(
         """The parameters with the largest size up to `size` that the cell takes; 0 without one."""
         size = sizes.at_most(size)
         if size not in counts:
-            counts[size] = count_parameters(_with_cell(config, spec, size), vocab_size, registry)
+            counts[size] = count_parameters(_with_cell(config, spec, size), interface, registry)
         return counts[size]
 
     above = 1
@@ -57,7 +61,7 @@ def _with_cell(config: ModelConfig, spec: CellSpec, hidden: int) -> ModelConfig:
     return ModelConfig.checked(**{**config.model_dump(), **changes})
 
 
-def count_parameters(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+def count_parameters(config: ModelConfig, interface: int | Interface, registry: Registry) -> int:
     """The number of parameters of the model that `config` describes; nothing is allocated."""
     with torch.device("meta"):
-        return LanguageModel(config, vocab_size, registry).parameter_count()
+        return LanguageModel(config, interface, registry).parameter_count()

@@ -21,7 +21,7 @@ class ModelScorer:
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self.vocab_size = model.vocab_size
+        self.vocab_size, self.interface = model.vocab_size, model.interface
         self.mask_token = model.vocab_size if model.config.mask_token else None
         self._device = next(model.parameters()).device
 

@@ -25,3 +25,7 @@ from .specs import (
     ScheduleSpec as ScheduleSpec,
     TokenizerSpec as TokenizerSpec,
 )
+from .task_spec import (
+    TaskCard as TaskCard,
+    TaskSpec as TaskSpec,
+)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ScheduleSpec,
         TokenizerSpec,
     )
+    from zoo.registry.task_spec import TaskSpec
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -34,6 +35,11 @@ def zoo_cells() -> Iterable[CellSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_corpora() -> Iterable[CorpusSpec]:  # type: ignore[empty-body]
     """The named texts that this plugin can load."""
+
+
+@hookspec
+def zoo_tasks() -> Iterable[TaskSpec]:  # type: ignore[empty-body]
+    """The tasks that this plugin can draw batches of."""
 
 
 @hookspec

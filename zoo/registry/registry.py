@@ -25,6 +25,7 @@ from zoo.registry.specs import (
     ScheduleSpec,
     TokenizerSpec,
 )
+from zoo.registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     import pluggy
@@ -118,6 +119,7 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.cells = SpecTable(CellSpec, "cell", "`zoo cells`")
         self.corpora = SpecTable(CorpusSpec, "corpus", "`zoo corpora`")
+        self.tasks = SpecTable(TaskSpec, "task", "`zoo tasks`")
         self.tokenizers = SpecTable(TokenizerSpec, "tokenizer")
         self.optimizers = SpecTable(OptimizerSpec, "optimizer")
         self.schedules = SpecTable(ScheduleSpec, "schedule")

@@ -32,6 +32,11 @@ class Record:
         values = [line[figure] for line in self.metrics if line.get(figure) is not None]
         return min(values, default=None)
 
+    def highest(self, figure: str) -> float | None:
+        """The highest that a figure of the metrics has been."""
+        values = [line[figure] for line in self.metrics if line.get(figure) is not None]
+        return max(values, default=None)
+
 
 def read_record(folder: Path) -> Record:
     """The record of one run. RunError for a folder that is none, or is damaged."""

@@ -16,7 +16,7 @@ FEW_POINTS = 40  # of a curve: each is marked
 
 
 def draw_perplexity(run: Run) -> None:
-    """Draws `perplexity.png` from the run's metrics."""
+    """Draws `perplexity.png` from the run's metrics: errors where a task asks for numbers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
@@ -29,17 +29,18 @@ def draw_perplexity(run: Run) -> None:
     axes = figure.add_subplot()
     tokens = [line["tokens"] / 1e6 for line in lines]
     marker = "." if len(lines) <= FEW_POINTS else ""
-    training = [line["train_perplexity"] for line in lines]
+    kind = "error" if lines[0].get("train_error") is not None else "perplexity"
+    training = [line[f"train_{kind}"] for line in lines]
     axes.plot(tokens, training, marker=marker, label="train")
-    held_out: list[Any] = [line["held_out_perplexity"] for line in lines]
+    held_out: list[Any] = [line[f"held_out_{kind}"] for line in lines]
     if any(value is not None for value in held_out):
         axes.plot(tokens, held_out, marker=marker, label="validation")
         best = min(held_out)
-        bits = lines[held_out.index(best)]["held_out_bits_per_char"]
-        label = f"best, {best:.3g} ({bits:.3f} bits/char)"
+        bits = lines[held_out.index(best)].get("held_out_bits_per_char")
+        label = f"best, {best:.3g}" + ("" if bits is None else f" ({bits:.3f} bits/char)")
         place = tokens[held_out.index(best)], best
         axes.plot(*place, "o", color="tab:orange", fillstyle="none", markersize=9, label=label)
-    axes.set(xlabel="million tokens", ylabel="perplexity", yscale="log", title=run.path.name)
+    axes.set(xlabel="million tokens", ylabel=kind, yscale="log", title=run.path.name)
     for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_format(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
     axes.grid(which="both", alpha=0.25)

@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.config import DataConfig, RunConfig, TrainConfig
+from zoo.config import DataConfig, Interface, RunConfig, TrainConfig
 from zoo.data.tokenizer import Tokenizer, read_tokenizer
-from zoo.errors import RunError, TokenizerError, ZooWarning, one_line
+from zoo.errors import NoTextError, RunError, TokenizerError, ZooWarning, one_line
 from zoo.files import move_contents, new_folder, write_atomically
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry, load_registry
@@ -36,12 +36,20 @@ FILES = CONFIG, TOKENIZER, WEIGHTS, PLOT  # those that are written whole
 
 @dataclass(frozen=True)
 class Run:
-    """A model with its tokenizer and the choices that made it, in the folder `path`."""
+    """A model with its tokenizer and the choices that made it, in the folder `path`;
+    `tokenizer_or_none` is None of a model of a task."""
 
     path: Path
     config: RunConfig
-    tokenizer: Tokenizer
+    tokenizer_or_none: Tokenizer | None
     model: LanguageModel
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; NoTextError of a model of a task."""
+        if self.tokenizer_or_none is None:
+            raise NoTextError
+        return self.tokenizer_or_none
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`. A last line that was cut off in writing is left out."""
@@ -50,7 +58,10 @@ class Run:
     @property
     def prompt(self) -> str:
         """What is continued unless another prompt is given: that of the training samples, or, for
-        a model that was trained elsewhere without one, a single token."""
+        a model that was trained elsewhere without one, a single token; nothing of a model of a
+        task."""
+        if self.tokenizer_or_none is None:
+            return ""
         space_is_known = not self.tokenizer.unknown(" ")
         return self.config.training.prompt or (
             " " if space_is_known else self.tokenizer.decode([1])
@@ -59,7 +70,9 @@ class Run:
     def save(self, weights: Mapping[str, Tensor] | None = None) -> None:
         """Writes what is enough to use the model, with the weights that it has, or others."""
         write_atomically(self.path / CONFIG, self.config.model_dump_json(indent=2).encode())
-        write_atomically(self.path / TOKENIZER, self.tokenizer.model_dump_json(indent=2).encode())
+        if self.tokenizer_or_none is not None:
+            described = self.tokenizer.model_dump_json(indent=2)
+            write_atomically(self.path / TOKENIZER, described.encode())
         save_weights(weights or self.model.state_dict(), self.path / WEIGHTS)
 
 
@@ -89,16 +102,27 @@ def load(path: str | Path, registry: Registry | None = None) -> Run:
         config = read_settings(RunConfig, path / CONFIG)
     except RunError as error:
         raise RunError(f"{one_line(error, MAX_MESSAGE).removesuffix('.')}; {REPLACE}.") from None
+    registry = registry or load_registry()
+    tokenizer, interface = read_interface(path, config, registry)
+    model = load_model(config.model, interface, path / WEIGHTS, registry)
+    model.stack.check_contract(registry.cells[config.model.cell], registry)
+    return Run(path, config, tokenizer, model)
+
+
+def read_interface(
+    path: Path, config: RunConfig, registry: Registry
+) -> tuple[Tokenizer | None, Interface]:
+    """What the model of a run reads and gives, and by which tokenizer, if any. RunError or
+    TokenizerError where that is missing or damaged."""
+    if config.interface is not None:
+        return None, config.interface
     if not (path / TOKENIZER).is_file():
         raise RunError(f"{path} is damaged: {TOKENIZER} is missing; {REPLACE}.")
-    registry = registry or load_registry()
     try:
         tokenizer = read_tokenizer((path / TOKENIZER).read_bytes(), registry)
     except TokenizerError as error:
         raise TokenizerError(f"{path / TOKENIZER}: {error}") from None
-    model = load_model(config.model, tokenizer.vocab_size, path / WEIGHTS, registry)
-    model.stack.check_contract(registry.cells[config.model.cell], registry)
-    return Run(path, config, tokenizer, model)
+    return tokenizer, Interface.of_text(tokenizer.vocab_size)
 
 
 def free_folder(name: str, parent: Path = Path("runs"), first: int = 1) -> Path:

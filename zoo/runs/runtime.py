@@ -52,7 +52,7 @@ class PyTorchRuntime:
         run = load(path if path.is_dir() else path.parent, self._registry)
         model = run.model.to(device)
         engine = ModelStepper(model) if model.causal else ModelScorer(model)
-        return RunSource(engine, run.tokenizer, run.prompt, f"PyTorch on {device}", model)
+        return RunSource(engine, run.tokenizer_or_none, run.prompt, f"PyTorch on {device}", model)
 
     def probe(self) -> Sequence[ProviderReport]:
         try:

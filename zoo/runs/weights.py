@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from zoo.config import ModelConfig
+from zoo.config import Interface, ModelConfig
 from zoo.errors import RunError, one_line, printable
 from zoo.files import write_atomically
 from zoo.models.language_model import LanguageModel
@@ -27,7 +27,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_model(
-    config: ModelConfig, vocab_size: int, path: Path, registry: Registry | None = None
+    config: ModelConfig, interface: int | Interface, path: Path, registry: Registry | None = None
 ) -> LanguageModel:
     """The model that `config` describes with the weights at `path`, on the CPU, ready to run.
 
@@ -35,7 +35,7 @@ def load_model(
     that is damaged or holds another model's weights.
     """
     with torch.device("meta"):
-        expected = LanguageModel(config, vocab_size, registry).state_dict()
+        expected = LanguageModel(config, interface, registry).state_dict()
     try:
         with safe_open(path, "pt") as file:
             found = {name: _form(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
@@ -52,7 +52,7 @@ def load_model(
             )
     # building draws initial weights, which must not move the caller's random numbers
     with torch.random.fork_rng(devices=[]):
-        model = LanguageModel(config, vocab_size, registry)
+        model = LanguageModel(config, interface, registry)
     model.load_state_dict(load_file(path))
     return model.eval()
 

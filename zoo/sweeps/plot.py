@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from zoo.files import write_atomically
-from zoo.sweeps.table import Row
+from zoo.sweeps.table import Row, figure_of
 
 FARTHEST = 2.0  # times the best bits
 
@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {"size": 7, "va": "center", "color": "0.3"}
 
 def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
-    text where there is one, and the speed of training on the right, as it was measured or else in
+    text where there is one, or what a task has instead, and the speed of training on the right, as it was measured or else in
     the runs; a dot for the mean of a cell's runs, and a line for each. Twice the best bits are the
     edge, where those that are farther off stand as a triangle. Non-causal cells stand
     apart, as their bits are others."""
@@ -29,23 +29,29 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     causal = {row.cell: row.causal for row in rows}
-    held_out = any(row.held_out_bits_per_char is not None for row in rows)
-    bits_name = "held_out_bits_per_char" if held_out else "train_bits_per_char"
-    bits = {cell: _values(rows, cell, bits_name) for cell in causal}
+    figure_shown = figure_of(rows)
+    bits = {cell: _values(rows, cell, figure_shown.column) for cell in causal}
     measured = {cell: _values(rows, cell, "training_tokens_per_second") for cell in causal}
     in_runs = {cell: _values(rows, cell, "tokens_per_second") for cell in causal}
     # those of a quiet and of a busy machine do not belong on one axis
     speeds = measured if all(measured[cell] for cell in causal if causal[cell]) else in_runs
     order = sorted(
-        causal, key=lambda cell: (not causal[cell], fmean(bits[cell]) if bits[cell] else math.inf)
+        causal,
+        key=lambda cell: (
+            not causal[cell],
+            (-1 if figure_shown.high else 1) * fmean(bits[cell]) if bits[cell] else math.inf,
+        ),
     )
     figure = Figure(figsize=(10, 1.3 + 0.21 * len(order)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     # one run that diverged would press all others together
     best = bits[order[0]] if order else []
-    edge = FARTHEST * fmean(best) if best else math.inf
-    panels_values = (bits, "{:.3f}", "#3182bd", edge), (speeds, "{:,.0f}", "#e6550d", math.inf)
+    edge = FARTHEST * fmean(best) if best and not figure_shown.high else math.inf
+    panels_values = (
+        (bits, figure_shown.form, "#3182bd", edge),
+        (speeds, "{:,.0f}", "#e6550d", math.inf),
+    )
     for axes, (values, form, colour, most) in zip(panels, panels_values, strict=True):
         for y, cell in enumerate(order):
             if not values[cell]:
@@ -66,9 +72,9 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     left, right = panels
     left.set_yticks(range(len(order)), order, size=8)
     left.set_ylim(len(order) - 0.4, -0.6)
-    label = f"bits per character, {'held-out text' if held_out else 'training'}"
-    hollow = "" if all(causal.values()) else "\n(hollow: of the masked tokens)"
-    left.set_xlabel(label + hollow)
+    of_texts = figure_shown.column.endswith("per_char") and not all(causal.values())
+    hollow = "\n(hollow: of the masked tokens)" if of_texts else ""
+    left.set_xlabel(figure_shown.label + hollow)
     right.set_xlabel("tokens per second in training")
     if any(speeds.values()):
         right.set_xscale("log")

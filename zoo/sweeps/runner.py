@@ -15,10 +15,8 @@ from typing import Any, TypeAlias
 import torch
 
 from zoo.benchmarking.run_costs import measure_run
-from zoo.config import ModelConfig, RunConfig, TrainConfig
-from zoo.data.dataset import read_dataset
+from zoo.config import Interface, ModelConfig, RunConfig, TrainConfig
 from zoo.data.sources import STANDARD_INPUT
-from zoo.data.tokenizer import read_tokenizer
 from zoo.errors import (
     CorpusError,
     ProviderError,
@@ -37,7 +35,7 @@ from zoo.registry.attribution import describe_failure
 from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG, read_record
-from zoo.runs.run import TOKENIZER
+from zoo.runs.run import read_interface
 from zoo.sweeps.manifest import (
     Manifest,
     chosen_settings,
@@ -51,6 +49,7 @@ from zoo.training.defaults import choose_settings, multiplied_rate, rate_multipl
 from zoo.training.distributed import ALONE, join_processes
 from zoo.training.events import Event, Moved, Started
 from zoo.training.experiment import resume_events, train_events
+from zoo.training.reading import read_data
 
 PICTURE = "sweep.png"
 EVEN = {"recurrent_dropout": 0.0}  # unless it is given: not every cell has what it drops
@@ -178,8 +177,8 @@ def sweep_events(
     factors = {} if rates_of is None else read_rate_factors(Path(rates_of))
     given = given_settings(config, parameters, tune_rate, rates_of)
     manifest, rows = sweep_before(path, given)
-    data = read_dataset(config.data, registry)
-    if tune_rate and not len(data.held_out):
+    data = read_data(config.data, registry)
+    if tune_rate and not data.held_out_tokens:
         raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
     if join_processes(config.training.device) is not ALONE:
         raise UsageError("a sweep trains in one process; start it without torchrun.")
@@ -203,9 +202,8 @@ def sweep_events(
             f"the runs in {path} are of another text than {config.data.corpus_name} is now; choose "
             f"another --out."
         )
-    vocab_size = data.tokenizer.vocab_size
     tools = {"exporter": exporter, "runtime": runtime}
-    runs = _Runs(registry, recipe, settings, given, manifest, vocab_size, path, rows, tools)
+    runs = _Runs(registry, recipe, settings, given, manifest, data.interface, path, rows, tools)
     first = config.training.seed
     pairs = list(itertools.product(specs, range(first, first + seeds)))
     with new_folder(path):
@@ -230,7 +228,7 @@ class _Runs:
     settings: dict[str, Any]
     given: dict[str, Any]
     manifest: Manifest
-    vocab_size: int
+    interface: Interface
     path: Path
     rows: dict[tuple[str, int], Row]  # of the table, by cell and seed
     tools: dict[str, str | None]  # of measuring: exporter and runtime
@@ -242,8 +240,7 @@ class _Runs:
         def bits_at(factor: float) -> Generator[SweepEvent, None, float]:
             row = yield from self.row(_at(trial, factor))
             yield TrialFinished(row)
-            bits = row.held_out_bits_per_char
-            found[factor] = math.inf if bits is None else bits
+            found[factor] = row.judged
             return found[factor]
 
         best = yield from bits_at(1.0)
@@ -315,7 +312,7 @@ class _Runs:
                 )
                 model = RunConfig.build(own, chosen).model
                 own["hidden"] = largest_hidden(
-                    parameters, model, spec, self.vocab_size, self.registry
+                    parameters, model, spec, self.interface, self.registry
                 )
             elif self.given["hidden"] is None:
                 sizes = spec.sizes_taken(own.get("options") or {}, self.registry)
@@ -365,20 +362,20 @@ def choose_cells(cells: str | Sequence[str], registry: Registry) -> list[CellSpe
     return [registry.cells[name] for name in registry.cells if name in chosen]
 
 
-def _state_bytes(config: ModelConfig, vocab_size: int, registry: Registry) -> int:
+def _state_bytes(config: ModelConfig, interface: Interface, registry: Registry) -> int:
     with torch.device("meta"):
-        state = LanguageModel(config, vocab_size, registry).init_state(1)
+        state = LanguageModel(config, interface, registry).init_state(1)
     return sum(leaf.numel() * leaf.element_size() for leaf in flatten(state))
 
 
 def _default_folder(config: RunConfig) -> Path:
-    return Path("runs") / f"sweep-{Path(config.data.corpus_name).stem}"
+    return Path("runs") / f"sweep-{Path(config.data.corpus_name).stem.replace(':', '-')}"
 
 
 def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:
     """The row of a run that has ended."""
     record = read_record(trial.folder)
-    tokenizer = read_tokenizer((trial.folder / TOKENIZER).read_bytes(), registry)
+    _, interface = read_interface(trial.folder, record.config, registry)
     model, last = record.config.model, record.metrics[-1]
     return Row(
         cell=spec.name,
@@ -386,8 +383,8 @@ def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:
         causal=spec.causal,
         hidden=model.hidden,
         layers=model.layers,
-        parameters=count_parameters(model, tokenizer.vocab_size, registry),
-        state_bytes=_state_bytes(model, tokenizer.vocab_size, registry),
+        parameters=count_parameters(model, interface, registry),
+        state_bytes=_state_bytes(model, interface, registry),
         year=spec.card.year,
         tokens=last["tokens"],
         seconds=last["seconds"],
@@ -395,6 +392,9 @@ def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:
         learning_rate=record.config.training.learning_rate,
         rate_factor=trial.factor,
         held_out_bits_per_char=record.best("held_out_bits_per_char"),
+        held_out_bits_per_token=record.best("held_out_bits_per_token"),
+        held_out_accuracy=record.highest("held_out_accuracy"),
+        held_out_error=record.best("held_out_error"),
         train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
         run=trial.folder.name,
     )

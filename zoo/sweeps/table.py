@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -28,8 +30,9 @@ class Row(FrozenModel):
     training; for a cell that is not `causal` they are of the masked tokens, and compare only with
     those of other non-causal cells. `state_bytes` are those of one stream. What is measured
     afterwards (see `zoo.benchmarking.run_costs.Measured`) is there for a cell's first run, where it
-    was asked for. `year` is that of the paper, `run` the run's folder within that of the sweep. Of
-    a run that failed, `error` says how, and there are no figures.
+    was asked for. Of a task there is the highest accuracy or the lowest error in validation, and no
+    bits per character. `year` is that of the paper, `run` the run's folder within that of the
+    sweep. Of a run that failed, `error` says how, and there are no figures.
     """
 
     cell: str
@@ -52,8 +55,48 @@ class Row(FrozenModel):
     file_bytes: int | None = None
     file_int8_bytes: int | None = None
     year: int | None = None
+    held_out_bits_per_token: float | None = None
+    held_out_accuracy: float | None = None
+    held_out_error: float | None = None
     run: str
     error: str = ""
+
+    @property
+    def judged(self) -> float:
+        """What is to be low: bits of the held-out part, by character or else by token, or the
+        error there; infinite where there is none."""
+        found = (self.held_out_bits_per_char, self.held_out_bits_per_token, self.held_out_error)
+        return next((value for value in found if value is not None), math.inf)
+
+
+class Figure(NamedTuple):
+    """A column that tells how good a cell is, in words, and how its numbers are written."""
+
+    column: str
+    label: str
+    form: str
+    high: bool = False
+
+    def of(self, row: Row) -> str | None:
+        """The number of a row as text."""
+        value = getattr(row, self.column)
+        return None if value is None else self.form.format(value)
+
+
+FIGURES = (
+    Figure("held_out_bits_per_char", "bits per character, held-out text", "{:.3f}"),
+    Figure("train_bits_per_char", "bits per character, training", "{:.3f}"),
+    Figure("held_out_accuracy", "accuracy in validation", "{:.1%}", high=True),
+    Figure("held_out_error", "mean squared error in validation", "{:.3g}"),
+)
+
+
+def figure_of(rows: Iterable[Row]) -> Figure:
+    """The column that tells how good cells are: the first that some row has."""
+    known = list(rows)
+    return next(
+        (f for f in FIGURES if any(getattr(row, f.column) is not None for row in known)), FIGURES[0]
+    )
 
 
 def is_measured(row: Row) -> bool:

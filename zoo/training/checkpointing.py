@@ -17,12 +17,12 @@ from pydantic import Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from zoo.data.dataset import Dataset
 from zoo.errors import RunError, one_line
 from zoo.files import temporary_prefix, write_atomically
 from zoo.runs.metadata import METRICS, PROGRESS
 from zoo.runs.run import FILES, SAMPLES, Run
 from zoo.training.appended import APPENDED, kept_metrics, kept_samples
+from zoo.training.data import TrainingData
 from zoo.training.metrics import Metrics
 from zoo.training.snapshot import Snapshot, SnapshotError, TrainingPosition
 from zoo.training.trainer import Trainer
@@ -58,7 +58,7 @@ class Saved(FrozenModel):
         return sizes
 
 
-def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset) -> None:
+def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: TrainingData) -> None:
     """Writes everything that the rest of the training depends on: one file, whole or not at all.
     The weights that are kept, and `progress.json`, are then written for those who read only
     them."""
@@ -84,7 +84,7 @@ def write_training(snapshot: Snapshot, trainer: Trainer, run: Run, data: Dataset
 
 
 def restore_training(
-    trainer: Trainer, run: Run, data: Dataset, *, prolong: bool = False
+    trainer: Trainer, run: Run, data: TrainingData, *, prolong: bool = False
 ) -> TrainingPosition:
     """Takes the saved training over, perhaps to prolong it, and cuts off what was appended to the
     run's files after it. RunError, before any file is changed, for a folder without one, or one

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from zoo.config import CHOSEN, SECTIONS, ModelConfig, RunConfig
+from zoo.config import CHOSEN, SECTIONS, Interface, ModelConfig, RunConfig
 from zoo.data.dataset import Dataset
 from zoo.errors import ZooError
 from zoo.models.language_model import LanguageModel
 from zoo.registry.registry import Registry
+from zoo.training.data import TrainingData
 from zoo.training.distributed import Processes
 
 # The constants were found by training on python-docs and the Time Machine for 1.5 and 10 minutes on
@@ -36,10 +37,13 @@ FEWEST_BETWEEN_REPORTS = 100
 # overfitting
 FEWEST_TO_WAIT, SHARE_TO_WAIT = 5, 0.4
 
+TASK_HIDDEN, TASK_ROWS = 64, 64
+TASK_RATE = 2.0  # times a cell's own learning rate, for some hundreds of updates
+
 
 def choose_settings(
     config: RunConfig,
-    data: Dataset,
+    data: TrainingData,
     device: torch.device,
     processes: Processes,
     registry: Registry,
@@ -50,20 +54,43 @@ def choose_settings(
     where another than the config's is meant."""
     if config.recipe is not None:
         return config
-    found = _choose(config, data, device, processes, registry, parameters)
+    found = data.choose(config, device, processes, registry, parameters)
     sections = {}
     for section, model in SECTIONS.items():
         settings = getattr(config, section)
         changes = {
             name: found[name]
             for name, field in model.model_fields.items()
-            if field.json_schema_extra == CHOSEN and name not in settings.model_fields_set
+            if field.json_schema_extra == CHOSEN
+            and name not in settings.model_fields_set
+            and name in found
         }
         sections[section] = settings.model_copy(update=changes)
     return config.model_copy(update=sections)
 
 
-def _choose(
+def choose_for_task(config: RunConfig, interface: Interface, registry: Registry) -> dict[str, Any]:
+    """A value for every setting that can be left open, for a task: the sizes of a model that two
+    cores train in a minute."""
+    model = config.model
+    sizes = registry.cells[model.cell].sizes_taken(model.options, registry)
+    hidden = sizes.nearest(TASK_HIDDEN)
+    if "hidden" in model.model_fields_set:
+        hidden = model.hidden
+    one_hot = interface.reads == "tokens" and interface.inputs <= WIDEST_ONE_HOT
+    return {
+        "hidden": hidden,
+        "embedding": None if one_hot else min(hidden, WIDEST_EMBEDDING),
+        "dropout": 0.0,
+        "recurrent_dropout": 0.0,
+        "batch_size": TASK_ROWS,
+        "learning_rate": multiplied_rate(registry.cells[model.cell].learning_rate, TASK_RATE),
+        "patience": None,
+        "precision": "fp32",
+    }
+
+
+def choose_for_text(
     config: RunConfig,
     data: Dataset,
     device: torch.device,
@@ -71,7 +98,7 @@ def _choose(
     registry: Registry,
     parameters: int | None,
 ) -> dict[str, Any]:
-    """A value for every setting that can be left open, given those that were not."""
+    """The same for a text."""
     model, training = config.model, config.training
     tokens, vocab_size = len(data.train), data.tokenizer.vocab_size
     on_gpu = device.type == "cuda"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.config import Sampling
-from zoo.data.batches import Reader
+from zoo.data.batches import Reader, Window
 from zoo.data.dataset import Dataset
 from zoo.data.token_store import Tokens
 from zoo.inference.infilling import fill_ids
@@ -20,7 +22,7 @@ from zoo.models.language_model import LanguageModel
 from zoo.models.torch_engine import ModelScorer, ModelStepper
 from zoo.training.distributed import ALONE, Processes
 from zoo.training.documents import read_documents
-from zoo.training.objectives import choose_objective
+from zoo.training.objectives import Examples, GivenTargets, choose_objective, loss_of
 
 SAMPLE_LENGTH = 50
 EVALUATION_ROWS, EVALUATION_STEPS = 32, 256
@@ -29,10 +31,10 @@ EVALUATION_LOGITS = 2**24  # numbers that are computed at once: 64 MB, and as mu
 
 class Scores(NamedTuple):
     """Mean cross-entropy, the share of tokens that got the highest logit, and how many steps of
-    each row were read."""
+    each row were read. Of a task that asks for numbers, the mean squared error and no share."""
 
     nats_per_token: float
-    accuracy: float
+    accuracy: float | None
     steps: int
 
 
@@ -93,6 +95,49 @@ def evaluate(
     model.train(was_training)
     nats, right, total = processes.sum(sums).tolist()
     return Scores(nats / total, right / total, read)
+
+
+def evaluate_batches(
+    model: LanguageModel,
+    windows: Iterable[Window],
+    processes: Processes = ALONE,
+    *,
+    whole: bool = False,
+) -> Scores:
+    """The loss and accuracy of the model on these windows, each from the initial state; `whole`
+    counts a sequence as right only if all that is asked in it is. Each process reads its share of
+    the rows."""
+    loss, asks_classes = loss_of(model.interface), model.interface.gives == "classes"
+    # the loss, of how many numbers or classes; right ones, of how many positions or sequences
+    sums = torch.zeros(4, dtype=torch.float64, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for window in windows:
+            mine = processes.rows(window.inputs.shape[1])
+            if mine.stop == mine.start:
+                continue
+            found = GivenTargets().examples(window.to(sums.device), torch.Generator())
+            examples = found.of_rows(mine)
+            outputs, _ = model(examples.inputs, model.init_state(mine.stop - mine.start))
+            selected, targets = examples.select(outputs)
+            sums[0] += loss(selected, targets, reduction="sum")
+            sums[1] += targets.numel()
+            if asks_classes:
+                right = _right(outputs, examples, whole)
+                sums[2] += right.sum()
+                sums[3] += right.numel()
+    model.train(was_training)
+    total, count, right_ones, asked = processes.sum(sums).tolist()
+    return Scores(total / count, right_ones / asked if asks_classes else None, 1)
+
+
+def _right(outputs_TBV: Tensor, examples: Examples, whole: bool) -> Tensor:
+    """Which of the asked positions, or of the `whole` sequences, are right."""
+    right, counted = outputs_TBV.argmax(-1) == examples.targets, examples.counted
+    if whole:
+        return (right if counted is None else right | ~counted).all(0)
+    return right.flatten() if counted is None else right[counted]
 
 
 def perplexity(nats_per_token: float) -> float:

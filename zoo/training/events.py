@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from zoo.runs.run import Run
+from zoo.training.data import Described
 from zoo.training.metrics import Metrics
 from zoo.training.snapshot import TrainingPosition
+
+NOT_DESCRIBED = Described("", "")
 
 
 @dataclass(frozen=True)
@@ -22,24 +25,28 @@ class Opened:
 @dataclass(frozen=True)
 class Started:
     """What is about to be trained, and where its files go; `resumed` is where it continues, None
-    for a new run."""
+    for a new run. `data` says in words what it is trained on. A task has no end: its
+    `train_tokens` are 0."""
 
     run: Run
     device: str
     train_tokens: int
     held_out_tokens: int
     resumed: TrainingPosition | None = None
+    data: Described = NOT_DESCRIBED
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Several times a second: the share that is done, and figures since the last Report."""
+    """Several times a second: the share that is done, and figures since the last Report. A task
+    that asks for numbers has an error (mean squared) in the place of a perplexity."""
 
     fraction: float
     epoch: int
-    perplexity: float
+    perplexity: float | None
     tokens_per_second: float
     seconds_left: float
+    error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 
-from zoo.config import DEFAULT_VOCAB, RunConfig
-from zoo.data.batches import windows_per_epoch
+from zoo.config import RunConfig
 from zoo.data.corpora import Corpus
-from zoo.data.dataset import Dataset, read_dataset
 from zoo.data.sources import HUB, STANDARD_INPUT
 from zoo.data.tokenizer import Tokenizer, encode_prompt, find_tokenizer
 from zoo.errors import RunError, UsageError, ZooError
@@ -25,7 +23,9 @@ from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG
 from zoo.runs.plot import draw_perplexity
 from zoo.runs.run import WEIGHTS, Run, free_folder, load, new_run_folder, refuse_taken
+from zoo.tasks.named import is_task
 from zoo.training.checkpointing import interruptible, restore_training, write_training
+from zoo.training.data import TrainingData
 from zoo.training.defaults import choose_settings
 from zoo.training.distributed import Processes, join_processes
 from zoo.training.events import Ended, Event, Moved, Opened, Report, Sample, Started, Stopped
@@ -33,7 +33,9 @@ from zoo.training.fine_tuning import Base, freeze, take_weights
 from zoo.training.logging import pass_through_loggers
 from zoo.training.malloc import keep_freed_memory
 from zoo.training.optimization import Optimization
+from zoo.training.reading import read_data
 from zoo.training.recording import Recorder
+from zoo.training.snapshot import TrainingPosition
 from zoo.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -101,6 +103,8 @@ def train_events(
     began = time.monotonic() if began is None else began
     if extend_vocabulary and from_run is None:
         raise UsageError("--extend-vocabulary goes with --from: it is that run's vocabulary.")
+    if from_run is not None and is_task(corpus):
+        raise UsageError("--from takes a run's tokenizer with it, and a task has none.")
     base = None if from_run is None else Base(load(from_run, registry), extend_vocabulary)
     events = _new_training(corpus, recipe, base, out, overwrite, registry, began, settings)
     yield from pass_through_loggers(events, log, registry)
@@ -131,16 +135,17 @@ def _new_training(
     known = None if base is None else base.tokenizer_for
     yield Opened(config.data.corpus_name)
     data = _read_once(config, processes, registry, known)
-    config = choose_settings(_settle_corpus(config, data), data, device, processes, registry)
+    config = choose_settings(data.settle(config), data, device, processes, registry)
     processes.check_rows(config.training.batch_size)
-    windows_per_epoch(len(data.train), config.training.batch_size, config.training.steps)
+    data.windows(config.training)
     prompt = config.training.prompt or ""
-    encode_prompt(data.tokenizer, prompt)  # its faults are said now, not at the first sample
+    _check_prompt(data, prompt)  # its faults are said now, not at the first sample
     torch.manual_seed(config.training.seed)
-    model = LanguageModel(config.model, data.tokenizer.vocab_size, registry).to(device)
+    model = LanguageModel(config.model, data.interface, registry).to(device)
     model.stack.check_contract(registry.cells[config.model.cell], registry)
     if base is not None:
         run = base.run
+        assert data.tokenizer is not None
         take_weights(model, run.model, run.tokenizer, data.tokenizer)
     freeze(model, config.training.freeze)
     trainer = Trainer(
@@ -153,7 +158,7 @@ def _new_training(
     if path.name in ("", ".."):  # a process cannot rename over the folder that it is in
         path = path.resolve()
     run = Run(path, config, data.tokenizer, model)
-    started = Started(run, str(device), len(data.train), len(data.held_out))
+    started = _started(run, device, data)
     if not processes.first:
         yield started
         yield from record(trainer, run, data)
@@ -180,14 +185,16 @@ def _settle_cell(config: RunConfig, registry: Registry) -> RunConfig:
     return config.model_copy(update={"model": config.model.model_copy(update=settled)})
 
 
-def _settle_corpus(config: RunConfig, data: Dataset) -> RunConfig:
-    """The config with everything that the corpus decided written out."""
-    training_ = config.training.model_copy(
-        update={"prompt": config.training.prompt or data.corpus.prompt}
-    )
-    vocab = config.data.vocab or (DEFAULT_VOCAB if data.tokenizer.learned else None)
-    data_ = config.data.model_copy(update={"tokenizer": data.tokenizer.kind, "vocab": vocab})
-    return config.model_copy(update={"training": training_, "data": data_})
+def _check_prompt(data: TrainingData, prompt: str) -> None:
+    if data.tokenizer is not None:
+        encode_prompt(data.tokenizer, prompt)
+
+
+def _started(
+    run: Run, device: torch.device, data: TrainingData, resumed: TrainingPosition | None = None
+) -> Started:
+    sizes = data.train_tokens, data.held_out_tokens
+    return Started(run, str(device), *sizes, resumed, data.describe(run.config))
 
 
 def _read_once(
@@ -195,15 +202,15 @@ def _read_once(
     processes: Processes,
     registry: Registry,
     known: Callable[[Corpus], Tokenizer] | None,
-) -> Dataset:
-    """The dataset. Of several processes the first encodes the text, and the others find it."""
-    data = read_dataset(config.data, registry, known) if processes.first else None
+) -> TrainingData:
+    """The data. Of several processes the first encodes the text, and the others find it."""
+    data = read_data(config.data, registry, known) if processes.first else None
     processes.agree(0)
-    return data or read_dataset(config.data, registry, known)
+    return data or read_data(config.data, registry, known)
 
 
-def _run_name(config: RunConfig, data: Dataset) -> str:
-    name = data.corpus.name.removeprefix(HUB).partition(":")[0].rstrip("/")
+def _run_name(config: RunConfig, data: TrainingData) -> str:
+    name = data.name.removeprefix(HUB).partition(":")[0].rstrip("/")
     corpus = "stdin" if name == STANDARD_INPUT else Path(name).stem
     corpus = re.sub(r"[^\w.-]+", "-", corpus).strip("-")
     return f"{corpus}-{config.recipe or config.model.cell}"
@@ -259,17 +266,19 @@ def _resumed_training(
     config = run.config
     _require_names(run)
     yield Opened(config.data.corpus_name)
-    data = read_dataset(config.data, registry, run.tokenizer)
+    data = read_data(config.data, registry, run.tokenizer_or_none)
+    if data.interface != run.model.interface:
+        raise RunError(f"{run.path} is of another task than {config.data.corpus_name} is now.")
     processes = join_processes(config.training.device)
     processes.check_rows(config.training.batch_size)
     device = processes.device(config.training.device)
     run.model.to(device)
     freeze(run.model, config.training.freeze)
     prompt = config.training.prompt or ""
-    encode_prompt(data.tokenizer, prompt)
+    _check_prompt(data, prompt)
     trainer = Trainer(run.model, data, config.training, prompt, processes, registry)
     position = restore_training(trainer, run, data, prolong=longer)
-    yield Started(run, str(device), len(data.train), len(data.held_out), position)
+    yield _started(run, device, data, position)
     if not position.finished:
         yield from record(trainer, run, data)
 
@@ -281,7 +290,7 @@ def _require_names(run: Run) -> None:
             raise RunError(f"{run.path / CONFIG} is damaged: data.corpus is no name of a text.")
 
 
-def record(trainer: Trainer, run: Run, data: Dataset, *, new: bool = False) -> Iterator[Event]:
+def record(trainer: Trainer, run: Run, data: TrainingData, *, new: bool = False) -> Iterator[Event]:
     """Passes the trainer's events on, each after it has been written: metrics and samples as they
     come, everything that resuming needs every half minute, at the end, and when the run is
     stopped. Weights that are not finite, or that the trainer gave up on, are not

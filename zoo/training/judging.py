@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor
 
 from zoo.config import TrainConfig
-from zoo.data.dataset import Dataset
 from zoo.errors import ZooError
 from zoo.models.language_model import LanguageModel
 from zoo.training.averaging import Average
 from zoo.training.clock import Clock
+from zoo.training.data import TrainingData
 from zoo.training.distributed import Processes
-from zoo.training.evaluation import Scores, evaluate, perplexity, sample
+from zoo.training.evaluation import Scores
 from zoo.training.metrics import Metrics
 from zoo.training.snapshot import TrainingPosition
 
@@ -29,34 +29,28 @@ class Judge:
     def __init__(
         self,
         model: LanguageModel,
-        data: Dataset,
+        data: TrainingData,
         config: TrainConfig,
         processes: Processes,
         clock: Clock,
-        end: int | None,
     ) -> None:
-        """`end` is the token that separates documents."""
         self._model, self._data, self._config = model, data, config
-        self._processes, self._clock, self._end = processes, clock, end
+        self._processes, self._clock = processes, clock
         self.average = None if config.ema is None else Average(model, config.ema)
         self.last: Metrics | None = None
         self.best: Metrics | None = None
         self.best_weights: dict[str, Tensor] = {}
 
     def evaluate(self, steps: int | None) -> Scores | None:
-        """On the text that is held out, at most so many steps of each row; None without one."""
-        if not len(self._data.held_out):
-            return None
+        """On what is held out, at most so many steps of each row; None without it."""
         began = time.monotonic()
         with self._judged_weights():
-            scores = evaluate(
+            scores = self._data.evaluate(
                 self._model,
-                self._data.held_out,
-                self._config.evaluation_tokens,
+                self._config,
                 self._processes,
-                end=self._end,
-                steps=steps,
-                seconds=self._clock.longest_evaluation(first=steps is None),
+                steps,
+                self._clock.longest_evaluation(first=steps is None),
             )
         self._clock.evaluated(time.monotonic() - began)
         return scores
@@ -76,25 +70,16 @@ class Judge:
                 f"the loss is no longer finite at step {position.step}; lower "
                 f"--learning-rate or --clip."
             )
-        bits = None if scores is None else scores.nats_per_token / math.log(2)
-        by_char = None if bits is None else bits / self._data.held_out_chars_per_token
-        train_bits = nats_per_token / math.log(2)
         self.last = Metrics(
             epoch=position.epoch,
             step=position.step,
             tokens=position.tokens,
             seconds=position.seconds,
-            train_perplexity=perplexity(nats_per_token),
-            train_bits_per_token=train_bits,
-            train_bits_per_char=train_bits / self._data.train_chars_per_token,
-            held_out_perplexity=None if scores is None else perplexity(scores.nats_per_token),
-            held_out_bits_per_token=bits,
-            held_out_bits_per_char=by_char,
-            held_out_accuracy=None if scores is None else scores.accuracy,
             tokens_per_second=tokens_per_second,
             learning_rate=learning_rate,
+            **self._data.measure(nats_per_token, scores),
         )
-        if self.best is not None and self.last.judged_bits >= self.best.judged_bits:
+        if self.best is not None and self.last.judged >= self.best.judged:
             return False
         self.best = self.last
         if self._config.keep == "best":
@@ -112,11 +97,11 @@ class Judge:
         """The weights that a user gets: the best, or the last, as the settings say."""
         return self.best_weights or self._judged_dict()
 
-    def sample(self, prompt: str, *, kept: bool) -> str:
+    def sample(self, prompt: str, *, kept: bool) -> str | None:
         """What the weights write that are judged; if they are in the model already, those that are
-        `kept`."""
+        `kept`. None where there is nothing to show."""
         with nullcontext() if kept else self._judged_weights():
-            return sample(self._model, self._data, prompt)
+            return self._data.sample(self._model, prompt)
 
     def restore(
         self,

@@ -1,17 +1,20 @@
 """What a model is trained to predict: its input tokens, and its targets.
 
-A causal model predicts the next token. A non-causal model could copy that token, so it predicts
-masked tokens instead (Devlin et al. 2019, section 3.1, without the share that is left in place or
-replaced).
+A model of a task predicts what the task asks. Of a text, a causal model predicts the next token. A
+non-causal model could copy that token, so it predicts masked tokens instead (Devlin et al. 2019,
+section 3.1, without the share that is left in place or replaced).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from zoo.config import Interface
 from zoo.data.batches import Window
 from zoo.inference.scoring import MASKED_SHARE
 from zoo.models.language_model import LanguageModel
@@ -19,7 +22,7 @@ from zoo.models.language_model import LanguageModel
 
 class Examples(NamedTuple):
     """Inputs [T, B] that the model reads, targets [T, B], and which of them count [T, B]; None
-    where all do."""
+    where all do. Inputs and targets may have one axis more, of features and of numbers."""
 
     inputs: Tensor
     targets: Tensor
@@ -47,13 +50,13 @@ class Objective(Protocol):
         """The inputs and targets of this window. `generator` is on the CPU."""
 
 
-class NextToken:
-    """Each position predicts the next token."""
+class GivenTargets:
+    """Each position that is asked predicts the target of the window: of a text, the next token."""
 
     carries_state = True
 
     def examples(self, window: Window, generator: torch.Generator) -> Examples:
-        return Examples(window.inputs, window.targets, None)
+        return Examples(window.inputs, window.targets, window.counted)
 
 
 class MaskedToken:
@@ -72,6 +75,12 @@ class MaskedToken:
         return Examples(window.inputs.masked_fill(masked, self.mask_token), window.inputs, masked)
 
 
+def loss_of(interface: Interface) -> Callable[..., Tensor]:
+    """The loss of outputs [N, V] and targets: cross-entropy of classes [N], squared error of
+    numbers [N, V]; the mean of all, or with `reduction="sum"` their sum."""
+    return F.cross_entropy if interface.gives == "classes" else F.mse_loss
+
+
 def choose_objective(model: LanguageModel) -> Objective:
-    """The objective of a model: next tokens if it is causal, masked tokens if not."""
-    return NextToken() if model.causal else MaskedToken(model.mask_token)
+    """The objective of a language model: next tokens if it is causal, masked tokens if not."""
+    return GivenTargets() if model.causal else MaskedToken(model.mask_token)

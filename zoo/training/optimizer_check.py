@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.errors import is_out_of_memory, one_line, printable
 from zoo.models.language_model import LanguageModel
+from zoo.training.objectives import loss_of
 from zoo.training.optimization import Optimization
 from zoo.training.optimizer_state import PREFIX, pack, unpack
 from zoo.training.snapshot import SnapshotError
@@ -71,7 +72,15 @@ class _Trial:
         self._optimizer = optimization.make_optimizer(self._model)
         device = next(model.parameters()).device
         self.devices = [device] if device.type == "cuda" else []
-        self._tokens = (torch.arange(4, device=device) % model.vocab_size).view(2, 2)
+        interface = model.interface
+        places = torch.arange(4, device=device).view(2, 2)
+        self._inputs, self._targets = (
+            places % size if whole else places[..., None].repeat(1, 1, size).float()
+            for size, whole in (
+                (interface.inputs, interface.reads == "tokens"),
+                (interface.outputs, interface.gives == "classes"),
+            )
+        )
 
     def state(self) -> dict[str, Any]:
         """The `state_dict`, a TensorForm for each tensor."""
@@ -81,8 +90,8 @@ class _Trial:
         """The state after another step."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._optimization.config.learning_rate
-        logits_TBV, _ = self._model(self._tokens, self._model.init_state(2))
-        loss = nn.functional.cross_entropy(logits_TBV.flatten(0, 1), self._tokens.flatten())
+        logits_TBV, _ = self._model(self._inputs, self._model.init_state(2))
+        loss = loss_of(self._model.interface)(logits_TBV.flatten(0, 1), self._targets.flatten(0, 1))
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._model.parameters(), self._optimization.config.clip)

@@ -12,13 +12,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
-from zoo.data.dataset import Dataset
 from zoo.errors import RunError, ZooWarning
 from zoo.files import filled_at_once, new_folder, write_atomically
 from zoo.runs.metadata import METRICS
 from zoo.runs.run import SAMPLES, Run, free_folder
 from zoo.training.appended import APPENDED, AppendedFile
 from zoo.training.checkpointing import TRAINING, resume_command, write_training
+from zoo.training.data import TrainingData
 from zoo.training.events import Event, Moved, Report, Sample
 from zoo.training.snapshot import Snapshot
 from zoo.training.trainer import Trainer
@@ -29,7 +29,7 @@ class Recorder:
     needs by `save`. `run` is the run in the folder that it has now. Of several processes only the
     first writes."""
 
-    def __init__(self, trainer: Trainer, run: Run, data: Dataset) -> None:
+    def __init__(self, trainer: Trainer, run: Run, data: TrainingData) -> None:
         self.run, self._trainer, self._data = run, trainer, data
         self.first = trainer.processes.first
         self._home = run.path if run.path.name not in ("", "..") else run.path.resolve()

@@ -23,17 +23,20 @@ from zoo.training.optimizer_check import check_optimizer, describe, is_finite, s
 from zoo.training.optimizer_state import PREFIX
 from zoo.training.snapshot import Snapshot, SnapshotError, TrainingPosition
 
+COMMON = ("epoch", "step", "tokens", "seconds", "tokens_per_second", "learning_rate")
 WORDS = 624  # that torch's generator on a CPU makes at once, and then gives out one by one
 
 
 class Outline(NamedTuple):
     """What decides how a snapshot may look: the model, how it is trained, how many windows an epoch
-    has at least and at most, and whether there is validation text."""
+    and tokens a window have at least and at most, and which figures its metrics have beside those
+    that all have."""
 
     model: LanguageModel
     optimization: Optimization
     windows: tuple[int, int]
-    held_out: bool
+    window_tokens: tuple[int, float]
+    figures: frozenset[str]
 
     @property
     def config(self) -> TrainConfig:
@@ -79,15 +82,14 @@ def _check_position(position: TrainingPosition, outline: Outline) -> None:
     # left early, before a run was prolonged
     if not min(window, fewest) <= step <= (epoch - 1) * most + window:
         raise SnapshotError(f"its position is step {step}, and epoch {epoch}, window {window}")
-    size = config.batch_size * config.steps
     for name, tokens, windows in (
         ("tokens", position.tokens, step),
         ("meter_tokens", position.meter_tokens, position.meter_windows),
     ):
-        if tokens != windows * size:
+        if not _could_be(tokens, windows, outline):
+            size = f"{config.steps} steps × {config.batch_size} rows"
             raise SnapshotError(
-                f"its {name} are {tokens}, and {windows} windows of {config.steps} steps × "
-                f"{config.batch_size} rows have {windows * size}"
+                f"its {name} are {tokens}, and {windows} windows of {size} have others"
             )
     if position.meter_began > position.seconds or position.waited > step:
         raise SnapshotError("its position is older than its metrics")
@@ -116,11 +118,16 @@ def check_figures(metrics: Metrics, outline: Outline) -> None:
         least = 1 if name in ("epoch", "step") or name.endswith("perplexity") else 0
         if value is not None and not least <= value <= sys.float_info.max:
             raise SnapshotError(f"its metrics have {name} out of range")
-        if (value is None) is (outline.held_out or not name.startswith("held_out")):
+        if (value is None) is (name in outline.figures or name in COMMON):
             raise SnapshotError(f"its metrics have {name} {value}")
-    window = outline.config.batch_size * outline.config.steps
-    if metrics.tokens != metrics.step * window or metrics.epoch > 2**53:
+    if not _could_be(metrics.tokens, metrics.step, outline) or metrics.epoch > 2**53:
         raise SnapshotError("its metrics have a step that is not that of their tokens")
+
+
+def _could_be(tokens: int, windows: int, outline: Outline) -> bool:
+    """Whether so many windows can have so many tokens."""
+    least, most = outline.window_tokens
+    return windows * least <= tokens <= (windows * most if windows else 0)
 
 
 def _check_epoch_random(position: TrainingPosition) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.config import TrainConfig
-from zoo.data.batches import BATCHES, Window, most_windows, windows_per_epoch
+from zoo.data.batches import Window
 from zoo.data.dataset import Dataset
 from zoo.errors import ContractError, UsageError
 from zoo.models.language_model import LanguageModel
@@ -27,17 +26,19 @@ from zoo.registry.registry import Registry, load_registry
 from zoo.training import optimizer_state
 from zoo.training.clock import Clock
 from zoo.training.cuda_graphs import record_graph
+from zoo.training.data import TrainingData
 from zoo.training.distributed import ALONE, Processes
 from zoo.training.documents import read_documents
 from zoo.training.evaluation import perplexity
 from zoo.training.events import Event, Finished, Progress, Report, Sample, Stopped
 from zoo.training.judging import Judge
 from zoo.training.meter import Meter
-from zoo.training.objectives import Examples, choose_objective
+from zoo.training.objectives import Examples, loss_of
 from zoo.training.optimization import Optimization
 from zoo.training.recurrent_dropout import RecurrentDropout
 from zoo.training.snapshot import Snapshot, TrainingPosition
 from zoo.training.snapshot_check import Outline, check_snapshot
+from zoo.training.text_data import TextData
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
@@ -56,7 +57,7 @@ class Trainer:
     def __init__(
         self,
         model: LanguageModel,
-        data: Dataset,
+        data: TrainingData,
         config: TrainConfig,
         prompt: str,
         processes: Processes = ALONE,
@@ -68,14 +69,14 @@ class Trainer:
         self.model, self._data, self._config, self._prompt = model, data, config, prompt
         self.processes = processes
         self._device = next(model.parameters()).device
-        self._windows = windows_per_epoch(len(data.train), config.batch_size, config.steps)
-        self._longest_epoch = most_windows(len(data.train), config.batch_size, config.steps)
+        self._windows, self._longest_epoch = data.windows(config)
         self._rows = processes.rows(config.batch_size)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimization = Optimization.find(config, registry or load_registry())
         self._optimizer = self._optimization.make_optimizer(model)
-        self._objective = choose_objective(model)
-        self._end = data.tokenizer.end_of_text if self._objective.carries_state else None
+        self._objective = data.objective(model)
+        self._loss_of = loss_of(model.interface)
+        self._end = data.end_of_text if self._objective.carries_state else None
         # every window has one shape; evaluation, whose rows have others, is not compiled
         if self._end is not None and (config.compile or config.cuda_graph):
             raise UsageError("--documents goes without --compile and --cuda-graph.")
@@ -90,7 +91,7 @@ class Trainer:
         self._state: Any = None
         self._meter = Meter(0.0, self._device)
         self.clock = Clock(processes, config.minutes, began)
-        self._judge = Judge(model, data, config, processes, self.clock, self._end)
+        self._judge = Judge(model, data, config, processes, self.clock)
         self._position = TrainingPosition(epoch_random=dict(self._rng.bit_generator.state))
 
     @property
@@ -106,8 +107,13 @@ class Trainer:
     @property
     def outline(self) -> Outline:
         """What its snapshots are compared with before they are restored."""
-        windows = self._windows, self._longest_epoch
-        return Outline(self.model, self._optimization, windows, len(self._data.held_out) > 0)
+        return Outline(
+            self.model,
+            self._optimization,
+            (self._windows, self._longest_epoch),
+            self._data.window_tokens(self._config),
+            self._data.figures,
+        )
 
     def events(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Trains until the budget is spent, early stopping ends it, or `stop()` says to after a
@@ -155,10 +161,8 @@ class Trainer:
 
     def _rest_of_epoch(self) -> Iterator[Window]:
         """The windows of the epoch that have not been read."""
-        config, first = self._config, self._position.window
         self._rng.bit_generator.state = self._position.epoch_random
-        cut = BATCHES[config.batches]
-        windows = cut(self._data.train, config.batch_size, config.steps, self._rng, first)
+        windows = self._data.epoch(self._config, self._rng, self._position.window)
         return (window.to(self._device) for window in windows)
 
     def _learn(self, windows: Sequence[Window]) -> None:
@@ -172,7 +176,7 @@ class Trainer:
             for window in windows:
                 loss = self._read(window)
                 (loss / len(windows) if len(windows) > 1 else loss).backward()  # type: ignore[no-untyped-call]
-                self._meter.add(loss, window.inputs.numel())
+                self._meter.add(loss, window.tokens)
         nn.utils.clip_grad_norm_(self._parameters, config.clip)
         self._optimizer.step()
         if self._position.step == 0:
@@ -182,7 +186,7 @@ class Trainer:
         self._move(
             window=self._position.window + len(windows),
             step=self._position.step + len(windows),
-            tokens=self._position.tokens + sum(window.inputs.numel() for window in windows),
+            tokens=self._position.tokens + sum(window.tokens for window in windows),
         )
 
     def _read(self, window: Window) -> Tensor:
@@ -204,12 +208,13 @@ class Trainer:
         return self._loss(logits.to(exact), targets, whole)
 
     def _loss(self, logits: Tensor, targets: Tensor, whole: Examples) -> Tensor:
-        """The mean cross-entropy; of several processes, this one's part of it, such that the mean
-        over the processes is that over all tokens (a process may have none of them)."""
+        """The mean loss; of several processes, this one's part of it, such that the mean over the
+        processes is that over all tokens (a process may have none of them)."""
         if self.processes.count == 1:
-            return F.cross_entropy(logits, targets)
-        total = F.cross_entropy(logits, targets, reduction="sum")
-        count = whole.targets.numel() if whole.counted is None else whole.counted.sum()
+            return self._loss_of(logits, targets)
+        total = self._loss_of(logits, targets, reduction="sum")
+        counted = whole.targets if whole.counted is None else whole.targets[whole.counted]
+        count = counted.numel()
         return total * (self.processes.count / count)
 
     def _move(self, **changes: Any) -> None:
@@ -246,14 +251,15 @@ class Trainer:
     def _progress(self) -> Progress:
         done = self._fraction_done()
         if self._meter.tokens:
-            nats = float(self._meter.nats_per_token())
+            loss = float(self._meter.nats_per_token())
             rate = self._meter.tokens_per_second(self.seconds)
         else:
             assert self._judge.last is not None
-            nats = self._judge.last.train_bits_per_token * math.log(2)
-            rate = self._judge.last.tokens_per_second
+            loss, rate = self._judge.last.train_loss, self._judge.last.tokens_per_second
         left = self.seconds * (1 - done) / done
-        return Progress(done, self._position.epoch, perplexity(nats), rate, left)
+        if self.model.interface.gives == "numbers":
+            return Progress(done, self._position.epoch, None, rate, left, loss)
+        return Progress(done, self._position.epoch, perplexity(loss), rate, left)
 
     def _report(self) -> Report:
         """The figures since the last report."""
@@ -295,7 +301,8 @@ class Trainer:
             self.model.load_state_dict(self.kept_weights())
         if not (due or over):
             return None
-        return Sample(epoch, self._judge.sample(self._prompt, kept=over))
+        text = self._judge.sample(self._prompt, kept=over)
+        return None if text is None else Sample(epoch, text)
 
     def snapshot(self) -> Snapshot:
         """Where the training stands. All processes take it at the same event."""
@@ -385,5 +392,5 @@ class Trainer:
 def training(
     model: LanguageModel, data: Dataset, config: TrainConfig, prompt: str
 ) -> Iterator[Event]:
-    """The events of a new Trainer."""
-    return Trainer(model, data, config, prompt).events()
+    """The events of a new Trainer of a text."""
+    return Trainer(model, TextData(data), config, prompt).events()

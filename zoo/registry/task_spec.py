@@ -1,0 +1,97 @@
+"""How a task is registered: its spec and its card."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.errors import ContractError, FactoryError, UsageError, ZooError, near_names
+from zoo.registry.locations import describe_raised
+from zoo.registry.specs import Spec
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """What a person wants to know about a task before using it.
+
+    `definition` says what is shown and what is asked, in a few sentences; `measures` what a cell
+    needs to solve it. `results` are known results of the literature, a line each. `package` is one
+    that the task needs and that is not always installed.
+    """
+
+    title: str
+    authors: str
+    year: int
+    paper: str
+    definition: str
+    measures: str
+    results: tuple[str, ...] = ()
+    package: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.results, tuple):
+            raise TypeError(f"a card's results must be a tuple (got {self.results!r})")
+        if not isinstance(self.year, int):
+            raise TypeError(f"a card's year must be a number (got {self.year!r})")
+
+
+@dataclass(frozen=True)
+class TaskSpec(Spec):
+    """A task as a plugin registers it.
+
+    `factory` names a callable that returns a `zoo.tasks.Task`: a subclass of it, mostly. Its
+    parameters are the options of the task, each with a default; the defaults are a size that two
+    cores train in minutes. `full` are the options of the size in the paper.
+    """
+
+    name: str
+    factory: str
+    card: TaskCard
+    full: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.card, TaskCard):
+            raise TypeError(f"{self.name}: card must be a TaskCard (got {self.card!r})")
+
+    def options(self) -> dict[str, Any]:
+        """The options that the factory's signature declares, with their defaults. FactoryError for
+        one without."""
+        found = {}
+        for parameter in inspect.signature(self.load_factory()).parameters.values():
+            if parameter.default is parameter.empty:
+                raise FactoryError(
+                    f"{self.name}: option {parameter.name!r} of {self.factory} has no default; "
+                    f"give it one in the signature."
+                )
+            found[parameter.name] = parameter.default
+        return found
+
+    def build(self, **options: Any) -> Any:
+        """The task with these options. UsageError for one that it does not have, or that is of
+        another type than its default."""
+        from zoo.validation import parse_value
+
+        declared, factory = self.options(), self.load_factory()
+        for name in options.keys() - declared.keys():
+            near = near_names(name, declared)
+            hint = f"did you mean {near}?" if near else f"it has: {', '.join(declared) or 'none'}."
+            raise UsageError(f"task {self.name!r} has no option {name!r}; {hint}")
+        given = {
+            name: parse_value(type(declared[name]), value, f"option {name!r} of task {self.name!r}")
+            for name, value in options.items()
+        }
+        try:
+            return factory(**given)
+        except ZooError:
+            raise
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"task {self.name!r} needs the package {error.name}; "
+                f'install it with: pip install "recurrent-zoo[tasks]"'
+            ) from None
+        except Exception as error:  # a plugin's own code
+            told = describe_raised(error, self.module)
+            raise ContractError(f"task {self.name!r} cannot be built: {told}") from error

@@ -21,6 +21,7 @@ VERBS = (
     "show",
     "plugins",
     "corpora",
+    "tasks",
     "tokenize",
     "train",
     "sweep",

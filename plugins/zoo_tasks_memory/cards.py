@@ -96,7 +96,7 @@ DELAYED_MATCH = TaskCard(
     year=2019,
     paper="Task representations in neural networks trained to perform many cognitive tasks, Nature "
     "Neuroscience 22",
-    definition="Reads a noisy sample of eight, then noise, then a second sample; asks whether it is "
-    "the same one.",
+    definition="Reads a noisy sample of eight, then noise, then a second sample; asks whether it "
+    "is the same one.",
     measures="Working memory of one thing, through noise.",
 )

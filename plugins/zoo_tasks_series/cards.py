@@ -47,8 +47,8 @@ SUNSPOTS = TaskCard(
     year=1927,
     paper="On a method of investigating periodicities in disturbed series, with special reference "
     "to Wolfer's sunspot numbers, Philosophical Transactions A 226",
-    definition="Reads the number of sunspots of each year since 1700; asks for that of the next. The "
-    "error is the mean square, in units of the variance of the years to train on.",
+    definition="Reads the number of sunspots of each year since 1700; asks for that of the next. "
+    "The error is the mean square, in units of the variance of the years to train on.",
     measures="Forecasting with some two hundred numbers to learn from.",
     package="statsmodels",
 )
@@ -56,7 +56,8 @@ CARBON_DIOXIDE = TaskCard(
     title="Carbon dioxide above Mauna Loa",
     authors="Keeling and Whorf",
     year=2004,
-    paper="Atmospheric CO2 concentrations derived from flask air samples at sites in the SIO network",
+    paper="Atmospheric CO2 concentrations derived from flask air samples at sites in the SIO "
+    "network",
     definition="Reads the change from week to week, 1958 to 2001; asks for that of four weeks "
     "later. The error is the mean square, in units of the variance of the weeks to train on.",
     measures="Forecasting of a season under noise.",

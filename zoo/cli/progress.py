@@ -89,6 +89,8 @@ def show(events: Iterator[Event], loggers: Sequence[str] = ()) -> Path | None:
     elif metrics is None and started.resumed is not None:
         note("the training of this run has finished; nothing is left to do")
     following = f"zoo export {path}" if started.run.model.causal else f'zoo fill {path} "te_t"'
+    if started.run.tokenizer_or_none is None:
+        following = f"zoo score {path} {started.run.config.data.corpus_name}"
     note(f"the run is in {path}; next: {following}")
     return path
 

@@ -20,10 +20,10 @@ SMALL: dict[str, Any] = {"size": 7, "va": "center", "color": "0.3"}
 
 def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     """Draws the cells of a sweep, the best above: bits per character on the left, of the held-out
-    text where there is one, or what a task has instead, and the speed of training on the right, as it was measured or else in
-    the runs; a dot for the mean of a cell's runs, and a line for each. Twice the best bits are the
-    edge, where those that are farther off stand as a triangle. Non-causal cells stand
-    apart, as their bits are others."""
+    text where there is one, or what a task has instead, and the speed of training on the right, as
+    it was measured or else in the runs; a dot for the mean of a cell's runs, and a line for each.
+    Twice the best bits are the edge, where those that are farther off stand as a triangle.
+    Non-causal cells stand apart where their bits are others."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

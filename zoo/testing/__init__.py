@@ -8,7 +8,7 @@ In a plugin's test file:
     def test_my_cell(check):
         check()
 
-`zoo check my-cell` does the same in the terminal.
+`zoo check my-cell` does the same in the terminal. `check_task` is for tasks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from zoo.registry.attribution import describe_failure
 from zoo.registry.registry import Registry, load_registry
 from zoo.testing.laws import CAUSAL_LAWS, LAWS, methods_return_what_they_should
 from zoo.testing.subject import LawBroken, Measured, Subject
+from zoo.testing.tasks import check_task
 
 __all__ = [
     "LAWS",
@@ -32,6 +33,7 @@ __all__ = [
     "Subject",
     "Verdict",
     "check_cell",
+    "check_task",
     "parametrize_with_laws",
 ]
 

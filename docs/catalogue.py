@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ from zoo.introspection.dataflow import Box, dataflow
 from zoo.introspection.diagram import draw_dataflow
 from zoo.introspection.state import describe_state
 from zoo.sweeps.table import Row, read_rows
+from zoo.tasks import NamedTask, find_task, measure_baselines
 
 HERE = Path(__file__).parent
 EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
@@ -228,3 +229,42 @@ def boxes_worth_drawing(name: str) -> list[Box]:
     boxes = dataflow(spec) if spec.causal else []
     operations = sum(box.kind not in ("in", "out") for box in boxes)
     return boxes if FEWEST <= operations <= MOST else []
+
+
+def tasks() -> str:
+    """Every task with its card and its baselines, in Markdown."""
+    registry = zoo.load_registry()
+    return "\n\n".join(
+        "\n\n".join(_task(find_task(name, registry))) for name in registry.tasks
+    )
+
+
+def _task(named: NamedTask) -> Iterator[str]:
+    spec, card, interface = named.spec, named.spec.card, named.task.interface
+    yield f"## {spec.name}"
+    yield f"**{card.title}.** {card.authors} ({card.year}): {card.paper}."
+    yield card.definition
+    yield f"It measures: {card.measures[0].lower()}{card.measures[1:]}"
+    if card.results:
+        yield "\n".join(f"- {result}" for result in card.results)
+    whole = " of whole sequences" if named.task.whole else ""
+    measure = "mean squared error" if interface.gives == "numbers" else f"accuracy{whole}"
+    facts = [
+        f"reads {interface.inputs} {interface.reads}, gives {interface.outputs} {interface.gives}",
+        f"measured by {measure}",
+        f"options {_options(spec.options())}",
+    ]
+    if spec.full:
+        facts.append(f"in the paper {_options(spec.full)}")
+    if card.package:
+        facts.append(f"needs `{card.package}` (extra `tasks`)")
+    yield "; ".join(facts) + "."
+    lines = ["| test | constant | by position | by the last two inputs |", "|---|---|---|---|"]
+    for test, *figures in measure_baselines(named):
+        cells = ["" if figure is None else f"{figure:.3f}" for figure in figures]
+        lines.append(f"| {test} | {' | '.join(cells)} |")
+    yield "\n".join(lines)
+
+
+def _options(values: Mapping[str, object]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in values.items()) or "none"

@@ -22,7 +22,7 @@ from zoo.validation import describe_type
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from catalogue import catalogue, leaderboard, write_pictures  # noqa: E402
+from catalogue import catalogue, leaderboard, tasks, write_pictures  # noqa: E402
 
 project = "Recurrent zoo"
 author = "the recurrent zoo's authors"
@@ -55,7 +55,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|npt|pydantic|pluggy|collections|pathlib|typing)(\..*)?"),
     (r"py:.*", r"(Path|Tensor|Module|nn\.Module|Any|Iterable|Iterator|Sequence|Mapping|Literal.*)"),
     (r"py:.*", r"(Ids|Logits|Uniform|Arrays|State|Threads|Tree|Tokenizer|SerializeAsAny)"),
-    (r"py:.*", r"(ModelConfig|StateEntry|TrainingFacts|Field)"),
+    (r"py:.*", r"(ModelConfig|Interface|StateEntry|TrainingFacts|Field|Range|Part|Array)"),
     (r"py:.*", r"zoo(\.\w+){2,}"),
     (r"py:.*", r"(int|float|str|bool|bytes|dict|list|tuple|object|None|Exception|UserWarning)"),
     (r"py:.*", r"(\.\.\.|ellipsis)"),
@@ -152,6 +152,7 @@ def other_names() -> str:
 GENERATED = {
     "<!-- cells -->": catalogue,
     "<!-- leaderboard -->": leaderboard,
+    "<!-- tasks -->": tasks,
     "<!-- command line -->": command_line,
     "<!-- settings -->": settings,
     "<!-- other names -->": other_names,

@@ -45,7 +45,7 @@ def test_public_functions_are_not_shadowed_by_modules() -> None:
 @pytest.mark.parametrize(
     "package",
     ["registry", "nn", "data", "inference", "models", "introspection", "runs", "training",
-     "exporting", "benchmarking", "sweeps", "testing"],
+     "exporting", "benchmarking", "sweeps", "testing", "tasks"],
 )  # fmt: skip
 def test_every_package_has_a_docstring_and_all(package: str) -> None:
     room = import_module(f"zoo.{package}")

@@ -234,9 +234,7 @@ def boxes_worth_drawing(name: str) -> list[Box]:
 def tasks() -> str:
     """Every task with its card and its baselines, in Markdown."""
     registry = zoo.load_registry()
-    return "\n\n".join(
-        "\n\n".join(_task(find_task(name, registry))) for name in registry.tasks
-    )
+    return "\n\n".join("\n\n".join(_task(find_task(name, registry))) for name in registry.tasks)
 
 
 def _task(named: NamedTask) -> Iterator[str]:

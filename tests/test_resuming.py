@@ -22,7 +22,7 @@ import zoo
 from zoo.cli import run as zoo_run
 from zoo.errors import RunError, ZooError
 from zoo.runs.metadata import read_record
-from zoo.runs.plot import bits_per_char
+from zoo.runs.plot import compared_lines
 from zoo.training import checkpointing as resuming
 from zoo.training.checkpointing import resume_command
 from zoo.training.events import Finished, Opened, Report, Started
@@ -364,6 +364,22 @@ def test_runs_are_listed_and_plotted(text_file: Path, capsys: pytest.CaptureFixt
     assert zoo_run(["compare", "nowhere"]) == 1
 
 
+def test_runs_of_tasks_are_listed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"hidden": 8, "batch_size": 4, "epochs": 1}
+    for name, task in (("a", "task:parity"), ("b", "task:parity"), ("c", "task:adding")):
+        zoo.train(task, cell="rnn", out=f"runs/{name}", **small)
+    capsys.readouterr()
+    assert zoo_run(["runs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    last = [zoo.load(row["run"]).metrics()[-1] for row in rows]
+    assert [row["held_out_accuracy"] for row in rows] == [m["held_out_accuracy"] for m in last]
+    assert [row["held_out_error"] for row in rows] == [m["held_out_error"] for m in last]
+    assert zoo_run(["compare", "runs/a", "runs/b"]) == 0
+    assert zoo_run(["compare", "runs/c"]) == 0
+    assert zoo_run(["compare", "runs/a", "runs/c"]) == 2
+    assert "no figure in common" in capsys.readouterr().err
+
+
 def test_runs_are_compared_by_bits_per_character(text_file: Path) -> None:
     """Of the training text if there is no validation text, also for tokens of several
     characters."""
@@ -372,11 +388,11 @@ def test_runs_are_compared_by_bits_per_character(text_file: Path) -> None:
     text = text_file.read_text("utf-8")
     chars_per_token = len(text) / len(run.tokenizer.encode(text))
     assert chars_per_token > 1.5
-    lines, bits = bits_per_char(read_record(Path("r")))
+    lines, bits = compared_lines(read_record(Path("r")))
     per_token = [line["train_bits_per_token"] for line in lines]
     assert bits == pytest.approx([found / chars_per_token for found in per_token], rel=1e-6)
     held_out = zoo.train(str(text_file), cell="rnn", out="h", batch_size=4, steps=8, epochs=1)
-    _, bits = bits_per_char(read_record(Path("h")))
+    _, bits = compared_lines(read_record(Path("h")))
     assert bits == [line["held_out_bits_per_char"] for line in held_out.metrics()]
 
 

@@ -304,6 +304,8 @@ def test_settings_of_texts_are_refused(setting: str) -> None:
     value = {"tokenizer": "char", "held_out": 0.2, "prompt": "a", "vocab": 500}[setting]
     with pytest.raises(UsageError, match="has no effect on a task"):
         zoo.train("task:parity", cell="gru", **{setting: value})
+    with pytest.raises(UsageError, match="windows of one length"):
+        zoo.train("task:parity", cell="gru", compile=True)
     with pytest.raises(UsageError, match="trained on alone"):
         zoo.train(["task:parity", "task:s3"], cell="gru")
 

@@ -32,6 +32,8 @@ def command(folder: Path, as_json: bool) -> None:
             "minutes": last["seconds"] / 60 if last else None,
             "train_perplexity": record.best("train_perplexity"),
             "held_out_bits_per_char": record.best("held_out_bits_per_char"),
+            "held_out_accuracy": record.highest("held_out_accuracy"),
+            "held_out_error": record.best("held_out_error"),
             "finished": record.finished,
         }
         rows.append(exact if as_json else {key: _shown(value) for key, value in exact.items()})
@@ -40,5 +42,5 @@ def command(folder: Path, as_json: bool) -> None:
 
 def _shown(value: object) -> object:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}" if value >= 0.001 or value == 0 else f"{value:.1e}"
     return f"{value:,}" if type(value) is int else value

@@ -12,6 +12,13 @@ from zoo.files import write_atomically
 from zoo.runs.metadata import Record
 from zoo.runs.run import PLOT, Run
 
+ACCURACY = "accuracy in validation"
+# what runs are compared by, the first that all of them have
+COMPARED = {
+    "bits per character": ("held_out_bits_per_char", "train_bits_per_char"),
+    "mean squared error in validation": ("held_out_error",),
+    ACCURACY: ("held_out_accuracy",),
+}
 FEW_POINTS = 40  # of a curve: each is marked
 
 
@@ -50,31 +57,47 @@ def draw_perplexity(run: Run) -> None:
     write_atomically(run.path / PLOT, picture.getvalue())
 
 
-def bits_per_char(record: Record) -> tuple[list[dict[str, Any]], list[float]]:
-    """The lines of a run's metrics that have bits per character, and these: of the held-out text,
-    or of training for a run without one. UsageError for a run that has none."""
-    for name in ("held_out_bits_per_char", "train_bits_per_char"):
+def compared_lines(
+    record: Record, names: Sequence[str] = COMPARED["bits per character"]
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """The lines of a run's metrics that have the first of these figures that any has, and these: of
+    the held-out part, or of training for a run without one. None of either for a run that has
+    none of them."""
+    for name in names:
         lines = [line for line in record.metrics if line.get(name) is not None]
         if lines:
             return lines, [line[name] for line in lines]
-    raise UsageError(f"{record.path} has no metrics with bits per character to draw.")
+    return [], []
 
 
 def draw_comparison(records: Sequence[Record], path: Path) -> None:
     """Draws the runs' bits per character, of the held-out text where there is one, over tokens and
-    over time, to `path`. UsageError for a run that has no metrics."""
+    over time, to `path`; of runs of tasks their accuracy, or error. UsageError for runs that have
+    no figure in common."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    kind = next(
+        (kind for kind, names in COMPARED.items()
+         if all(compared_lines(record, names)[0] for record in records)), None
+    )  # fmt: skip
+    if kind is None:
+        alone = next((r for r in records if not r.metrics), None)
+        raise UsageError(
+            f"{alone.path} has no metrics to draw."
+            if alone is not None
+            else "the runs have no figure in common; compare runs of texts, or of one kind of task."
+        )
+    best = max if kind == ACCURACY else min
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for record in records:
-        lines, bits = bits_per_char(record)
-        label = f"{record.path.name} ({min(bits):.3f})"
+        lines, bits = compared_lines(record, COMPARED[kind])
+        label = f"{record.path.name} ({best(bits):.4g})"
         left.plot([line["tokens"] / 1e6 for line in lines], bits, label=label)
         right.plot([line["seconds"] / 60 for line in lines], bits, label=label)
-    left.set(xlabel="million tokens", ylabel="bits per character")
+    left.set(xlabel="million tokens", ylabel=kind)
     right.set(xlabel="minutes")
     for axes in (left, right):
         axes.grid(alpha=0.25)

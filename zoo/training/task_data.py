@@ -79,6 +79,10 @@ class TaskData:
                 raise UsageError(
                     f"--{name.replace('_', '-')} has no effect on a task; leave it out."
                 )
+        if config.training.compile or config.training.cuda_graph:
+            raise UsageError(
+                "--compile and --cuda-graph need windows of one length, which a task does not have."
+            )
         model = config.model.model_copy(update={"mask_token": False})
         training = config.training.model_copy(update={"prompt": ""})
         changes = {"model": model, "training": training, "interface": self.interface}

@@ -128,7 +128,7 @@ def _place(run: Run) -> dict[str, str]:
 
 def _last_step(client: MlflowClient, run_id: str) -> int:
     """The last step that the run has metrics of; 0 for a new one."""
-    return max((m.step for m in client.get_metric_history(run_id, "train_perplexity")), default=0)
+    return max((m.step for m in client.get_metric_history(run_id, "learning_rate")), default=0)
 
 
 def _write_line(client: MlflowClient, run_id: str, line: dict[str, Any], written: int) -> int:

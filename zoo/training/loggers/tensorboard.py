@@ -19,12 +19,14 @@ CURVES = {
     TRAINING: {
         "perplexity": "train_perplexity",
         "bits_per_char": "train_bits_per_char",
+        "error": "train_error",
         "learning_rate": "learning_rate",
         "tokens_per_second": "tokens_per_second",
     },
     HELD_OUT: {
         "perplexity": "held_out_perplexity",
         "bits_per_char": "held_out_bits_per_char",
+        "error": "held_out_error",
         "accuracy": "held_out_accuracy",
     },
 }

@@ -361,9 +361,9 @@ def test_unknown_characters_are_one_warning(
 def test_an_interrupt_exits_130_and_keeps_the_run(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zoo.training import judging
+    from zoo.training import text_data
 
-    original, calls = judging.evaluate, 0
+    original, calls = text_data.evaluate, 0
 
     def evaluate(*arguments: object, **settings: object) -> object:
         nonlocal calls
@@ -372,7 +372,7 @@ def test_an_interrupt_exits_130_and_keeps_the_run(
             raise KeyboardInterrupt
         return original(*arguments, **settings)
 
-    monkeypatch.setattr(judging, "evaluate", evaluate)
+    monkeypatch.setattr(text_data, "evaluate", evaluate)
     assert run(["train", str(text_file), *SMALL[:2], "--epochs", "9", "--out", "r"]) == 130
     assert "interrupted; resume with: zoo train --resume --out r\n" in capsys.readouterr().err
     assert len(zoo.load("r").metrics()) == 2

@@ -18,7 +18,6 @@ from .inference.infilling import fill as fill
 from .inference.runtime import open_source as open_source
 from .inference.scoring import score as score
 from .inference.session import Session as Session
-from .inference.task_scoring import score_task as score_task
 from .models.language_model import LanguageModel as LanguageModel
 from .nn.cell import Cell as Cell
 from .registry.cell_spec import (

@@ -8,8 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zoo.tasks import Batch, Task
-from zoo.tasks.task import Part
+from zoo.tasks import Batch, Part, Task
 from zoo_tasks_series.chaos import forecast
 
 SHARES: dict[Part, tuple[float, float]] = {

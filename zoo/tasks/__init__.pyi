@@ -9,5 +9,6 @@ from .named import (
 )
 from .task import (
     Batch as Batch,
+    Part as Part,
     Task as Task,
 )

@@ -255,7 +255,7 @@ def _task(named: NamedTask) -> Iterator[str]:
     if spec.full:
         facts.append(f"in the paper {_options(spec.full)}")
     if card.package:
-        facts.append(f"needs `{card.package}` (extra `tasks`)")
+        facts.append(f'needs `pip install "{card.package}"`')
     yield "; ".join(facts) + "."
     lines = ["| test | constant | by position | by the last two inputs |", "|---|---|---|---|"]
     for test, *figures in measure_baselines(named):

@@ -13,7 +13,7 @@ import zoo
 from zoo.cli import run as zoo_run
 from zoo.data.batches import Window
 from zoo.errors import NoStepError, UsageError
-from zoo.training.objectives import MaskedToken, NextToken, choose_objective
+from zoo.training.objectives import MaskedToken, GivenTargets, choose_objective
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
@@ -81,7 +81,7 @@ def test_exactly_the_masked_tokens_count_in_the_loss() -> None:
 def test_the_objective_follows_from_the_spec(trained: object) -> None:
     bidirectional, causal = trained("bidirectional", epochs=1).model, trained("gru", epochs=1).model
     assert isinstance(choose_objective(bidirectional), MaskedToken)
-    assert isinstance(choose_objective(causal), NextToken)
+    assert isinstance(choose_objective(causal), GivenTargets)
     assert bidirectional.mask_token == bidirectional.vocab_size
     with pytest.raises(UsageError, match="has no mask token"):
         _ = causal.mask_token

@@ -157,6 +157,15 @@ def test_a_wrong_batch_is_told(
         find_task("wrong", registry).training(0, 0, 64)
 
 
+def test_what_batch_raises_is_told(registry: zoo.registry.Registry) -> None:
+    Wrong.given = 7 // 2
+    with pytest.raises(ContractError, match="gave a int"):
+        find_task("wrong", registry).training(0, 0, 64)
+    del Wrong.given
+    with pytest.raises(ContractError, match="no batch with length=5: AttributeError"):
+        find_task("wrong", registry).training(0, 0, 64)
+
+
 def test_the_law_of_tasks_sees_a_constant_answer(registry: zoo.registry.Registry) -> None:
     class Fresh(Wrong):
         def batch(self, rng: np.random.Generator, rows: int, length: int) -> Batch:
@@ -182,6 +191,8 @@ def test_the_law_of_tasks_sees_a_constant_answer(registry: zoo.registry.Registry
         ("task:parrity", UnknownNameError, "did you mean 'parity'"),
         ("task:parity:longst=3", UsageError, "did you mean 'longest'"),
         ("task:parity:longest=x", UsageError, "longest"),
+        ("task:parity:longest=1", UsageError, "greater than or equal to 3"),
+        ("task:mqar:pairs=16", UsageError, "at most 15 pairs"),
         ("task:parity:fully", UsageError, "task:parity:option=value"),
     ],
 )

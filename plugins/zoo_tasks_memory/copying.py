@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from zoo import UsageError
 from zoo.tasks import Batch, Task
 
 SYMBOLS = 8
 BLANK, GO = SYMBOLS, SYMBOLS + 1
 Array = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Size = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class Copying(Task):
@@ -18,7 +23,7 @@ class Copying(Task):
 
     tokens, classes = SYMBOLS + 2, SYMBOLS
 
-    def __init__(self, blanks: int = 100, symbols: int = 10) -> None:
+    def __init__(self, blanks: Size = 100, symbols: Size = 10) -> None:
         self._symbols = symbols
         self.training = {"blanks": (1, blanks)}
         self.tests = {f"{n} blanks": {"blanks": n} for n in (blanks, 2 * blanks)}
@@ -43,7 +48,9 @@ class SelectiveCopying(Task):
 
     tokens, classes = SYMBOLS + 2, SYMBOLS
 
-    def __init__(self, longest: int = 64, symbols: int = 8) -> None:
+    def __init__(self, longest: Size = 64, symbols: Size = 8) -> None:
+        if symbols > longest:
+            raise UsageError("selective copying has room for at most `longest` symbols.")
         self._symbols = symbols
         self.training = {"length": (symbols, longest)}
         self.tests = {f"length {n}": {"length": n} for n in (longest, 2 * longest, 4 * longest)}
@@ -79,7 +86,7 @@ class Adding(Task):
 
     features, numbers = 2, 1
 
-    def __init__(self, longest: int = 50) -> None:
+    def __init__(self, longest: Annotated[int, Field(ge=4, le=2**20)] = 50) -> None:
         self.training = {"length": (4, longest)}
         self.tests = {f"length {n}": {"length": n} for n in (longest, 2 * longest, 4 * longest)}
 
@@ -108,7 +115,7 @@ class DelayedMatch(Task):
     KINDS, SHOWN, NOISE = 8, 2, 0.1  # of samples; steps of each; standard deviation
     features, classes = KINDS + 1, 2
 
-    def __init__(self, longest: int = 40) -> None:
+    def __init__(self, longest: Size = 40) -> None:
         self.training = {"delay": (1, longest)}
         self.tests = {f"delay {n}": {"delay": n} for n in (longest, 2 * longest, 4 * longest)}
 
@@ -140,7 +147,9 @@ class Compression(Task):
     """Symbols and a sign in, then places in some order; at each place the symbol that stood there
     out."""
 
-    def __init__(self, longest: int = 16, symbols: int = 16) -> None:
+    def __init__(
+        self, longest: Annotated[int, Field(ge=4, le=2**16)] = 16, symbols: Size = 16
+    ) -> None:
         self._symbols = symbols
         self.tokens, self.classes = symbols + 1 + longest, symbols
         self.training = {"length": (2, longest)}

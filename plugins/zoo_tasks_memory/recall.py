@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from zoo import UsageError
 from zoo.tasks import Batch, Task
 
 NOTHING = 0  # the token between the pairs and the questions
 POWER = 0.01  # of the distances between a pair and its question
 Array = npt.NDArray[np.int64]
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Length = Annotated[int, Field(ge=8, le=2**20)]
+Symbols = Annotated[int, Field(ge=4, le=256)]
+Motif = Annotated[int, Field(ge=1, le=8)]
+Noise = Annotated[int, Field(ge=0, le=90)]
 
 
 class Induction(Task):
     """Random tokens in, one sign among them and again at the end; there the token out that followed
     the sign at first."""
 
-    def __init__(self, longest: int = 64, symbols: int = 15) -> None:
+    def __init__(self, longest: Length = 64, symbols: Size = 15) -> None:
         self._sign = symbols
         self.tokens, self.classes = symbols + 1, symbols
         self.training = {"length": (4, longest)}
@@ -44,7 +52,12 @@ class MultiQueryRecall(Task):
     """Pairs of a key and a value in, then the keys again among other tokens; at each key its value
     out. A question follows its pair sooner rather than later, by a power law."""
 
-    def __init__(self, pairs: int = 8, vocab: int = 64) -> None:
+    def __init__(self, pairs: Size = 8, vocab: Annotated[int, Field(ge=8, le=2**20)] = 64) -> None:
+        if 2 * pairs >= vocab // 2:
+            raise UsageError(
+                f"with vocab={vocab} there are keys for at most {(vocab // 2 - 1) // 2} pairs, and "
+                f"for twice as many in the tests."
+            )
         self.tokens = self.classes = vocab
         self.training = {"pairs": (min(2, pairs), pairs)}
         self.tests = {f"{n} pairs": {"pairs": n} for n in (pairs // 2 or 1, pairs, 2 * pairs)}
@@ -89,7 +102,7 @@ class InContextRecall(Task):
     """
 
     def __init__(
-        self, longest: int = 64, symbols: int = 16, motif: int = 1, noise: int = 0
+        self, longest: Length = 64, symbols: Symbols = 16, motif: Motif = 1, noise: Noise = 0
     ) -> None:
         self._half, self._motif, self._noise = symbols // 2, motif, noise
         self.tokens = symbols + (symbols if noise else 0)
@@ -163,9 +176,9 @@ class InContextRecall(Task):
         return found
 
 
-def fuzzy_recall(longest: int = 64, symbols: int = 16, motif: int = 3) -> InContextRecall:
+def fuzzy_recall(longest: Length = 64, symbols: Symbols = 16, motif: Motif = 3) -> InContextRecall:
     return InContextRecall(longest, symbols, motif)
 
 
-def noisy_recall(longest: int = 64, symbols: int = 16, noise: int = 20) -> InContextRecall:
+def noisy_recall(longest: Length = 64, symbols: Symbols = 16, noise: Noise = 20) -> InContextRecall:
     return InContextRecall(longest, symbols, 1, noise)

@@ -2,6 +2,8 @@
 
 from zoo.registry import TaskCard
 
+PACKAGE = "recurrent-zoo[tasks]"
+
 MACKEY_GLASS = TaskCard(
     title="Mackey–Glass forecast",
     authors="Mackey and Glass; as in Voelker, Kajić and Eliasmith",
@@ -29,7 +31,7 @@ DIGITS_ROWS = TaskCard(
     definition="Reads an image of 8 × 8 row by row; after the last, asks which digit it is. It "
     "stands in for sequential MNIST where there is no network.",
     measures="Classification of short sequences, with few data: overfitting shows.",
-    package="scikit-learn",
+    package=PACKAGE,
 )
 DIGITS_PERMUTED = TaskCard(
     title="Sequential digits, pixel by pixel in a random order",
@@ -39,7 +41,7 @@ DIGITS_PERMUTED = TaskCard(
     definition="Reads the 64 pixels of an image in one random order; after the last, asks which "
     "digit it is.",
     measures="Classification where what belongs together is far apart.",
-    package="scikit-learn",
+    package=PACKAGE,
 )
 SUNSPOTS = TaskCard(
     title="Sunspots",
@@ -50,7 +52,7 @@ SUNSPOTS = TaskCard(
     definition="Reads the number of sunspots of each year since 1700; asks for that of the next. "
     "The error is the mean square, in units of the variance of the years to train on.",
     measures="Forecasting with some two hundred numbers to learn from.",
-    package="statsmodels",
+    package=PACKAGE,
 )
 CARBON_DIOXIDE = TaskCard(
     title="Carbon dioxide above Mauna Loa",
@@ -61,5 +63,5 @@ CARBON_DIOXIDE = TaskCard(
     definition="Reads the change from week to week, 1958 to 2001; asks for that of four weeks "
     "later. The error is the mean square, in units of the variance of the weeks to train on.",
     measures="Forecasting of a season under noise.",
-    package="statsmodels",
+    package=PACKAGE,
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zoo.tasks import Batch, Task
 
 Floats = npt.NDArray[np.float64]
+Ahead = Annotated[int, Field(ge=1, le=1000)]
 WARM = 20  # first positions, at which nothing is asked
+Length = Annotated[int, Field(ge=2 * WARM + 2, le=2**20)]
 SETTLING = 200  # steps that are thrown away
 
 
@@ -33,7 +37,7 @@ class MackeyGlass(Task):
     DELAY, SUBSTEPS = 17, 10
     MEAN, SPREAD = 0.93, 0.24
 
-    def __init__(self, longest: int = 100, ahead: int = 15) -> None:
+    def __init__(self, longest: Length = 100, ahead: Ahead = 15) -> None:
         self._ahead = ahead
         self.training = {"length": (longest // 2, longest)}
         self.tests = {f"length {n}": {"length": n} for n in (longest, 2 * longest)}
@@ -60,7 +64,7 @@ class Lorenz(Task):
     features = numbers = 1
     SIZE, SPREAD = 0.02, 7.9
 
-    def __init__(self, longest: int = 100, ahead: int = 10) -> None:
+    def __init__(self, longest: Length = 100, ahead: Ahead = 10) -> None:
         self._ahead = ahead
         self.training = {"length": (longest // 2, longest)}
         self.tests = {f"length {n}": {"length": n} for n in (longest, 2 * longest)}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.tasks import Batch, Part, Task
-from zoo_tasks_series.chaos import forecast
+from zoo_tasks_series.chaos import Ahead, Length, forecast
 
 SHARES: dict[Part, tuple[float, float]] = {
     "training": (0.0, 0.7),
@@ -88,14 +88,14 @@ class MeasuredSeries(Task):
         return forecast(windows[..., None], self._ahead)
 
 
-def sunspots(longest: int = 40, ahead: int = 1) -> MeasuredSeries:
+def sunspots(longest: Length = 40, ahead: Ahead = 1) -> MeasuredSeries:
     """The yearly number of sunspots since 1700."""
     from statsmodels.datasets import sunspots as shipped
 
     return MeasuredSeries(np.asarray(shipped.load_pandas().data["SUNACTIVITY"]), longest, ahead)
 
 
-def carbon_dioxide(longest: int = 104, ahead: int = 4) -> MeasuredSeries:
+def carbon_dioxide(longest: Length = 104, ahead: Ahead = 4) -> MeasuredSeries:
     """The change of carbon dioxide above Mauna Loa from week to week, 1958 to 2001."""
     from statsmodels.datasets import co2 as shipped
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zoo.tasks import Batch, Task
 
 MODULUS = 5
 PLUS, MINUS, TIMES = 5, 6, 7  # after the digits
 Array = npt.NDArray[np.int64]
+Size = Annotated[int, Field(ge=3, le=2**20)]
 
 
 def lengths(longest: int) -> dict[str, dict[str, int]]:
@@ -32,7 +35,7 @@ class Parity(Task):
 
     tokens = classes = 2
 
-    def __init__(self, longest: int = 40, end: bool = False) -> None:
+    def __init__(self, longest: Size = 40, end: bool = False) -> None:
         self.training = {"length": (3, longest)}
         self.tests = lengths(longest)
         self._end = end
@@ -56,7 +59,7 @@ class ModularArithmetic(Task):
 
     tokens, classes = 8, MODULUS
 
-    def __init__(self, longest: int = 20, end: bool = False) -> None:
+    def __init__(self, longest: Size = 20, end: bool = False) -> None:
         self.training = {"length": (2, longest)}
         self.tests = lengths(longest)
         self._end = end
@@ -121,15 +124,15 @@ class Words(Task):
         return found
 
 
-def words_s3(longest: int = 40) -> Words:
+def words_s3(longest: Size = 40) -> Words:
     return Words(longest, 3)
 
 
-def words_a5(longest: int = 20) -> Words:
+def words_a5(longest: Size = 20) -> Words:
     return Words(longest, 5, even=True)
 
 
-def words_s5(longest: int = 20) -> Words:
+def words_s5(longest: Size = 20) -> Words:
     return Words(longest, 5)
 
 

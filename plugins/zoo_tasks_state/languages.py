@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zoo.tasks import Batch, Task
 from zoo_tasks_state.automata import MINUS, MODULUS, PLUS, TIMES
@@ -20,7 +23,9 @@ class Brackets(Task):
 
     tokens, classes = 10, MODULUS
 
-    def __init__(self, operations: int = 8, end: bool = False) -> None:
+    def __init__(
+        self, operations: Annotated[int, Field(ge=1, le=200)] = 8, end: bool = False
+    ) -> None:
         self.training = {"operations": (1, operations)}
         self.tests = {f"{n} operations": {"operations": n} for n in (operations, 2 * operations)}
         self._end = end
@@ -81,7 +86,11 @@ class Dyck(Task):
 
     tokens, classes = 2 * KINDS, KINDS + 1
 
-    def __init__(self, longest: int = 40, depth: int = 4) -> None:
+    def __init__(
+        self,
+        longest: Annotated[int, Field(ge=4, le=2**20)] = 40,
+        depth: Annotated[int, Field(ge=1, le=1000)] = 4,
+    ) -> None:
         self.training = {"length": (4, longest), "depth": depth}
         self.tests = {
             f"length {length}, depth {deep}": {"length": length, "depth": deep}
@@ -123,7 +132,7 @@ class Counting(Task):
     tokens, classes = 4, 4
     whole = True
 
-    def __init__(self, most: int = 20) -> None:
+    def __init__(self, most: Annotated[int, Field(ge=1, le=2**18)] = 20) -> None:
         self.training = {"least": 1, "most": most}
         self.tests = {
             f"n {low} to {high}": {"least": low, "most": high}

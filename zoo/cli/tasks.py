@@ -80,7 +80,7 @@ def _lines(named: NamedTask, baselines: list[Baseline], origin: str) -> list[str
         full = ", ".join(f"{key}={value}" for key, value in spec.full.items())
         lines.append(f"as in the paper (task:{spec.name}:full): {full}")
     if card.package:
-        lines.append(f"needs the package {card.package}")
+        lines.append(f'needs: pip install "{card.package}"')
     lines += ["", "two sequences:"]
     for inputs, wanted in shown_sequences(named, 2):
         lines += [f"    in   {inputs}", f"    out  {wanted}"]

@@ -17,8 +17,8 @@ class TaskCard:
     """What a person wants to know about a task before using it.
 
     `definition` says what is shown and what is asked, in a few sentences; `measures` what a cell
-    needs to solve it. `results` are known results of the literature, a line each. `package` is one
-    that the task needs and that is not always installed.
+    needs to solve it. `results` are known results of the literature, a line each. `package` is what
+    pip is to install, where the task needs something that is not always there.
     """
 
     title: str
@@ -42,8 +42,9 @@ class TaskSpec(Spec):
     """A task as a plugin registers it.
 
     `factory` names a callable that returns a `zoo.tasks.Task`: a subclass of it, mostly. Its
-    parameters are the options of the task, each with a default; the defaults are a size that two
-    cores train in minutes. `full` are the options of the size in the paper.
+    parameters are the options of the task, each with a default, and bounds in its annotation, as a
+    cell's options have them; the defaults are a size that two cores train in minutes. `full` are
+    the options of the size in the paper.
     """
 
     name: str
@@ -59,28 +60,20 @@ class TaskSpec(Spec):
     def options(self) -> dict[str, Any]:
         """The options that the factory's signature declares, with their defaults. FactoryError for
         one without."""
-        found = {}
-        for parameter in inspect.signature(self.load_factory()).parameters.values():
-            if parameter.default is parameter.empty:
-                raise FactoryError(
-                    f"{self.name}: option {parameter.name!r} of {self.factory} has no default; "
-                    f"give it one in the signature."
-                )
-            found[parameter.name] = parameter.default
-        return found
+        return {name: parameter.default for name, parameter in self._parameters().items()}
 
     def build(self, **options: Any) -> Any:
-        """The task with these options. UsageError for one that it does not have, or that is of
-        another type than its default."""
+        """The task with these options. UsageError for one that it does not have or that is out of
+        its bounds, or for a package that is missing."""
         from zoo.validation import parse_value
 
-        declared, factory = self.options(), self.load_factory()
+        declared, factory = self._parameters(), self.load_factory()
         for name in options.keys() - declared.keys():
             near = near_names(name, declared)
             hint = f"did you mean {near}?" if near else f"it has: {', '.join(declared) or 'none'}."
             raise UsageError(f"task {self.name!r} has no option {name!r}; {hint}")
         given = {
-            name: parse_value(type(declared[name]), value, f"option {name!r} of task {self.name!r}")
+            name: parse_value(_type_of(declared[name]), value, f"option {name!r} of {self.name!r}")
             for name, value in options.items()
         }
         try:
@@ -89,9 +82,27 @@ class TaskSpec(Spec):
             raise
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"task {self.name!r} needs the package {error.name}; "
-                f'install it with: pip install "recurrent-zoo[tasks]"'
+                f"task {self.name!r} needs the module {error.name}; install it with: "
+                f'pip install "{self.card.package or error.name}"'
             ) from None
         except Exception as error:  # a plugin's own code
             told = describe_raised(error, self.module)
             raise ContractError(f"task {self.name!r} cannot be built: {told}") from error
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        found = {}
+        for parameter in inspect.signature(self.load_factory(), eval_str=True).parameters.values():
+            if parameter.default is parameter.empty:
+                raise FactoryError(
+                    f"{self.name}: option {parameter.name!r} of {self.factory} has no default; "
+                    f"give it one in the signature."
+                )
+            found[parameter.name] = parameter
+        return found
+
+
+def _type_of(parameter: inspect.Parameter) -> Any:
+    """The annotation, or else the type of the default."""
+    if parameter.annotation is parameter.empty:
+        return type(parameter.default)
+    return parameter.annotation

@@ -32,7 +32,7 @@ def measure_baselines(named: NamedTask) -> list[Baseline]:
     """The baselines on each test, learnt from batches of training."""
     batches = [named.training(0, index, ROWS) for index in range(BATCHES)]
     if named.task.interface.gives == "numbers":
-        return [_errors(name, batches, list(named.test(name))) for name in named.task.tests]
+        return [_errors(named, name, batches) for name in named.task.tests]
     return [_accuracies(named, name, batches) for name in named.task.tests]
 
 
@@ -76,19 +76,22 @@ def _pair(batch: Batch, time: int, row: int) -> tuple[int, ...]:
     return tuple(found.ravel().astype(int).tolist())
 
 
-def _errors(name: str, batches: list[Batch], tests: list[Batch]) -> Baseline:
-    x, y = (np.concatenate(parts) for parts in zip(*map(_rows, batches), strict=True))
-    x_test, y_test = (np.concatenate(parts) for parts in zip(*map(_rows, tests), strict=True))
+def _errors(named: NamedTask, name: str, batches: list[Batch]) -> Baseline:
+    x, y = _regressed(named, batches)
+    x_test, y_test = _regressed(named, list(named.test(name)))
     weights = np.linalg.lstsq(x, y, rcond=None)[0]
     constant = float(((y_test - y.mean(0)) ** 2).mean())
     return Baseline(name, constant, None, float(((y_test - x_test @ weights) ** 2).mean()))
 
 
-def _rows(batch: Batch) -> tuple[Array, Array]:
+def _regressed(named: NamedTask, batches: list[Batch]) -> tuple[Array, Array]:
     """The last two inputs and a one, and the target, of each asked position."""
-    inputs = batch.inputs.astype(float)
-    if inputs.ndim == 2:
-        inputs = np.eye(int(inputs.max()) + 1)[batch.inputs]
-    before = np.concatenate([np.zeros_like(inputs[:1]), inputs[:-1]])
-    x = np.concatenate([before, inputs, np.ones((*inputs.shape[:2], 1))], -1)
-    return x[batch.asked], batch.targets[batch.asked]
+    parts = []
+    for batch in batches:
+        tokens = named.task.tokens
+        inputs = np.eye(tokens)[batch.inputs] if tokens else batch.inputs.astype(float)
+        before = np.concatenate([np.zeros_like(inputs[:1]), inputs[:-1]])
+        x = np.concatenate([before, inputs, np.ones((*inputs.shape[:2], 1))], -1)
+        parts.append((x[batch.asked], batch.targets[batch.asked]))
+    x, y = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return x, y

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.errors import ContractError, UsageError
 from zoo.registry.registry import Registry, load_registry
 from zoo.registry.task_spec import TaskSpec
-from zoo.tasks.task import Batch, Task, checked, draw
+from zoo.tasks.task import Batch, Task, draw, drawn
 
 PREFIX, FULL_SIZE = "task:", "full"
 # the first of the numbers that seed a batch: no two parts have the same sequences
@@ -59,8 +59,7 @@ class NamedTask:
             raise UsageError(f"{self.name} has no test {name!r}; it has: {', '.join(tests)}.")
         for index in range(TEST_BATCHES):
             rng = np.random.default_rng([TEST, list(tests).index(name), index])
-            batch = self.task.batch_of("test", rng, TEST_ROWS, **tests[name])
-            yield checked(self.task, batch, TEST_ROWS)
+            yield drawn(self.task, "test", rng, TEST_ROWS, tests[name])
 
 
 def is_task(corpus: object) -> bool:

@@ -8,6 +8,7 @@ from zoo.tasks.named import NamedTask
 from zoo.tasks.task import Array
 
 NOT_ASKED = "·"
+MOST = 60  # steps of a sequence
 
 
 def shown_sequences(named: NamedTask, count: int = 3) -> Iterator[tuple[str, str]]:
@@ -18,7 +19,14 @@ def shown_sequences(named: NamedTask, count: int = 3) -> Iterator[tuple[str, str
             _shown(target) if asked else NOT_ASKED
             for target, asked in zip(batch.targets[:, row], batch.asked[:, row], strict=True)
         ]
-        yield " ".join(map(_shown, batch.inputs[:, row])), " ".join(wanted)
+        yield _line(list(map(_shown, batch.inputs[:, row]))), _line(wanted)
+
+
+def _line(words: list[str]) -> str:
+    """The words, without those in the middle of many."""
+    if len(words) > MOST:
+        words = [*words[: MOST // 2], "…", *words[-MOST // 2 :]]
+    return " ".join(words)
 
 
 def _shown(value: Array) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.config import Interface
-from zoo.errors import ContractError
+from zoo.errors import ContractError, ZooError
+from zoo.registry.locations import describe_raised
 
 Array: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = int | tuple[int, int]
@@ -85,11 +86,28 @@ def draw(task: Task, part: Part, rng: np.random.Generator, rows: int) -> Batch:
         name: value if isinstance(value, int) else int(rng.integers(value[0], value[1] + 1))
         for name, value in task.training.items()
     }
-    return checked(task, task.batch_of(part, rng, rows, **setting), rows)
+    return drawn(task, part, rng, rows, setting)
 
 
-def checked(task: Task, batch: Batch, rows: int) -> Batch:
-    """The batch in the types of the model. ContractError for one that is not what the task says."""
+def drawn(
+    task: Task, part: Part, rng: np.random.Generator, rows: int, setting: Mapping[str, int]
+) -> Batch:
+    """A batch with this setting, in the types of the model. ContractError for one that cannot be
+    drawn, or is not what the task says."""
+    try:
+        batch = task.batch_of(part, rng, rows, **setting)
+    except ZooError:
+        raise
+    except Exception as error:  # a plugin's own code
+        shown = ", ".join(f"{name}={value}" for name, value in setting.items())
+        told = describe_raised(error, type(task).__module__)
+        raise ContractError(
+            f"task {type(task).__name__} gave no batch with {shown or 'no arguments'}: {told}"
+        ) from error
+    return _checked(task, batch, rows)
+
+
+def _checked(task: Task, batch: Batch, rows: int) -> Batch:
     interface, called = task.interface, type(task).__name__
 
     def wrong(what: str) -> ContractError:

@@ -56,7 +56,8 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
               help="Folder of the sweep; else runs/sweep-CORPUS.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings: Any) -> int:
-    """Train many cells on CORPUS with the same settings and several seeds, and compare them.
+    """Train many cells on CORPUS, a text or task:NAME, with the same settings and several seeds,
+    and compare them.
 
     The folder of the sweep gets a run folder for each cell and seed, a table, sweep.csv, and a
     picture, sweep.png. The same command resumes a sweep that was stopped; with other --cells

@@ -62,7 +62,8 @@ def command(
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS: a name from `zoo corpora`, a file, a folder, a pattern of files, a
-    URL, hf:NAME for a dataset of the Hub, - for standard input, or several of them.
+    URL, hf:NAME for a dataset of the Hub, - for standard input, or several of them; or task:NAME
+    for a task of `zoo tasks`.
 
     Files may be text, JSON lines or Parquet, compressed or not. Without CORPUS it is the recipe's,
     or python-docs.

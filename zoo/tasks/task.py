@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -47,8 +48,8 @@ class Task:
     classes: int = 0
     numbers: int = 0
     whole: ClassVar[bool] = False
-    training: Mapping[str, Range]
-    tests: Mapping[str, Mapping[str, int]]
+    training: Mapping[str, Range] = MappingProxyType({})
+    tests: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
     def batch(self, rng: np.random.Generator, rows: int, *args: Any, **setting: Any) -> Batch:
         """So many new sequences; the same again for a generator in the same state."""
@@ -82,10 +83,14 @@ class Task:
 
 def draw(task: Task, part: Part, rng: np.random.Generator, rows: int) -> Batch:
     """A batch with the settings of training, which are drawn first."""
-    setting = {
-        name: value if isinstance(value, int) else int(rng.integers(value[0], value[1] + 1))
-        for name, value in task.training.items()
-    }
+    setting = {}
+    for name, value in task.training.items():
+        least, most = (value, value) if isinstance(value, int) else value
+        if least > most:
+            raise ContractError(
+                f"task {type(task).__name__}: training has {name} from {least} to {most}."
+            )
+        setting[name] = least if isinstance(value, int) else int(rng.integers(least, most + 1))
     return drawn(task, part, rng, rows, setting)
 
 
@@ -95,7 +100,7 @@ def drawn(
     """A batch with this setting, in the types of the model. ContractError for one that cannot be
     drawn, or is not what the task says."""
     try:
-        batch = task.batch_of(part, rng, rows, **setting)
+        return _checked(task, task.batch_of(part, rng, rows, **setting), rows)
     except ZooError:
         raise
     except Exception as error:  # a plugin's own code
@@ -104,7 +109,6 @@ def drawn(
         raise ContractError(
             f"task {type(task).__name__} gave no batch with {shown or 'no arguments'}: {told}"
         ) from error
-    return _checked(task, batch, rows)
 
 
 def _checked(task: Task, batch: Batch, rows: int) -> Batch:

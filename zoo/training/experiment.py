@@ -56,7 +56,7 @@ def train(
 ) -> Run:
     """Trains a model on `corpus` and returns the run. A corpus is a registered name, a file, a
     folder, a pattern of files, a URL, "hf:NAME" for a dataset of the Hub, "-" for standard input,
-    or several of them.
+    or several of them; or a task, "task:NAME".
 
     `settings` are those of `zoo train --help`, by their names: `cell="rnn"`, `hidden=256`,
     `epochs=10`. Given ones go before the recipe's, and those before the defaults. Without `out`,

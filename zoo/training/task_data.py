@@ -64,6 +64,11 @@ class TaskData:
     def held_out_tokens(self) -> int:
         return sum(int(batch.asked.sum()) for batch in self.named.validation())
 
+    @cached_property
+    def validation(self) -> list[Window]:
+        """What is held out, drawn once."""
+        return [_window(batch) for batch in self.named.validation()]
+
     @property
     def asks_numbers(self) -> bool:
         return self.interface.gives == "numbers"
@@ -120,8 +125,7 @@ class TaskData:
         steps: int | None,
         seconds: float,
     ) -> Scores | None:
-        windows = map(_window, self.named.validation())
-        return evaluate_batches(model, windows, processes, whole=self.named.task.whole)
+        return evaluate_batches(model, self.validation, processes, whole=self.named.task.whole)
 
     def measure(self, loss: float, scores: Scores | None) -> dict[str, float | None]:
         assert scores is not None

@@ -1,3 +1,4 @@
+from .data import TrainingData as TrainingData
 from .events import (
     Ended as Ended,
     Event as Event,
@@ -15,4 +16,7 @@ from .experiment import (
     train_events as train_events,
 )
 from .metrics import Metrics as Metrics
+from .reading import read_data as read_data
+from .task_data import TaskData as TaskData
+from .text_data import TextData as TextData
 from .trainer import Trainer as Trainer

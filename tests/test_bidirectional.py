@@ -13,7 +13,7 @@ import zoo
 from zoo.cli import run as zoo_run
 from zoo.data.batches import Window
 from zoo.errors import NoStepError, UsageError
-from zoo.training.objectives import MaskedToken, GivenTargets, choose_objective
+from zoo.training.objectives import GivenTargets, MaskedToken, choose_objective
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

@@ -17,8 +17,16 @@ import torch
 import zoo
 from zoo.cli import run
 from zoo.config import Interface, ModelConfig
-from zoo.errors import ContractError, NoTextError, RunError, UnknownNameError, UsageError
-from zoo.inference import score_task
+from zoo.errors import (
+    ArtifactError,
+    ContractError,
+    NoTextError,
+    RunError,
+    UnknownNameError,
+    UsageError,
+)
+from zoo.exporting.export import describe
+from zoo.inference import ArtifactInfo, score_task
 from zoo.registry import TaskCard, TaskSpec
 from zoo.tasks import Batch, Task, find_task, measure_baselines
 from zoo.testing import LawBroken, check_task
@@ -308,6 +316,27 @@ def test_a_task_has_no_text(capsys: pytest.CaptureFixture[str]) -> None:
         zoo.Session("r")
     with pytest.raises(UsageError, match="16 tokens in and 15 classes out"):
         score_task("r", "task:induction")
+
+
+def test_metadata_has_a_tokenizer_or_an_interface() -> None:
+    """Of the metadata of a good file, one thing changed."""
+    torch.manual_seed(0)
+    interface = Interface(reads="tokens", inputs=2, gives="classes", outputs=3)
+    model = zoo.LanguageModel(ModelConfig(cell="gru", hidden=4), interface, REGISTRY)
+    good = describe(model, None, "step").to_metadata()
+    assert ArtifactInfo.from_metadata(good, REGISTRY).ends == interface
+    characters = json.dumps({"kind": "char", "characters": "ab"})
+    without = {name: text for name, text in good.items() if name != "zoo.interface"}
+    for wrong in (
+        without,
+        {**good, "zoo.tokenizer": characters},
+        {**good, "zoo.graph": "generate"},
+        {**good, "zoo.interface": json.dumps({**interface.model_dump(), "inputs": 0})},
+        {**good, "zoo.interface": json.dumps({**interface.model_dump(), "gives": "words"})},
+        {**good, "zoo.interface": "7"},
+    ):
+        with pytest.raises(ArtifactError, match="its metadata is damaged"):
+            ArtifactInfo.from_metadata(wrong, REGISTRY)
 
 
 @pytest.mark.parametrize("setting", ["tokenizer", "held_out", "prompt", "vocab"])

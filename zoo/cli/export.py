@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=DEFAULT_MAX_LOSS,
     show_default=True,
-    help="Most that a lower precision may cost, in bits per token.",
+    help="Most that a lower precision may cost: in bits per token, or on a task in accuracy.",
 )
 @click.option(
     "--to",

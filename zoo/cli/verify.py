@@ -34,7 +34,8 @@ OF_RUNS = "length", "seeds", "temperature", "max_loss", "runtime"
               help="Temperature at which they are drawn.")  # fmt: skip
 @click.option("--max-loss", type=click.FloatRange(min=0), default=DEFAULT_MAX_LOSS,
               show_default=True,
-              help="Most that a lower precision may cost, in bits per token.")  # fmt: skip
+              help="Most that a lower precision may cost: in bits per token, or on a task in "
+              "accuracy.")  # fmt: skip
 @click.option("--max-cost", type=click.FloatRange(min=0),
               show_default=f"the Python file's, else {DEFAULT_MAX_COST}",
               help="The same of a module, as a share of its outputs' size.")  # fmt: skip

@@ -38,7 +38,6 @@ FEWEST_BETWEEN_REPORTS = 100
 FEWEST_TO_WAIT, SHARE_TO_WAIT = 5, 0.4
 
 TASK_HIDDEN, TASK_ROWS = 64, 64
-TASK_RATE = 2.0  # times a cell's own learning rate, for some hundreds of updates
 
 
 def choose_settings(
@@ -84,7 +83,7 @@ def choose_for_task(config: RunConfig, interface: Interface, registry: Registry)
         "dropout": 0.0,
         "recurrent_dropout": 0.0,
         "batch_size": TASK_ROWS,
-        "learning_rate": multiplied_rate(registry.cells[model.cell].learning_rate, TASK_RATE),
+        "learning_rate": registry.cells[model.cell].learning_rate,
         "patience": None,
         "precision": "fp32",
     }

@@ -55,7 +55,7 @@ def test_the_groups_are_the_papers() -> None:
     group's table has every element once, and products are associative."""
     for name, order in (("s3", 6), ("a5", 60), ("s5", 120)):
         task = find_task(name, REGISTRY).task
-        table = task._table
+        table = task.table
         assert task.tokens == task.classes == order
         assert all(sorted(line) == list(range(order)) for line in (*table, *table.T))
         assert not (table == table.T).all()
@@ -108,7 +108,7 @@ def test_lorenz_has_its_fixed_points() -> None:
 
     x = math.sqrt(72)
     point = np.array([[x, -x], [x, -x], [27.0, 27.0]])
-    assert np.allclose(Lorenz()._later(point), point, atol=1e-12)
+    assert np.allclose(Lorenz().later(point), point, atol=1e-12)
 
 
 def test_mackey_glass_is_in_standard_units() -> None:
@@ -356,7 +356,7 @@ def test_a_missing_package_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("sklearn", "sklearn.datasets"):
         monkeypatch.setitem(sys.modules, name, None)
     stored = pytest.importorskip("zoo_tasks_series.stored")
-    stored._digits.cache_clear()
+    stored.digit_images.cache_clear()
     with pytest.raises(UsageError, match=r'pip install "recurrent-zoo\[tasks\]"'):
         find_task("digits-rows", REGISTRY)
 

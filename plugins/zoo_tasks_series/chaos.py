@@ -72,12 +72,12 @@ class Lorenz(Task):
     def batch(self, rng: np.random.Generator, rows: int, length: int) -> Batch:
         point, found = rng.normal(0, 5, (3, rows)) + np.array([[0.0], [0.0], [25.0]]), []
         for step in range(SETTLING + length + self._ahead):
-            point = self._later(point)
+            point = self.later(point)
             if step >= SETTLING:
                 found.append(point[0] / self.SPREAD)
         return forecast(np.stack(found)[..., None], self._ahead)
 
-    def _later(self, point: Floats) -> Floats:
+    def later(self, point: Floats) -> Floats:
         """The point a step later, by the classical Runge–Kutta method."""
         size = self.SIZE
         first = _slope(point)

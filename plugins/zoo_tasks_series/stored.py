@@ -26,7 +26,7 @@ def part_of(items: Array, part: Part) -> Array:
 
 
 @cache
-def _digits() -> tuple[Array, Array]:
+def digit_images() -> tuple[Array, Array]:
     """Images [1797, 8, 8] of values from 0 to 1, and what they show, in a fixed random order."""
     from sklearn.datasets import load_digits
 
@@ -42,7 +42,7 @@ class Digits(Task):
     classes = 10
 
     def __init__(self, pixels: Literal["rows", "permuted"] = "rows") -> None:
-        images, labels = _digits()
+        images, labels = digit_images()
         shape = (8, 8) if pixels == "rows" else (64, 1)
         order = slice(None) if pixels == "rows" else np.random.default_rng(1).permutation(64)
         self._images = images.reshape(-1, 64)[:, order].reshape(-1, *shape).astype(np.float32)

@@ -97,7 +97,7 @@ class Words(Task):
     def __init__(self, longest: int, points: int, even: bool = False) -> None:
         self.elements = [p for p in permutations(range(points)) if not even or _is_even(p)]
         number = {element: index for index, element in enumerate(self.elements)}
-        self._table = np.array(
+        self.table = np.array(
             [
                 [number[tuple(first[point] for point in second)] for second in self.elements]
                 for first in self.elements
@@ -111,7 +111,7 @@ class Words(Task):
         inputs = rng.integers(0, self.tokens, (length, rows))
         targets = inputs.copy()
         for time in range(1, length):
-            targets[time] = self._table[targets[time - 1], inputs[time]]
+            targets[time] = self.table[targets[time - 1], inputs[time]]
         return Batch(inputs, targets)
 
     def answer(self, inputs: Array) -> Array:

@@ -48,8 +48,9 @@ def score_task(
     registry: Registry | None = None,
 ) -> TaskScore:
     """What a model gets on the tests of a task ("task:parity", or "parity"): on 512 sequences of
-    each, which are the same ones every time and in no training. Raises UsageError for a task that
-    the model cannot read or answer, and for a graph that gives no outputs."""
+    each, which are the same ones every time and are not drawn from the numbers that training has.
+    Raises UsageError for a task that the model cannot read or answer, and for a graph that gives no
+    outputs."""
     registry = registry or load_registry()
     named = find_task(task, registry)
     if not isinstance(source, Source):

@@ -373,3 +373,16 @@ def test_what_solves_parity_and_what_does_not() -> None:
         found[cell] = [s.accuracy for s in score_task(cell, "task:parity").settings]
     assert min(found["gru"]) > 0.95
     assert max(found["mamba2"][1:]) < 0.7
+
+
+@pytest.mark.slow
+def test_a_non_causal_cell_reads_whole_sequences() -> None:
+    """It has no mask token, since it is asked what the task asks, and its file gives what it gives.
+    What is open after a closing bracket needs no future, so a guess of three is beaten."""
+    run_ = zoo.train("task:dyck", cell="bidirectional", hidden=16, epochs=1, out="r")
+    assert not run_.model.config.mask_token
+    path = zoo.export("r", "sequence").path
+    wanted, found = (score_task(source, "task:dyck") for source in ("r", path))
+    assert min(setting.accuracy for setting in wanted.settings) > 0.45
+    for one, other in zip(wanted.settings, found.settings, strict=True):
+        assert one.accuracy == pytest.approx(other.accuracy, abs=1e-3)

@@ -72,9 +72,10 @@ def _score_task(opened: Source, task: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.model_dump(exclude_none=True), indent=2))
         return
-    rows = [test.model_dump(exclude_none=True) for test in found.settings]
-    print_rows(
-        [{name: f"{value:.4f}" if isinstance(value, float) else value
-          for name, value in row.items()} for row in rows],
-        as_json=False,
-    )  # fmt: skip
+    rows: list[dict[str, object]] = []
+    for test in found.settings:
+        if test.error is not None:
+            rows.append({"name": test.name, "error": f"{test.error:.3g}"})
+        else:
+            rows.append({"name": test.name, "accuracy": f"{test.accuracy:.4f}"})
+    print_rows(rows, as_json=False)

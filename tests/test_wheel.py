@@ -29,8 +29,9 @@ def test_top_level_names(wheel: Path) -> None:
         names = file.namelist()
     assert {name.partition("/")[0] for name in names} == {
         "zoo", "zoo_bidirectional", "zoo_classic", "zoo_delta", "zoo_elman", "zoo_gated",
-        "zoo_linear", "zoo_ncps", "zoo_ssm", "zoo_torchrecurrent", "zoo_xlstm", "zoo_onnx",
-        "zoo_ort", "zoo_triton", "zoo_web", "recurrent_zoo-0.1.0.dist-info",
+        "zoo_linear", "zoo_ncps", "zoo_ssm", "zoo_tasks_memory", "zoo_tasks_series",
+        "zoo_tasks_state", "zoo_torchrecurrent", "zoo_xlstm", "zoo_onnx", "zoo_ort",
+        "zoo_triton", "zoo_web", "recurrent_zoo-0.1.0.dist-info",
     }  # fmt: skip
     assert "zoo/recipes/d2l-scratch.toml" in names
     assert "zoo/scaffold/cell.py.txt" in names

@@ -14,6 +14,7 @@ from zoo.config import Sampling
 from zoo.errors import RunError, UsageError, VerificationError, ZooError
 from zoo.exporting.suitability import free_gap
 from zoo.exporting.text_comparison import Difference, compare_texts
+from zoo.exporting.verification import judge
 from zoo.inference.position import Position, Stops
 from zoo.models.torch_engine import ModelStepper
 from zoo.registry import RuntimeSpec
@@ -177,6 +178,17 @@ def test_comparing_texts_distinguishes_a_fault_from_a_tie(fox_run: zoo.Run) -> N
     assert min(fault.token for fault in faults) >= 48
     assert not faults[0].is_tie
     assert Difference(token=3, margin=2e-6).is_tie
+
+
+def test_a_choice_less_clear_than_the_models_own_rounding_is_a_tie() -> None:
+    """A model whose float32 and float64 runs part by 1e-5 may choose otherwise by a margin of four
+    times that; any other may not."""
+    differences = [Difference(token=1730, margin=2e-5)]
+    judge(differences, 2000, gap=1e-5)
+    with pytest.raises(VerificationError, match="not a rounding tie"):
+        judge(differences, 2000, gap=1e-6)
+    with pytest.raises(VerificationError, match="not a rounding tie"):
+        judge(differences, 2000)
 
 
 def test_amplification_is_the_difference_between_precisions(fox_run: zoo.Run) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.config import DEFAULT_MAX_LOSS, Sampling
 from zoo.errors import VerificationError
 from zoo.exporting.export import task_to_judge_by, text_to_judge_by
+from zoo.exporting.parity import PARTING
 from zoo.exporting.staging import ExportBuilder
 from zoo.exporting.text_comparison import Difference, compare_texts
 from zoo.inference.artifact import Proof
@@ -96,13 +97,15 @@ def verify(
     differences = [difference for _, _, found in texts for difference in found]
     # texts may be longer than what the proof's own gap was measured over
     if differences and not (proof.amplifies or Proof.gap_amplifies(builder.gap_over(length))):
-        judge(differences, length * len(texts))
+        judge(differences, length * len(texts), proof.float64_gap or 0.0)
     return Verification(proof, tuple(texts))
 
 
-def judge(differences: Sequence[Difference], tokens: int) -> None:
-    """VerificationError for a difference that is no rounding tie, or for too many ties."""
-    faults = [difference for difference in differences if not difference.is_tie]
+def judge(differences: Sequence[Difference], tokens: int, gap: float = 0.0) -> None:
+    """VerificationError for a difference that is no rounding tie, or for too many ties. `gap` is
+    how far rounding carries the model's own runs apart: a choice that is less clear than some of
+    that is a tie."""
+    faults = [each for each in differences if not (each.is_tie or each.margin <= PARTING * gap)]
     if faults:
         worst = max(faults, key=lambda difference: difference.margin)
         raise VerificationError(

@@ -433,8 +433,8 @@ def edit_trace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Edit], None]:
     def plant(kind: str, edit: Edit) -> None:
         right = exporter.TRACED[kind]
 
-        def traced(model: LanguageModel, info: ArtifactInfo) -> ir.Model:
-            made = right(model, info)
+        def traced(model: LanguageModel, info: ArtifactInfo, fused: bool) -> ir.Model:
+            made = right(model, info, fused)
             edit(made.graph)
             return made
 
@@ -519,8 +519,8 @@ def test_a_lower_precision_that_loses_a_state(
 def test_a_lookup_table_that_is_off_by_one_token(
     gru: zoo.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tabulate(graph: ir.Graph) -> None:
-        tables.tabulate(graph)
+    def tabulate(graph: ir.Graph, merged: bool) -> None:
+        tables.tabulate(graph, merged)
         for node in graph:
             if node.op_type == "Gather":
                 map_constant(node, 0, lambda table: np.roll(table, 1, 0))
@@ -557,8 +557,8 @@ def test_the_last_token_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("letters.txt").write_text(letters * 2, "utf-8")
     run = zoo.train("letters.txt", cell="gru", embedding=8, hidden=8, epochs=1, out="r")
 
-    def tabulate(graph: ir.Graph) -> None:
-        tables.tabulate(graph)
+    def tabulate(graph: ir.Graph, merged: bool) -> None:
+        tables.tabulate(graph, merged)
         for node in graph:
             if node.op_type == "Gather":
                 map_constant(node, 0, lambda table: np.concatenate((table[:-1], table[-2:-1])))

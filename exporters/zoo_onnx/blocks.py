@@ -14,8 +14,6 @@ from zoo_onnx.writer import Writer, add_prefix
 
 # By measurement: rows times steps of a block, and the fewest and the most steps.
 POSITIONS, LEAST, MOST = 512, 32, 256
-# Elements of a weight that takes time to pack for a product.
-LARGE = 4096
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 
 
@@ -83,11 +81,8 @@ def _loops(graph: ir.Graph) -> Iterator[ir.Graph]:
 
 
 def _has_weight(node: ir.Node) -> bool:
-    """Whether the node is a product with a large constant."""
-    constants = [constant_of(value) for value in node.inputs]
-    return node.op_type in PRODUCTS and any(
-        constant is not None and constant.size >= LARGE for constant in constants
-    )
+    """Whether the node multiplies by a constant, from the right."""
+    return node.op_type in PRODUCTS and constant_of(node.inputs[1]) is not None
 
 
 def _steps() -> list[int]:

@@ -108,8 +108,9 @@ class RetNet(Cell):
         pair = torch.arange(pairs, dtype=torch.float64, device=n.device)
         angle = torch.pow(10_000.0, -pair / max(pairs - 1, 1))
         phase = (n.to(torch.float64).unsqueeze(-1) * angle).unsqueeze(-2)  # [..., 1, K / 2]
-        sin, cos = torch.sin(phase).to(z.q.dtype), torch.cos(phase).to(z.q.dtype)
-
+        # older runtimes have no cosine in float64
+        sin, half = torch.sin(phase).to(z.q.dtype), torch.sin(phase / 2)
+        cos = (1 - 2 * half * half).to(z.q.dtype)
         one, other = torch.cat((z.q, z.k), -2).chunk(2, -1)
         q, k = torch.cat((one * cos - other * sin, other * cos + one * sin), -1).chunk(2, -2)
         return q, k

@@ -1,4 +1,4 @@
-from .events import (
+from .runner import (
     RunStarted as RunStarted,
     SweepEvent as SweepEvent,
     TrialFinished as TrialFinished,

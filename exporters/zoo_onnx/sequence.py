@@ -1,8 +1,9 @@
-"""sequence.onnx: whole sequences, in which only the recurrence is a loop.
+"""sequence.onnx: whole sequences, in which only recurrences are loops.
 
-The model's `forward` is traced once, with each cell's `scan` replaced by a recurrence that becomes
-a Scan over `Cell.advance` (see `zoo_onnx.scans`). The rest is outside the Scans: `project`,
-`readout`, the output head, and the wiring of cells made of other cells.
+The model's `forward` is traced once. A cell with a `scan` of its own runs it there, with the tools
+of `zoo.nn` in the forms of `zoo_onnx.tools`; of any other the recurrence becomes a Scan over
+`Cell.advance` (see `zoo_onnx.scans`). The rest is outside the Scans: `project`, `readout`, the
+output head, and the wiring of cells made of other cells.
 """
 
 from __future__ import annotations

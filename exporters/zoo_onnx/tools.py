@@ -25,6 +25,7 @@ from zoo.nn import (
     matrix_step,
     selective_scan,
 )
+from zoo.nn.matrix import as_rank_one
 from zoo_onnx.scans import Scans
 from zoo_ort.fused import FUSED_DOMAIN
 
@@ -215,9 +216,8 @@ def _delta_scan(
     log_w: Tensor | None,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    written = beta.unsqueeze(-1) * k
-    removed = written if log_w is None else log_w.exp() * written
-    return _matrix_scan(scans, q, written, v, log_w, state, k, -removed)
+    written, a, b = as_rank_one(k, beta, log_w)
+    return _matrix_scan(scans, q, written, v, log_w, state, a, b)
 
 
 class _LinearSteps(nn.Module):

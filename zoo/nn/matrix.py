@@ -86,7 +86,7 @@ def delta_step(
 
     Gives o [B, N, V] and the next state. `log_w` is of size 1; None without a decay.
     """
-    k, a, b = _of_rank_one(k_BNK, beta_BN, log_w)
+    k, a, b = as_rank_one(k_BNK, beta_BN, log_w)
     return matrix_step(q_BNK, k, v_BNV, log_w, state_BNKV, a, b)
 
 
@@ -100,11 +100,11 @@ def delta_scan(
     state_BNKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """All steps of the delta rule (see `delta_step`): o [T, B, N, V] and the last state."""
-    k, a, b = _of_rank_one(k_TBNK, beta_TBN, log_w)
+    k, a, b = as_rank_one(k_TBNK, beta_TBN, log_w)
     return matrix_scan(q_TBNK, k, v_TBNV, log_w, state_BNKV, a, b)
 
 
-def _of_rank_one(k: Tensor, beta: Tensor, log_w: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def as_rank_one(k: Tensor, beta: Tensor, log_w: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments k, a and b of `matrix_step` and `matrix_scan` for the delta rule."""
     written = beta.unsqueeze(-1) * k
     return written, k, -(written if log_w is None else log_w.exp() * written)

@@ -43,6 +43,8 @@ MODELS: dict[str, tuple[str, Any, str, str]] = {
     "char-step": ("lstm", CharTokenizer, "step", "fp32"),
     "char-generate": ("rnn", CharTokenizer, "generate", "fp32"),
     "letters-sequence": ("lstm", LettersTokenizer, "sequence", "fp32"),
+    "blocks": ("mingru", CharTokenizer, "sequence", "fp32"),
+    "fused-blocks": ("gated-deltanet", CharTokenizer, "sequence", "fp32"),
     "byte-generate-fp16": ("gru", ByteTokenizer, "generate", "fp16"),
     "bpe-step-int8": ("gru", BPETokenizer, "step", "int8"),
     "bpe-generate": ("gru", BPETokenizer, "generate", "fp32"),

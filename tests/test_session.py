@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import zoo
+from zoo.config import ModelConfig
 from zoo.errors import NoStepError, UsageError, ZooError
+from zoo.inference.snapshot import first_snapshot, read_snapshot, write_snapshot
+from zoo.models.torch_engine import ModelStepper
 from zoo.nn.state import from_safetensors, reset_rows, select_rows, to_safetensors
 
 
@@ -73,6 +76,19 @@ def test_a_snapshot_moves_between_runtimes(trained: object) -> None:
     one.sample(30, **HOT)
     other.restore(one.snapshot())
     assert other.sample(100, **HOT) == one.sample(100, **HOT)
+
+
+@pytest.mark.parametrize("cell", [spec.name for spec in zoo.list_cells() if spec.causal])
+def test_a_snapshot_of_any_cell_restores_its_state(cell: str) -> None:
+    """Whatever the number, the names and the shapes of its leaves."""
+    torch.manual_seed(0)
+    model = zoo.LanguageModel(ModelConfig(cell=cell, hidden=24, layers=2), 5).eval()
+    engine = ModelStepper(model)
+    state = engine.read(np.array([[1], [2], [3]]), engine.init_state(1))
+    kept = first_snapshot(engine, 1)._replace(state=state, last=3)
+    found = read_snapshot(engine, write_snapshot(engine, kept))
+    assert found.last == 3
+    torch.testing.assert_close(found.state, state, rtol=0, atol=0, equal_nan=False)
 
 
 def test_the_state_is_that_of_the_last_text_consumed(source: zoo.inference.Source) -> None:

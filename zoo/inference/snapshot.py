@@ -60,6 +60,7 @@ def read_snapshot(engine: HasState, content: bytes) -> Snapshot:
             f"the snapshot is of another model: its {name[:40]!r} is "
             f"{found.get(name, 'missing')}, and this one's is {wanted.get(name, 'missing')}."
         )
+    arrays = {name: arrays[name] for name in initial}  # a file has an order of its own
     if not is_finite(arrays.values(), initial.values()):
         raise ZooError("the snapshot is damaged: its state has numbers that are not finite.")
     is_token = last is not None and last.size == 1 and last.dtype.kind == "i"

@@ -26,8 +26,9 @@ from zoo.models.parameter_budget import count_parameters, largest_hidden
 from zoo.nn.cell import Cell
 from zoo.registry.cell_spec import CellSpec, ModelCard
 from zoo.registry.registry import Registry
+from zoo.sweeps.events import MeasuringFailed, RunStarted, TrialFinished
 from zoo.sweeps.plot import draw_sweep
-from zoo.sweeps.runner import MeasuringFailed, RunStarted, TrialFinished, choose_cells, sweep_events
+from zoo.sweeps.runner import choose_cells, sweep_events
 from zoo.sweeps.table import Row, read_rows, write_rows
 from zoo.training.events import Report
 from zoo.training.experiment import train_events
@@ -340,7 +341,7 @@ def test_a_rate_at_which_training_fails_is_lowered(
             raise zoo.ZooError("the loss is no longer finite")
         return train_events(learning_rate=learning_rate, **settings)
 
-    monkeypatch.setattr("zoo.sweeps.runner.train_events", train_if_small)
+    monkeypatch.setattr("zoo.sweeps.trials.train_events", train_if_small)
     command = ["sweep", str(text_file), "--cells", "rnn", "--hidden", "8", "--seeds", "1", "--out",
                "s", "--tune-rate", "--learning-rate", "0.32", *SMALL]  # fmt: skip
     assert run(command) == 0

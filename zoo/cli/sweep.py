@@ -45,6 +45,10 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--measure", is_flag=True,
               help="Measure the first run of each cell too, on the machine as it then is: the "
               "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="Train so many runs at once, each in a process with one thread.")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS",
+              help="Train on the Ray cluster of this machine (auto) or at HOST:PORT.")  # fmt: skip
 @exporter_option
 @runtime_option
 @settings_options({name: field for name, field in FIELDS.items() if name != "cell"})
@@ -66,19 +70,15 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     Exit code 1 if a run failed; the others are trained all the same.
     """
     from zoo.cli.progress import close_view, open_view
-    from zoo.sweeps.runner import (
-        PICTURE,
-        MeasuringFailed,
-        RunStarted,
-        TrialFinished,
-        sweep_events,
-    )
+    from zoo.sweeps.events import MeasuringFailed, RunStarted, TrialFinished
+    from zoo.sweeps.runner import PICTURE, sweep_events
     from zoo.sweeps.table import TABLE, Row, figure_of
     from zoo.training.events import Started
 
     if pairs:
         settings["options"] = parse_pairs(pairs)
     rows: list[Row] = []
+    named: dict[str, str] = {}  # runs by their folders: several may be under way
     view = None
     with closing(sweep_events(out=out, **settings)) as events:  # type: ignore[type-var]
         try:
@@ -88,9 +88,11 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                     run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
                     if event.factor != 1:
                         run += f", rate × {event.factor:g}"
+                    named[event.folder.name] = run
                 elif isinstance(event, MeasuringFailed):
                     close_view(view)
                     view = None
+                    run = named.get(event.folder.name, run)
                     note(f"{run}: not measured: {event.reason}")
                 elif isinstance(event, Row | TrialFinished):
                     close_view(view)
@@ -98,7 +100,7 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                     row = event if isinstance(event, Row) else event.row
                     if row is event:
                         rows.append(row)
-                    note(f"{run}: {_outcome(row)}")
+                    note(f"{named.get(row.run, run)}: {_outcome(row)}")
                 else:
                     if isinstance(event, Started):
                         parameters = event.run.model.parameter_count()
@@ -113,6 +115,7 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
             raise
         finally:
             close_view(view)
+    rows.sort(key=lambda row: (row.cell, row.seed))
     exact = [row.model_dump() for row in rows]
     figure = figure_of(rows)
     print_rows(exact if as_json else [_shown(row, figure) for row in rows], as_json)

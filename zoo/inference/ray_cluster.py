@@ -25,19 +25,19 @@ def import_ray(module: str = "ray") -> Any:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
+def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
     """Ray, connected to the cluster at `address` within the block: "auto" is the one that runs on
-    this machine, "local" one that begins and ends with the block. Where the process is connected
-    already, that connection is used whatever the address, and kept. Raises ZooError where no
-    cluster answers."""
+    this machine, "local" one that begins and ends with the block, of so many `cpus`. Where the
+    process is connected already, that connection is used whatever the address, and kept. Raises
+    ZooError where no cluster answers."""
     ray = import_ray()
     if ray.is_initialized():
         yield ray
         return
-    options = {"include_dashboard": False, "object_store_memory": LOCAL_STORE}
+    local = {"include_dashboard": False, "object_store_memory": LOCAL_STORE, "num_cpus": cpus}
     try:
         _require_answer(address)
-        ray.init(address, log_to_driver=False, **(options if address == LOCAL else {}))
+        ray.init(address, log_to_driver=False, **(local if address == LOCAL else {}))
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ZooError(
             f"no Ray cluster answers at {address!r} ({one_line(error).rstrip('.')}); begin one "

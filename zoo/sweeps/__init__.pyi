@@ -1,4 +1,4 @@
-from .runner import (
+from .events import (
     RunStarted as RunStarted,
     SweepEvent as SweepEvent,
     TrialFinished as TrialFinished,

@@ -1,0 +1,127 @@
+"""The runs of a sweep: how one is trained, and the row that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from zoo.config import Interface, ModelConfig, RunConfig
+from zoo.errors import CorpusError, ProviderError, ZooError, one_line
+from zoo.models.language_model import LanguageModel
+from zoo.models.parameter_budget import count_parameters, largest_hidden
+from zoo.nn.state import flatten
+from zoo.recipes import load_recipe
+from zoo.registry.attribution import describe_failure
+from zoo.registry.cell_spec import CellSpec
+from zoo.registry.registry import Registry
+from zoo.runs.metadata import CONFIG, read_record
+from zoo.runs.run import read_interface
+from zoo.sweeps.events import RunStarted, SweepEvent
+from zoo.sweeps.manifest import Manifest, write_manifest
+from zoo.sweeps.table import Row
+from zoo.training.defaults import multiplied_rate
+from zoo.training.events import Event, Moved, Started
+from zoo.training.experiment import resume_events, train_events
+
+EVEN = {"recurrent_dropout": 0.0}  # unless it is given: not every cell has what it drops
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all runs of a sweep have in common. It can be sent to another process."""
+
+    recipe: str | None
+    settings: dict[str, Any]
+    given: dict[str, Any]
+    manifest: Manifest
+    interface: Interface
+    path: Path
+
+    def row(self, trial: RunStarted, registry: Registry) -> Generator[SweepEvent, None, Row]:
+        """Trains the run, if it has not ended before, and reads its row. An error that concerns
+        this run alone is the row's; CorpusError and ProviderError are raised."""
+        spec = registry.cells[trial.cell]
+        try:
+            with closing(self._train(trial, spec, registry)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if isinstance(event, Started):
+                        write_manifest(self.path, self.manifest)
+                    elif isinstance(event, Moved):
+                        trial = replace(trial, folder=event.run.path)
+                    yield event
+            return _read_row(trial, spec, registry)
+        except (CorpusError, ProviderError):  # the other runs would meet the same
+            raise
+        except Exception as error:
+            return failed(trial, spec, told(error, registry))
+
+    def _train(self, trial: RunStarted, spec: CellSpec, registry: Registry) -> Iterator[Event]:
+        if not (trial.folder / CONFIG).is_file():
+            own = {**EVEN, **self.settings, **self.manifest.chosen}
+            own |= {"cell": spec.name, "seed": trial.seed}
+            rate = self.given["learning_rate"]
+            if rate is None:
+                rate = multiplied_rate(spec.learning_rate, self.manifest.rate_multiplier)
+            own["learning_rate"] = rate * trial.factor
+            if (parameters := self.given["parameters"]) is not None:
+                chosen = load_recipe(self.recipe, registry) if self.recipe is not None else None
+                model = RunConfig.build(own, chosen).model
+                own["hidden"] = largest_hidden(parameters, model, spec, self.interface, registry)
+            elif self.given["hidden"] is None:
+                sizes = spec.sizes_taken(own.get("options") or {}, registry)
+                own["hidden"] = sizes.nearest(own["hidden"])
+            yield from train_events(recipe=self.recipe, out=trial.folder, registry=registry, **own)
+        elif not read_record(trial.folder).finished:
+            yield from resume_events(trial.folder, registry)
+
+
+def failed(trial: RunStarted, spec: CellSpec, reason: str) -> Row:
+    """The row of a run that has an error."""
+    return Row(
+        cell=spec.name, seed=trial.seed, causal=spec.causal, run=trial.folder.name, error=reason
+    )
+
+
+def told(error: Exception, registry: Registry) -> str:
+    """An error in a line."""
+    return one_line(error) if isinstance(error, ZooError) else describe_failure(error, registry)
+
+
+def _state_bytes(config: ModelConfig, interface: Interface, registry: Registry) -> int:
+    with torch.device("meta"):
+        state = LanguageModel(config, interface, registry).init_state(1)
+    return sum(leaf.numel() * leaf.element_size() for leaf in flatten(state))
+
+
+def _read_row(trial: RunStarted, spec: CellSpec, registry: Registry) -> Row:
+    """The row of a run that has ended."""
+    record = read_record(trial.folder)
+    _, interface = read_interface(trial.folder, record.config, registry)
+    model, last = record.config.model, record.metrics[-1]
+    return Row(
+        cell=spec.name,
+        seed=record.config.training.seed,
+        causal=spec.causal,
+        hidden=model.hidden,
+        layers=model.layers,
+        parameters=count_parameters(model, interface, registry),
+        state_bytes=_state_bytes(model, interface, registry),
+        year=spec.card.year,
+        tokens=last["tokens"],
+        seconds=last["seconds"],
+        tokens_per_second=median(line["tokens_per_second"] for line in record.metrics),
+        learning_rate=record.config.training.learning_rate,
+        rate_factor=trial.factor,
+        held_out_bits_per_char=record.best("held_out_bits_per_char"),
+        held_out_bits_per_token=record.best("held_out_bits_per_token"),
+        held_out_accuracy=record.highest("held_out_accuracy"),
+        held_out_error=record.best("held_out_error"),
+        train_bits_per_char=last.get("train_bits_per_char"),  # not there in an older run
+        run=trial.folder.name,
+    )

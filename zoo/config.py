@@ -237,6 +237,12 @@ class TrainConfig(FrozenModel):
         description="Early stopping: stop after this many evaluations without a lower loss.",
         json_schema_extra=CHOSEN,
     )
+    target_loss: float | None = Field(
+        None,
+        gt=0,
+        description="Early stopping: stop when the validation loss is at most this, in bits per "
+        "token, or as a mean squared error.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Precision of matrix products; weights and states stay float32.",

@@ -74,6 +74,10 @@ class RunError(ZooError):
     """A run folder that is missing, taken, or damaged."""
 
 
+class DivergedError(ZooError):
+    """A training whose loss is no longer finite."""
+
+
 class ArtifactError(ZooError):
     """An exported file that is not ours, is damaged, or does not fit what it is compared with."""
 

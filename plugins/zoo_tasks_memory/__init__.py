@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from zoo import hookimpl
-from zoo.registry import TaskSpec
+from zoo.registry import TaskSpec, Trial
 from zoo_tasks_memory import cards
 
 COPYING, RECALL = "zoo_tasks_memory.copying", "zoo_tasks_memory.recall"
@@ -13,22 +13,49 @@ COPYING, RECALL = "zoo_tasks_memory.copying", "zoo_tasks_memory.recall"
 def zoo_tasks() -> Iterable[TaskSpec]:
     mad = {"longest": 128}
     return [
-        TaskSpec("copying", f"{COPYING}:Copying", cards.COPYING, full={"blanks": 500}),
+        TaskSpec(
+            "copying",
+            f"{COPYING}:Copying",
+            cards.COPYING,
+            full={"blanks": 500},
+            trial=Trial(1000, {"blanks": 200}, quick=True),
+        ),
         TaskSpec(
             "selective-copying",
             f"{COPYING}:SelectiveCopying",
             cards.SELECTIVE_COPYING,
             full={"longest": 4096, "symbols": 16},
+            trial=Trial(1000),
         ),
-        TaskSpec("induction", f"{RECALL}:Induction", cards.INDUCTION, full={"longest": 256}),
         TaskSpec(
-            "mqar", f"{RECALL}:MultiQueryRecall", cards.MQAR, full={"pairs": 64, "vocab": 8192}
+            "induction",
+            f"{RECALL}:Induction",
+            cards.INDUCTION,
+            full={"longest": 256},
+            trial=Trial(1000),
+        ),
+        TaskSpec(
+            "mqar",
+            f"{RECALL}:MultiQueryRecall",
+            cards.MQAR,
+            full={"pairs": 64, "vocab": 8192},
+            trial=Trial(1500, {"pairs": 8}, quick=True),
         ),
         TaskSpec("fuzzy-recall", f"{RECALL}:fuzzy_recall", cards.FUZZY_RECALL, full=mad),
         TaskSpec("noisy-recall", f"{RECALL}:noisy_recall", cards.NOISY_RECALL, full=mad),
         TaskSpec("compression", f"{COPYING}:Compression", cards.COMPRESSION, full={"longest": 32}),
-        TaskSpec("adding", f"{COPYING}:Adding", cards.ADDING, full={"longest": 300}),
         TaskSpec(
-            "delayed-match", f"{COPYING}:DelayedMatch", cards.DELAYED_MATCH, full={"longest": 200}
+            "adding",
+            f"{COPYING}:Adding",
+            cards.ADDING,
+            full={"longest": 300},
+            trial=Trial(1000, quick=True),
+        ),
+        TaskSpec(
+            "delayed-match",
+            f"{COPYING}:DelayedMatch",
+            cards.DELAYED_MATCH,
+            full={"longest": 200},
+            trial=Trial(500),
         ),
     ]

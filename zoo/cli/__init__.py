@@ -27,6 +27,7 @@ VERBS = (
     "sweep",
     "runs",
     "compare",
+    "rank",
     "generate",
     "serve",
     "score",

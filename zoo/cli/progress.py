@@ -140,6 +140,8 @@ def _introduction(started: Started) -> str:
         if training.patience is None
         else f", early stopping after {training.patience} evaluations without improvement"
     )
+    if training.target_loss is not None:
+        stop += f", to a validation loss of {training.target_loss:g}"
     resumed = ""
     if started.resumed is not None:
         resumed = f"\nresuming at epoch {started.resumed.epoch}, step {started.resumed.step}"

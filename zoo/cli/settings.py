@@ -3,6 +3,7 @@ defaults and help stand in one place."""
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -144,6 +145,16 @@ def _without_none(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return next(part for part in get_args(annotation) if part is not type(None))
     return annotation
+
+
+def parse_count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """The callback of an option that counts, where k stands for thousands and M for millions."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a number like 200000, 200k or 1.5M.")
+    return round(float(found[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[found[2].lower()])
 
 
 def parse_pairs(pairs: tuple[str, ...]) -> dict[str, str]:

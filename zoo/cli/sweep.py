@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.console import duration, note, print_rows
-from zoo.cli.settings import exporter_option, parse_pairs, runtime_option, settings_options
+from zoo.cli.settings import (
+    exporter_option,
+    parse_count,
+    parse_pairs,
+    runtime_option,
+    settings_options,
+)
 from zoo.cli.train import FIELDS
 
 if TYPE_CHECKING:
     from zoo.sweeps.table import Figure, Row
-
-
-def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    """A number of things, where k stands for thousands and M for millions."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
-    if not found:
-        raise click.BadParameter(f"{text!r} is not a number like 200000, 200k or 1.5M.")
-    return round(float(found[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[found[2].lower()])
 
 
 @click.command()
@@ -33,7 +28,7 @@ def _count(_context: click.Context, _option: click.Parameter, text: str | None) 
               help='Names and patterns, as "gru,lstm,*-scratch".')  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True,
               help="Runs of each cell; their seeds count from --seed, or 0, on.")  # fmt: skip
-@click.option("--parameters", callback=_count, metavar="N",
+@click.option("--parameters", callback=parse_count, metavar="N",
               help="Instead of --hidden: for each cell the largest hidden size with which the "
               "model has at most N parameters (200000, 200k, 1.5M).")  # fmt: skip
 @click.option("--tune-rate", is_flag=True,

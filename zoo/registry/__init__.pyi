@@ -28,4 +28,5 @@ from .specs import (
 from .task_spec import (
     TaskCard as TaskCard,
     TaskSpec as TaskSpec,
+    Trial as Trial,
 )

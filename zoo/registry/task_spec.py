@@ -38,24 +38,43 @@ class TaskCard:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """How cells are compared on a task by `zoo rank`: each is trained on so many `batches` of 64
+    sequences, at each learning rate that is tried. `options` are those of the task; `quick` says
+    that the task is among those that are run where none are named."""
+
+    batches: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batches, int) or self.batches < 1 or self.batches % 100:
+            raise TypeError(f"a trial's batches must be hundreds (got {self.batches!r})")
+
+
+@dataclass(frozen=True)
 class TaskSpec(Spec):
     """A task as a plugin registers it.
 
     `factory` names a callable that returns a `zoo.tasks.Task`: a subclass of it, mostly. Its
     parameters are the options of the task, each with a default, and bounds in its annotation, as a
     cell's options have them; the defaults are a size that two cores train in minutes. `full` are
-    the options of the size in the paper.
+    the options of the size in the paper. `trial` says how cells are compared on it; None if they
+    are not.
     """
 
     name: str
     factory: str
     card: TaskCard
     full: Mapping[str, Any] = field(default_factory=dict)
+    trial: Trial | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.card, TaskCard):
             raise TypeError(f"{self.name}: card must be a TaskCard (got {self.card!r})")
+        if not isinstance(self.trial, Trial | None):
+            raise TypeError(f"{self.name}: trial must be a Trial (got {self.trial!r})")
 
     def options(self) -> dict[str, Any]:
         """The options that the factory's signature declares, with their defaults. FactoryError for

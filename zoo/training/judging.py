@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor
 
 from zoo.config import TrainConfig
-from zoo.errors import ZooError
+from zoo.errors import DivergedError
 from zoo.models.language_model import LanguageModel
 from zoo.training.averaging import Average
 from zoo.training.clock import Clock
@@ -64,9 +64,9 @@ class Judge:
         learning_rate: float,
     ) -> bool:
         """Puts the figures of a report together; whether they are the best so far, whose weights
-        are then kept. ZooError where the loss is no longer finite."""
+        are then kept. DivergedError where the loss is no longer finite."""
         if not math.isfinite(nats_per_token + (scores.nats_per_token if scores else 0.0)):
-            raise ZooError(
+            raise DivergedError(
                 f"the loss is no longer finite at step {position.step}; lower "
                 f"--learning-rate or --clip."
             )

@@ -156,7 +156,7 @@ class Trainer:
             if shown := self._close_epoch(over or self._is_over()):
                 yield shown
         self.model.eval()
-        early = self._has_waited() and self._fraction_done() < 1
+        early = self._stops_early() and self._fraction_done() < 1
         yield Finished(self._judge.kept_metrics(), early)
 
     def _rest_of_epoch(self) -> Iterator[Window]:
@@ -239,10 +239,12 @@ class Trainer:
         """Whether the time is up, or early stopping is due."""
         # after a late start too, something is learnt and reported
         out_of_time = self._position.step > 0 and self.seconds >= self.clock.last_step
-        return out_of_time or self._has_waited()
+        return out_of_time or self._stops_early()
 
-    def _has_waited(self) -> bool:
-        patience = self._config.patience
+    def _stops_early(self) -> bool:
+        patience, target, best = self._config.patience, self._config.target_loss, self._judge.best
+        if target is not None and best is not None and best.judged <= target:
+            return True
         return patience is not None and self._position.waited >= patience
 
     def _is_report_due(self, windows: int) -> bool:

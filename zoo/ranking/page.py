@@ -1,0 +1,96 @@
+"""The map of tasks and cells as a page: a map for each kind of test, and the curves of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError
+from zoo.files import write_atomically
+from zoo.ranking.picture import COLOURS, Map, short
+from zoo.ranking.ranks import RankRow
+
+PAGE = "rank.html"
+TITLES = ("as in training", "longer, or with more to keep")
+
+
+def write_page(rows: Sequence[RankRow], path: Path) -> None:
+    """Writes a page with the map, where each field tells its figures, and the learning curves of
+    each task. It needs no network. UsageError where Plotly is missing."""
+    try:
+        import plotly.graph_objects as graphs
+        from plotly.io import to_html
+    except ModuleNotFoundError:
+        raise UsageError(
+            'the page needs Plotly; install it with: pip install "recurrent-zoo[rank]"'
+        ) from None
+    shown = Map(rows)
+    figures = [_heat_map(graphs, rows, shown)]
+    figures += [_curves(graphs, [r for r in rows if r.task == task]) for task in shown.tasks]
+    parts = [
+        to_html(figure, full_html=False, include_plotlyjs=number == 0)
+        for number, figure in enumerate(figures)
+    ]
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Cells and tasks</title>'
+        '<body style="font-family: sans-serif; margin: 2em">\n'
+        "<h1>Cells and tasks</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+    write_atomically(path, page.encode())
+
+
+def _heat_map(graphs: Any, rows: Sequence[RankRow], shown: Map) -> Any:
+    figure = graphs.Figure()
+    told = {(row.cell, row.task): row for row in rows}
+    names = [short(task) for task in shown.tasks]
+    for number, (title, scores) in enumerate(zip(TITLES, shown.scores, strict=True)):
+        grid = [[scores.get((cell, task)) for task in shown.tasks] for cell in shown.cells]
+        texts = [[_told(told.get((cell, task))) for task in shown.tasks] for cell in shown.cells]
+        figure.add_trace(
+            graphs.Heatmap(
+                z=grid, x=names, y=shown.cells, customdata=texts, zmin=0, zmax=1,
+                colorscale=COLOURS, visible=number == 0, name=title,
+                hovertemplate="%{y}, %{x}: %{z:.3f}<br>%{customdata}<extra></extra>",
+            )
+        )  # fmt: skip
+    buttons = [
+        {"label": title, "method": "update",
+         "args": [{"visible": [title == each for each in TITLES]}]}
+        for title in TITLES
+    ]  # fmt: skip
+    figure.update_layout(
+        updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons,
+                      "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}],
+        yaxis={"autorange": "reversed", "dtick": 1}, height=220 + 20 * len(shown.cells),
+        width=320 + 70 * len(names), margin={"l": 200},
+    )  # fmt: skip
+    return figure
+
+
+def _told(row: RankRow | None) -> str:
+    if row is None:
+        return ""
+    tests = "<br>".join(
+        f"{test.name}: "
+        + (f"{test.accuracy:.3f} right" if test.accuracy is not None else f"error {test.error:.3g}")
+        for test in row.tests
+    )
+    return f"{row.verdict}<br>{tests}<br>{row.parameters:,} parameters, seed {row.seed}"
+
+
+def _curves(graphs: Any, rows: Sequence[RankRow]) -> Any:
+    """What each cell gets in validation, by the batches of training."""
+    figure = graphs.Figure()
+    for row in sorted(rows, key=lambda row: (row.cell, row.seed)):
+        x, y = zip(*row.curve, strict=True) if row.curve else ((), ())
+        name = row.cell if row.seed == 0 else f"{row.cell}, seed {row.seed}"
+        figure.add_trace(graphs.Scatter(x=x, y=y, name=name, mode="lines"))
+    of_errors = any(test.error is not None for row in rows for test in row.tests)
+    figure.update_layout(
+        title=short(rows[0].task), xaxis_title="batches of 64 sequences", width=1000, height=500,
+        yaxis_title="mean squared error in validation" if of_errors else "right in validation",
+    )  # fmt: skip
+    if of_errors:
+        figure.update_yaxes(type="log")
+    return figure

@@ -1,0 +1,228 @@
+"""The trials of one cell on one task: trainings at several learning rates, and the best one's
+tests."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.config import ModelConfig, RunConfig
+from zoo.errors import DivergedError, ZooError, one_line
+from zoo.inference.task_scoring import score_task
+from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
+from zoo.ranking.entrants import Entrant, choose_entrants
+from zoo.ranking.ranks import RankRow, Tested, Try, judge
+from zoo.registry.attribution import describe_failure
+from zoo.registry.registry import Registry, load_registry
+from zoo.runs.metadata import CONFIG, Record, read_record
+from zoo.tasks.baselines import Baseline
+from zoo.tasks.named import PREFIX, NamedTask, find_task
+from zoo.training.defaults import choose_for_task
+from zoo.training.experiment import resume_events, train_events
+from zoo.training.task_data import EPOCH
+
+ROWS = 64  # sequences of a batch
+LAYERS = 2
+FACTORS = (1.0, 4.0, 0.25)  # of the cell's usual learning rate, in the order of trying
+NEAR = (2.0, 0.5)  # of the best of these: tried after them
+SOLVED_LOSS = 0.002  # bits for each answer, or mean squared error: nothing is left to learn
+MEASURES = {"parameters": count_parameters, "state_bytes": count_state_bytes}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is equal in all models: at most so many "parameters", or "state_bytes" of one stream."""
+
+    of: str = "parameters"
+    most: int = 50_000
+
+    def __str__(self) -> str:
+        return f"{self.of}={self.most}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell (with options behind its name), a task and a seed, and the folder of its runs. It can
+    be sent to another process."""
+
+    cell: str
+    task: str
+    batches: int
+    baselines: Sequence[Baseline]
+    seed: int
+    size: Size
+    folder: Path
+
+    def row(self, registry: Registry) -> RankRow:
+        """Trains at each rate, until one leaves nothing to learn, and tests the best. Trainings
+        that ended before are read, and one that was stopped is resumed. What goes wrong is the
+        row's."""
+        (entrant,) = choose_entrants([self.cell], registry)
+        return _Trials(self, entrant, find_task(self.task, registry), registry).row()
+
+    @property
+    def command(self) -> str:
+        """What makes the row again."""
+        flag = f"--{self.size.of.replace('_', '-')}"
+        name = self.task.removeprefix(PREFIX).partition(":")[0]
+        words = ["zoo", "rank", self.cell, "--tasks", name, flag, str(self.size.most)]
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        return shlex.join(words)
+
+
+def train_alone(job: Job) -> RankRow:
+    """`Job.row` in a process of its own, with one thread."""
+    torch.set_num_threads(1)
+    return job.row(load_registry())
+
+
+@dataclass(frozen=True)
+class _Trials:
+    job: Job
+    entrant: Entrant
+    named: NamedTask
+    registry: Registry
+
+    def row(self) -> RankRow:
+        job = self.job
+        tried, failed = self._tries()
+        tests: tuple[Tested, ...] = ()
+        figures: dict[str, Any] = {}
+        if tried:
+            best = tried[_best(tried)]
+            tests, figures = self._tested(best), self._figures(best)
+            for record in tried.values():
+                if record is not best:
+                    shutil.rmtree(record.path)
+        tries = tuple(sorted((*tried, *failed), key=lambda each: each.factor))
+        verdict, evidence = judge(tries, tests)
+        last = [record.metrics[-1] for record in tried.values()]
+        return RankRow(
+            task=job.task,
+            cell=job.cell,
+            seed=job.seed,
+            size=str(job.size),
+            layers=LAYERS,
+            batches=job.batches,
+            year=self.entrant.spec.card.year,
+            tries=tries,
+            sequences=sum(ROWS * line["step"] for line in last),
+            seconds=round(sum(line["seconds"] for line in last), 1),
+            tests=tests,
+            verdict=verdict,
+            evidence=evidence,
+            command=job.command,
+            **figures,
+        )
+
+    def _tries(self) -> tuple[dict[Try, Record], list[Try]]:
+        """The trainings that ended, with their records, and those that did not."""
+        tried: dict[Try, Record] = {}
+        failed = []
+        for factors in (FACTORS, NEAR):
+            around = _best(tried).factor if tried and factors is NEAR else 1.0
+            for factor in factors:
+                if tried and _loss_of(_best(tried)) <= SOLVED_LOSS:
+                    break
+                found, record = self._try(around * factor)
+                if record is None:
+                    failed.append(found)
+                else:
+                    tried[found] = record
+        return tried, failed
+
+    def _try(self, factor: float) -> tuple[Try, Record | None]:
+        job, registry = self.job, self.registry
+        folder = job.folder.with_name(f"{job.folder.name}-rate-x{factor:g}")
+        rate = self.entrant.spec.learning_rate * factor
+        try:
+            if not (folder / CONFIG).is_file():
+                events = train_events(
+                    job.task, batch_size=ROWS, epochs=job.batches // EPOCH, learning_rate=rate,
+                    target_loss=SOLVED_LOSS, seed=job.seed, out=folder, registry=registry,
+                    **self._model(),
+                )  # fmt: skip
+                deque(events, maxlen=0)
+            elif not read_record(folder).finished:
+                deque(resume_events(folder, registry), maxlen=0)
+            record = read_record(folder)
+        except DivergedError as error:
+            return Try(
+                factor=factor, learning_rate=rate, error=one_line(error), diverged=True
+            ), None
+        except Exception as error:
+            ours = isinstance(error, ZooError)
+            told = one_line(error) if ours else describe_failure(error, registry)
+            return Try(factor=factor, learning_rate=rate, error=told), None
+        losses = [_loss(line) for line in record.metrics]
+        found = Try(factor=factor, learning_rate=rate, lowest=min(losses), last=losses[-1])
+        return found, record
+
+    def _model(self) -> dict[str, Any]:
+        """The settings of the model. An embedding is as large as a task's usual one."""
+        spec, interface, size = self.entrant.spec, self.named.task.interface, self.job.size
+        own: dict[str, Any] = {
+            "cell": spec.name, "options": dict(self.entrant.options), "layers": LAYERS
+        }  # fmt: skip
+        usual = choose_for_task(RunConfig.build(own), interface, self.registry)
+        own["embedding"] = usual["embedding"]
+        hidden = largest_hidden(
+            size.most, ModelConfig(**own), spec, interface, self.registry, MEASURES[size.of]
+        )
+        return {**own, "hidden": hidden}
+
+    def _tested(self, record: Record) -> tuple[Tested, ...]:
+        scores = score_task(record.path, self.job.task, registry=self.registry).settings
+        return tuple(
+            Tested(
+                name=score.name,
+                accuracy=score.accuracy,
+                error=score.error,
+                without_memory=_best_without(baseline, high=score.error is None),
+            )
+            for score, baseline in zip(scores, self.job.baselines, strict=True)
+        )
+
+    def _figures(self, record: Record) -> dict[str, Any]:
+        model, interface = record.config.model, self.named.task.interface
+        return {
+            "hidden": model.hidden,
+            "parameters": count_parameters(model, interface, self.registry),
+            "state_bytes": count_state_bytes(model, interface, self.registry),
+            "learning_rate": record.config.training.learning_rate,
+            "curve": tuple((line["step"], _shown(line)) for line in record.metrics),
+        }
+
+
+def _best(tried: Iterable[Try]) -> Try:
+    return min(tried, key=_loss_of)
+
+
+def _loss_of(each: Try) -> float:
+    return math.inf if each.lowest is None else each.lowest
+
+
+def _loss(line: dict[str, float]) -> float:
+    found = line.get("held_out_error")
+    return line["held_out_bits_per_token"] if found is None else found
+
+
+def _shown(line: dict[str, float]) -> float:
+    """What a curve shows: the share that is right, or the error."""
+    found = line.get("held_out_accuracy")
+    return round(line["held_out_error"] if found is None else found, 5)
+
+
+def _best_without(baseline: Baseline, high: bool) -> float:
+    """The best that is got without a memory: the highest share, or the lowest error."""
+    known = [value for value in baseline[1:] if value is not None]
+    return round(float(max(known) if high else min(known)), 5)

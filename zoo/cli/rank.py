@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), metavar="N",
               help="Train so many at once, each in a process with one thread; 0: in this "
               "process.  [default: one for each core]")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs", "rank"),
-              show_default=True, help="Folder of the tables, the picture and the runs.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs", "rank"),
+    show_default=True,
+    help="Folder of the tables, the picture and the runs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def command(out: Path, as_json: bool, **settings: Any) -> int:
     """Train CELLS on tasks that tell what a cell can do, and show where they stand beside the

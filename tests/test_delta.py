@@ -27,6 +27,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "deltanet-unconvolved": ("deltanet", {"short_conv": False, "heads": 2}),
     "gated-deltanet": ("gated-deltanet", {}),
     "gated-deltanet-unconvolved": ("gated-deltanet", {"short_conv": False, "heads": 2}),
+    "deltanet-negative": ("deltanet", {"negative_eigenvalues": True}),
+    "gated-deltanet-negative": ("gated-deltanet", {"negative_eigenvalues": True}),
     "rwkv7": ("rwkv7", {}),
     "rwkv7-4-heads": ("rwkv7", {"head_size": 8}),
 }
@@ -128,7 +130,7 @@ def test_gla_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     close(call.end, end)
 
 
-@pytest.mark.parametrize("name", ["deltanet", "deltanet-unconvolved"])
+@pytest.mark.parametrize("name", ["deltanet", "deltanet-unconvolved", "deltanet-negative"])
 def test_the_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
     call = record(case, matrix, monkeypatch)
@@ -140,7 +142,9 @@ def test_the_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) 
     close(call.end, end)
 
 
-@pytest.mark.parametrize("name", ["gated-deltanet", "gated-deltanet-unconvolved"])
+@pytest.mark.parametrize(
+    "name", ["gated-deltanet", "gated-deltanet-unconvolved", "gated-deltanet-negative"]
+)
 def test_the_gated_delta_rule_equals_flas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(name, torch.float32)
     call = record(case, matrix, monkeypatch)
@@ -231,7 +235,7 @@ def delta_layer(x: Array, w: Arrays, state: Arrays, cell: Any) -> Array:
             qkv = sum(tap * then for tap, then in zip(w["conv"], seen, strict=True))
             state["window"][:] = seen[1:]
         qkv = silu(qkv)
-        beta = sigmoid(x_t @ w["W_b"])
+        beta = (2 if cell.negative_eigenvalues else 1) * sigmoid(x_t @ w["W_b"])
         gated = "A_log" in w
         alpha = np.ones(N)
         if gated:
@@ -334,6 +338,28 @@ def test_states_have_the_documented_sizes_and_outputs_the_hidden_size(
     assert {key: tuple(leaf.shape[1:]) for key, leaf in state._asdict().items()} == wanted
     y, _ = cell.step(torch.randn(2, INPUT), state)
     assert y.shape == (2, hidden)
+
+
+@pytest.mark.parametrize("name", ["deltanet", "gated-deltanet"])
+def test_transitions_have_negative_eigenvalues_with_the_option_alone(name: str) -> None:
+    """The state after a step is linear in the one before: the steps from the rows of I and from 0
+    differ by the transition, which is symmetric."""
+    torch.manual_seed(0)
+    x = torch.randn(64, INPUT, dtype=torch.float64)
+    for given, lowest in (({"negative_eigenvalues": True}, -1), ({}, 0)):
+        cell: Any = zoo.get_cell(name).build(INPUT, HIDDEN, **given).double()
+        with torch.no_grad():
+            cell.W_b.mul_(30)  # β near its bounds
+            if name == "gated-deltanet":
+                cell.A_log.fill_(-30)  # and no decay
+            zero = cell.init_state(len(x))
+            S = torch.eye(cell.key_size, cell.value_size, dtype=torch.float64).expand_as(zero.S)
+            ends = [cell.step(x, state)[1].S for state in (zero._replace(S=S), zero)]
+        transition = (ends[0] - ends[1])[..., : cell.key_size].numpy()
+        np.testing.assert_allclose(transition, transition.swapaxes(-1, -2), rtol=0, atol=1e-12)
+        eigenvalues = np.linalg.eigvalsh(transition)
+        assert lowest - 1e-9 < eigenvalues.min() < lowest + 0.01
+        assert 0.99 < eigenvalues.max() < 1 + 1e-9
 
 
 def test_rwkv7s_decays_are_within_the_papers_bounds() -> None:

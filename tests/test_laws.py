@@ -76,6 +76,11 @@ def test_rnn_with_relu(check: Callable[[], object]) -> None:
     check()
 
 
+@parametrize_with_laws("deltanet", "gated-deltanet", options={"negative_eigenvalues": True})
+def test_the_delta_rule_with_negative_eigenvalues(check: Callable[[], object]) -> None:
+    check()
+
+
 # --- a correct cell, and for each law one with a fault
 
 

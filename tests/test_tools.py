@@ -179,7 +179,7 @@ FUSED -= {"matrix of rank one"}
 
 
 def drawn(case: Case, rows: int, length: int) -> tuple[list[np.ndarray], Arrays]:
-    """States and inputs; keys have the length 1, decays and rates are in (0, 1)."""
+    """States and inputs; keys have the length 1, decays and rates are in (0, 1), β in (0, 2)."""
     values = np.random.default_rng(length)
     states = [values.standard_normal((rows, *shape)) for shape in case.states]
     given = {
@@ -189,6 +189,8 @@ def drawn(case: Case, rows: int, length: int) -> tuple[list[np.ndarray], Arrays]
         given["k"] /= np.linalg.norm(given["k"], axis=-1, keepdims=True)
     for name in given.keys() & {"a", "beta", "delta"}:
         given[name] = 1 / (1 + np.exp(-given[name]))
+    if "beta" in given:  # some transitions have an eigenvalue below 0
+        given["beta"] *= 2
     if "log_w" in given:
         given["log_w"] = -np.abs(given["log_w"]) / 5
     if "a" in given and "b" in given and "k" in given:

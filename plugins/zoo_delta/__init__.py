@@ -7,6 +7,11 @@ from zoo import CellSpec, ModelCard, StateField, hookimpl
 NAIVE = "the recurrence: flash-linear-attention's naive {}; the layer: its equations in a loop"
 MEMORY = "keys to values, by head"
 CONVOLVED = "the short convolution's last inputs"
+NEGATIVE = (
+    "negative_eigenvalues=true: β_t = 2 σ(x_t W_β), after Grazzi, Siems, Zela, Franke, Hutter and "
+    "Pontil, Unlocking state-tracking in linear RNNs through negative eigenvalues, ICLR 2025, "
+    "arXiv:2411.12537. "
+)
 
 
 @hookimpl
@@ -64,8 +69,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                 parallel=True,
                 checked_against=NAIVE.format("delta rule"),
                 notes="The layer of the later paper. conv has kernel size 4 and no bias; "
-                "short_conv=false removes it, and `window` from the state. Layer norms, "
-                "residual connections and the MLP are not included.",
+                "short_conv=false removes it, and `window` from the state. " + NEGATIVE + "Layer "
+                "norms, residual connections and the MLP are not included.",
             ),
         ),
         CellSpec(
@@ -94,8 +99,8 @@ def zoo_cells() -> Iterable[CellSpec]:
                 checked_against=NAIVE.format("gated delta rule"),
                 notes="The widths of the authors' code: keys of ¾ and values of 1½ times the "
                 "hidden size in all. conv has kernel size 4 and no bias; short_conv=false "
-                "removes it, and `window` from the state. Layer norms, residual connections "
-                "and the MLP are not included.",
+                "removes it, and `window` from the state. " + NEGATIVE + "Layer norms, residual "
+                "connections and the MLP are not included.",
             ),
         ),
         CellSpec(

@@ -5,7 +5,13 @@ arXiv:2406.06484, sections 2 and 3.4), in the order of Yang et al. 2024, arXiv:2
 
     S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ,   o_t = S_tᵀ q_t / √K
 
-A share β of the value that S holds for a key is replaced by the new value.
+A share β of the value that S holds for a key is replaced by the new value:
+
+    β_t = σ(x_t W_β),   with `negative_eigenvalues` 2 σ(x_t W_β)
+
+The eigenvalues of I - β k kᵀ are 1 and 1 - β. In finite precision no layers whose eigenvalues are
+all positive compute the parity of sequences of any length (Grazzi et al. 2024, arXiv:2411.12537,
+theorem 1).
 """
 
 from __future__ import annotations
@@ -35,8 +41,8 @@ State: TypeAlias = DeltaState | UnconvolvedState
 
 
 class DeltaRule(Cell):
-    """The recurrence of N heads. z has fields `qkv` [..., N (2 K + V)] and `beta` [..., N], within
-    (0, 1); a subclass computes it, and overrides `log_decay` if it has a decay. h is o [..., N, V].
+    """The recurrence of N heads. z has fields `qkv` [..., N (2 K + V)] and `beta` [..., N]; a
+    subclass computes it, and overrides `log_decay` if it has a decay. h is o [..., N, V].
 
     Weights: `W_qkv` [I, N (2 K + V)], `W_b` [I, N], `conv` [4, N (2 K + V)] or none.
     """
@@ -49,8 +55,10 @@ class DeltaRule(Cell):
         key_size: int,
         value_size: int,
         short_conv: bool,
+        negative_eigenvalues: bool,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        self.negative_eigenvalues = negative_eigenvalues
         self.heads, self.key_size, self.value_size = heads, key_size, value_size
         self.sizes = [heads * key_size, heads * key_size, heads * value_size]
         width = sum(self.sizes)
@@ -65,6 +73,11 @@ class DeltaRule(Cell):
         if self.conv is None:
             return UnconvolvedState(S)
         return DeltaState(S, self.zeros(batch_size, TAPS - 1, sum(self.sizes)))
+
+    def beta(self, x: Tensor) -> Tensor:
+        """β [..., N] of the inputs [..., I]."""
+        beta = torch.sigmoid(x @ self.W_b)
+        return 2 * beta if self.negative_eigenvalues else beta
 
     def log_decay(self, z: Any) -> Tensor | None:
         """log α [..., N, 1]; None without a decay."""

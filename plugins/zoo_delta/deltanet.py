@@ -20,7 +20,7 @@ from zoo_delta.heads import drawn, head_count, rms_norm
 
 class DeltaInputs(NamedTuple):
     qkv: Tensor  # [..., N (2 K + V)]
-    beta: Tensor  # [..., N], within (0, 1)
+    beta: Tensor  # [..., N], within (0, 1), or (0, 2)
 
 
 class DeltaNet(DeltaRule):
@@ -37,15 +37,24 @@ class DeltaNet(DeltaRule):
         short_conv: Annotated[
             bool, Field(description="Convolve q, k and v over the last four steps.")
         ] = True,
+        negative_eigenvalues: Annotated[
+            bool,
+            Field(
+                description="β within (0, 2), so that eigenvalues of the transition are within "
+                "[-1, 1], not [0, 1]."
+            ),
+        ] = False,
     ) -> None:
         heads = head_count(heads, hidden_size)
         size = -(-hidden_size // heads)
-        super().__init__(input_size, hidden_size, heads, size, size, short_conv)
+        super().__init__(
+            input_size, hidden_size, heads, size, size, short_conv, negative_eigenvalues
+        )
         self.norm = nn.Parameter(torch.ones(size))
         self.W_o = drawn(heads * size, hidden_size)
 
     def project(self, x: Tensor) -> DeltaInputs:
-        return DeltaInputs(x @ self.W_qkv, torch.sigmoid(x @ self.W_b))
+        return DeltaInputs(x @ self.W_qkv, self.beta(x))
 
     def readout(self, h: Tensor, z: DeltaInputs) -> Tensor:
         return rms_norm(h, self.norm).flatten(-2) @ self.W_o

@@ -23,7 +23,7 @@ from zoo_delta.heads import by_head, drawn, head_count, rms_norm, silu
 
 class GatedDeltaInputs(NamedTuple):
     qkv: Tensor  # [..., N (2 K + V)]
-    beta: Tensor  # [..., N], within (0, 1)
+    beta: Tensor  # [..., N], within (0, 1), or (0, 2)
     log_decay: Tensor  # log α [..., N], negative
     gate: Tensor  # [..., N, V], before the SiLU
 
@@ -43,12 +43,21 @@ class GatedDeltaNet(DeltaRule):
         short_conv: Annotated[
             bool, Field(description="Convolve q, k and v over the last four steps.")
         ] = True,
+        negative_eigenvalues: Annotated[
+            bool,
+            Field(
+                description="β within (0, 2), so that eigenvalues of the transition are within "
+                "[-α, α], not [0, α]."
+            ),
+        ] = False,
     ) -> None:
         heads = head_count(heads, hidden_size)
         # the authors' sizes: N K is ¾ and N V 1½ times the width of the model
         key_size = -(-3 * hidden_size // (4 * heads))
         value_size = 2 * key_size
-        super().__init__(input_size, hidden_size, heads, key_size, value_size, short_conv)
+        super().__init__(
+            input_size, hidden_size, heads, key_size, value_size, short_conv, negative_eigenvalues
+        )
         self.W_a = drawn(input_size, heads)
         # as in Mamba-2: exp(A) uniform over (0, 16), the first steps softplus(b) log-uniform over
         # (0.001, 0.1); the lower bound is above 0, whose logarithm is not finite
@@ -62,7 +71,7 @@ class GatedDeltaNet(DeltaRule):
     def project(self, x: Tensor) -> GatedDeltaInputs:
         return GatedDeltaInputs(
             qkv=x @ self.W_qkv,
-            beta=torch.sigmoid(x @ self.W_b),
+            beta=self.beta(x),
             log_decay=-self.A_log.exp() * F.softplus(x @ self.W_a + self.dt_bias),
             gate=by_head(x @ self.W_g, self.heads),
         )

@@ -158,6 +158,24 @@ def test_two_steps_of_an_lstm_by_hand() -> None:
     assert (end.h.item(), end.c.item()) == pytest.approx((h, c), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lstm", "lstm-scratch", "peephole-lstm"])
+def test_the_forget_bias_is_in_the_forget_gate_alone(name: str) -> None:
+    """From zero weights, and a memory of 1, a step leaves σ(b_f) of the memory: σ(1) = 0.731, and
+    σ(0) without the option. With zero biases of the other gates, h is ½ tanh c."""
+    for given, kept in (({"forget_bias": 1.0}, 0.7310585786), ({}, 0.5)):
+        torch.manual_seed(0)
+        cell = zoo.get_cell(name).build(2, 3, **given)
+        torch.manual_seed(0)
+        plain = zoo.get_cell(name).build(2, 3)
+        with torch.no_grad():
+            for parameter, same in zip(cell.parameters(), plain.parameters(), strict=True):
+                parameter.sub_(same)
+        state = cell.init_state(1)
+        h, end = cell.step(torch.ones(1, 2), state._replace(c=torch.ones_like(state.c)))
+        assert end.c[0].tolist() == pytest.approx([kept] * 3, abs=1e-6)
+        assert h[0].tolist() == pytest.approx([math.tanh(kept) / 2] * 3, abs=1e-6)
+
+
 def test_one_step_of_the_textbooks_gru_by_hand() -> None:
     cell = zoo.get_cell("gru-scratch").build(1, 2)
     with torch.no_grad():

@@ -81,6 +81,11 @@ def test_the_delta_rule_with_negative_eigenvalues(check: Callable[[], object]) -
     check()
 
 
+@parametrize_with_laws("lstm", "lstm-scratch", "peephole-lstm", options={"forget_bias": 1.0})
+def test_lstms_with_a_forget_bias(check: Callable[[], object]) -> None:
+    check()
+
+
 # --- a correct cell, and for each law one with a fault
 
 

@@ -26,7 +26,8 @@ SPECS = [
             state=(HIDDEN, StateField("c", "the memory cell")),
             checked_against="torchrecurrent",
             notes="Peepholes are diagonal, and the output gate reads the new memory. The first "
-            "papers have no tanh before the output gate: squash=identity.",
+            "papers have no tanh before the output gate: squash=identity. forget_bias is that of "
+            "`lstm`.",
         ),
     ),
     CellSpec(

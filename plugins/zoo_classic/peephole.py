@@ -37,6 +37,10 @@ class PeepholeLSTM(Cell):
             Field(description="Activation function of the memory before the output gate; the first "
                   "papers had none."),
         ] = "tanh",
+        forget_bias: Annotated[
+            float,
+            Field(ge=-10, le=10, description="Added to the initial bias of the forget gate."),
+        ] = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size)
         self.squash = squash
@@ -44,6 +48,8 @@ class PeepholeLSTM(Cell):
         self.W_x = uniform(bound, input_size, 4 * hidden_size)
         self.W_h = uniform(bound, hidden_size, 4 * hidden_size)
         self.b = uniform(bound, 4 * hidden_size)
+        with torch.no_grad():
+            self.b[hidden_size : 2 * hidden_size] += forget_bias
         self.p_i = uniform(bound, hidden_size)
         self.p_f = uniform(bound, hidden_size)
         self.p_o = uniform(bound, hidden_size)

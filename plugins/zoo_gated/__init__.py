@@ -14,6 +14,11 @@ LSTM_PAPER = (
 )
 GRU_AUTHORS = "Kyunghyun Cho, Bart van Merriënboer, Caglar Gulcehre and others"
 LSTM_AUTHORS = "Sepp Hochreiter and Jürgen Schmidhuber"
+FORGET_BIAS = (
+    "forget_bias=1 keeps more of the memory at first. A positive bias is in Gers et al. (2000), 1 "
+    "in Jozefowicz, Zaremba and Sutskever, An empirical exploration of recurrent network "
+    "architectures, ICML 2015."
+)
 HIDDEN = StateField("h", "the hidden state")
 MEMORY = StateField("c", "the memory cell")
 
@@ -85,7 +90,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 state=(HIDDEN, MEMORY),
                 checked_against="torch.nn.LSTM, with its weights",
-                notes="As in section 10.1 of Dive into Deep Learning.",
+                notes="As in section 10.1 of Dive into Deep Learning. " + FORGET_BIAS,
             ),
         ),
         CellSpec(
@@ -108,6 +113,7 @@ def zoo_cells() -> Iterable[CellSpec]:
                 ),
                 state=(HIDDEN, MEMORY),
                 checked_against="torch.nn.LSTM, whose kernels it uses for whole sequences",
+                notes=FORGET_BIAS,
             ),
         ),
     ]

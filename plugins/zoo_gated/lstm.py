@@ -1,5 +1,13 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al.
-2000; Dive into Deep Learning, section 10.1)."""
+2000; Dive into Deep Learning, section 10.1).
+
+    f_t = σ(W_xf x_t + W_hf h_{t-1} + b_f),  and alike i_t and o_t
+    c_t = f_t ⊙ c_{t-1} + i_t ⊙ tanh(W_xc x_t + W_hc h_{t-1} + b_c),   h_t = o_t ⊙ tanh(c_t)
+
+With an initial b_f above 0 the memory lasts, and gradients reach further back, before anything is
+learned: it is positive in Gers et al. (2000), and 1 in Jozefowicz, Zaremba and Sutskever (2015, An
+empirical exploration of recurrent network architectures, ICML).
+"""
 
 from typing import Annotated, NamedTuple
 
@@ -45,11 +53,16 @@ class LSTMScratch(Cell):
         std: Annotated[
             float, Field(gt=0, le=1, description="Standard deviation of the initial weights.")
         ] = 0.01,
+        forget_bias: Annotated[
+            float,
+            Field(ge=-10, le=10, description="Added to the initial bias of the forget gate."),
+        ] = 0.0,
     ) -> None:
         super().__init__(input_size, hidden_size)
         sizes = input_size, hidden_size, std
         self.W_xi, self.W_hi, self.b_i = gate_weights(*sizes)
         self.W_xf, self.W_hf, self.b_f = gate_weights(*sizes)
+        nn.init.constant_(self.b_f, forget_bias)
         self.W_xo, self.W_ho, self.b_o = gate_weights(*sizes)
         self.W_xc, self.W_hc, self.b_c = gate_weights(*sizes)
 
@@ -149,13 +162,25 @@ class LSTMRecurrence(Recurrence):
 
 
 class LSTM(TorchCell):
-    """The parameters are those of torch.nn.LSTM, with its names, shapes and initial values."""
+    """The parameters are those of torch.nn.LSTM, with its names, shapes and initial values, but for
+    `forget_bias`, which is added to bias_ih."""
 
     layer_type = nn.LSTM
     state_type = LSTMState
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        forget_bias: Annotated[
+            float,
+            Field(ge=-10, le=10, description="Added to the initial bias of the forget gate."),
+        ] = 0.0,
+    ) -> None:
         super().__init__(input_size, hidden_size)
+        _, _, bias_ih, _ = self.weights()
+        with torch.no_grad():
+            bias_ih[hidden_size : 2 * hidden_size] += forget_bias
 
     def state_bounds(self) -> dict[str, float]:
         return {"h": 1.0}

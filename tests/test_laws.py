@@ -86,6 +86,11 @@ def test_lstms_with_a_forget_bias(check: Callable[[], object]) -> None:
     check()
 
 
+@parametrize_with_laws("mamba", options={"complex_state": True})
+def test_mamba_with_complex_states(check: Callable[[], object]) -> None:
+    check()
+
+
 # --- a correct cell, and for each law one with a fault
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.nn import linear, selective
+from zoo.nn import linear, selective as selective_module
 from zoo.nn.convolution import convolve, convolve_step
-from zoo.nn.linear import linear_scan
+from zoo.nn.linear import Complex, linear_scan
 from zoo.nn.matrix import matrix_scan, matrix_step
 from zoo.nn.selective import selective_scan
 
@@ -36,7 +36,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "in-pieces":
         monkeypatch.setattr(linear, "FEW_STEPS", 0)
         monkeypatch.setattr(linear, "LARGE_STEP", 10**9)
-        monkeypatch.setattr(selective, "_slabs", lambda x_T: [slice(0, len(x_T))])
+        monkeypatch.setattr(selective_module, "_slabs", lambda x_T: [slice(0, len(x_T))])
 
 
 @pytest.mark.usefixtures("order")
@@ -201,21 +201,34 @@ def test_strong_decays_do_not_overflow() -> None:
     assert torch.isfinite(log_w.grad).all()
 
 
+def selective(*values: Tensor) -> tuple[Tensor, Tensor]:
+    """`selective_scan` and its last state, of complex tensors too."""
+    if not values[-1].is_complex():
+        return selective_scan(*values)
+    y, end = selective_scan(*values[:2], *(Complex(x.real, x.imag) for x in values[2:]))
+    return y, torch.complex(*end)
+
+
 @pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("kind", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("steps", [1, 2, 9])
-def test_the_selective_scan_equals_its_equations(steps: int) -> None:
+def test_the_selective_scan_equals_its_equations(steps: int, kind: torch.dtype) -> None:
     torch.manual_seed(steps)
-    like = {"dtype": torch.float64}
-    u, B, C = (torch.randn(steps, 2, size, **like) for size in (5, 3, 3))
-    delta, A, start = torch.rand_like(u), -torch.rand(5, 3, **like), torch.randn(2, 5, 3, **like)
+    like, of_state = {"dtype": torch.float64}, {"dtype": kind}
+    u = torch.randn(steps, 2, 5, **like)
+    B, C = (torch.randn(steps, 2, 3, **of_state) for _ in range(2))
+    delta, start = torch.rand_like(u), torch.randn(2, 5, 3, **of_state)
+    A = -torch.rand(5, 3, **like)
+    if kind.is_complex:
+        A = torch.complex(A, 2 * torch.randn_like(A))
     values = [v.requires_grad_() for v in (delta, u, A, B, C, start)]
-    y, end = selective_scan(*values)
+    y, end = selective(*values)
     h, wanted = start, []
     for t in range(steps):
-        decay = torch.exp(torch.einsum("bd,dn->bdn", delta[t], A))
-        h = decay * h + torch.einsum("bd,bd,bn->bdn", delta[t], u[t], B[t])
-        wanted.append(torch.einsum("bdn,bn->bd", h, C[t]))
-    outside, outside_end = torch.randn(steps, 2, 5, **like), torch.randn(2, 5, 3, **like)
+        decay = torch.exp(delta[t].unsqueeze(-1) * A)
+        h = decay * h + (delta[t] * u[t]).unsqueeze(-1) * B[t].unsqueeze(-2)
+        wanted.append(torch.einsum("bdn,bn->bd", h, C[t]).real)
+    outside, outside_end = torch.randn(steps, 2, 5, **like), torch.randn(2, 5, 3, **of_state)
     torch.testing.assert_close(y, torch.stack(wanted), rtol=0, atol=1e-12)
     torch.testing.assert_close(end, h, rtol=0, atol=1e-12)
     pairs = (y, end), (torch.stack(wanted), h)
@@ -225,7 +238,7 @@ def test_the_selective_scan_equals_its_equations(steps: int) -> None:
         )
         for gradient, its in zip(found, plain, strict=True):
             torch.testing.assert_close(gradient, its, rtol=0, atol=1e-11)
-    assert torch.autograd.gradcheck(lambda *v: selective_scan(*v)[0], values)
+    assert torch.autograd.gradcheck(lambda *v: selective(*v)[0], values)
 
 
 def test_a_convolution_equals_torch_nns() -> None:

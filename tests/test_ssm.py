@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import zoo
 from zoo.nn.cell import Cell
-from zoo.nn.state import flatten
+from zoo.nn.state import flatten, map_leaves
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -175,6 +176,46 @@ def test_mamba2_by_its_equations_in_float64() -> None:
         torch.testing.assert_close(y_t, wanted @ cell.W_out, **EXACT)
 
 
+def test_mamba_with_complex_states_by_its_equations() -> None:
+    """In NumPy's complex numbers, from a state that is not zero; 2 Re(C h) as in the authors'
+    selective_scan_ref."""
+    torch.manual_seed(4)
+    N, rank = 3, 2
+    cell: Any = zoo.get_cell("mamba").build(2, 4, state_size=N, dt_rank=rank, complex_state=True)
+    cell.double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    x = torch.randn(7, 2, 2, dtype=torch.float64)
+    zero = cell.init_state(2)
+    start = map_leaves(torch.randn_like, zero)
+    w = {name: weight.detach().numpy() for name, weight in cell.named_parameters()}
+    A = -np.exp(w["A_log"]) + 1j * w["A_im"]
+    h = start.h.re.numpy() + 1j * start.h.im.numpy()
+    seen = [*start.window.numpy().swapaxes(0, 1)]
+    wanted = []
+    for x_t in x.numpy():
+        inner, gate = np.split(x_t @ w["W_in"], 2, -1)
+        seen.append(inner)
+        u = sum(tap * then for tap, then in zip(w["W_conv"], seen[-4:], strict=True)) + w["b_conv"]
+        u = u / (1 + np.exp(-u))
+        parts = np.split(u @ w["W_x"], [rank, rank + N, rank + 2 * N, rank + 3 * N], -1)
+        delta = np.log1p(np.exp(parts[0] @ w["W_delta"] + w["b_delta"]))[..., None]
+        B, C = parts[1] + 1j * parts[2], parts[3] + 1j * parts[4]
+        h = np.exp(delta * A) * h + delta * u[..., None] * B[:, None]
+        y = 2 * np.einsum("bdn,bn->bd", h, C).real + w["D"] * u
+        wanted.append((y * gate / (1 + np.exp(-gate))) @ w["W_out"])
+    with torch.no_grad():
+        whole, end = cell(x, start)
+        state, steps = start, []
+        for x_t in x:
+            y, state = cell.step(x_t, state)
+            steps.append(y)
+    for found, last in ((whole, end), (torch.stack(steps), state)):
+        torch.testing.assert_close(found, torch.from_numpy(np.array(wanted)), **EXACT)
+        torch.testing.assert_close(torch.complex(*last.h), torch.from_numpy(h), **EXACT)
+
+
 def silu(value: float) -> float:
     return value / (1 + math.exp(-value))
 
@@ -214,6 +255,9 @@ def test_initial_values_are_the_authors(name: str) -> None:
     A = cell.A_log.exp()
     if name == "mamba":
         torch.testing.assert_close(A, torch.arange(1.0, 17).expand(1024, 16))
+        lin: Any = zoo.get_cell(name).build(5, 8, complex_state=True)  # -1/2 + i n of S4D-Lin
+        torch.testing.assert_close(lin.A_log.exp(), torch.full((16, 16), 0.5))
+        torch.testing.assert_close(lin.A_im, torch.arange(16.0).expand(16, 16))
     else:
         assert 1 <= A.min() < 1.2
         assert 15.8 < A.max() <= 16 * (1 + 1e-6)

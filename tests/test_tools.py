@@ -89,6 +89,7 @@ rng = np.random.default_rng(0)
 WEIGHT, BIAS = rng.standard_normal((TAPS, FEATURES)), rng.standard_normal(FEATURES)
 POLE = 0.9 * np.exp(1j * rng.uniform(0, 3, FEATURES))
 RATES = -np.arange(1.0, KEYS + 1) * np.ones((FEATURES, 1))
+FREQUENCIES = rng.uniform(-3, 3, (FEATURES, KEYS))
 QKV = {"q": (HEADS, KEYS), "k": (HEADS, KEYS), "v": (HEADS, VALUES)}
 STATE = ((HEADS, KEYS, VALUES),)
 
@@ -150,6 +151,21 @@ def selective_step(given: Arrays, states: list[np.ndarray]) -> Any:
     return [np.einsum("bdn,bn->bd", h, given["C"])], [h]
 
 
+def complex_selective(re: Tensor, im: Tensor, delta: Tensor, u: Tensor, *given: Tensor) -> Any:
+    A = Complex(*(torch.tensor(part, dtype=u.dtype) for part in (RATES, FREQUENCIES)))
+    B, C = Complex(*given[:2]), Complex(*given[2:])
+    y, h = selective_scan(delta, u, A, B, C, Complex(re, im))
+    return y, h.re, h.im
+
+
+def complex_selective_step(given: Arrays, states: list[np.ndarray]) -> Any:
+    delta, u = given["delta"][..., None], given["u"][..., None]
+    B, C = (given[f"{name}_re"] + 1j * given[f"{name}_im"] for name in "BC")
+    h = np.exp(delta * (RATES + 1j * FREQUENCIES)) * (states[0] + 1j * states[1])
+    h = h + delta * u * B[:, None]
+    return [np.einsum("bdn,bn->bd", h, C).real], [h.real, h.imag]
+
+
 BY_HEAD, BY_KEY = {"log_w": (HEADS, 1)}, {"log_w": (HEADS, KEYS)}
 RANK_ONE = {"a": (HEADS, KEYS), "b": (HEADS, KEYS)}
 BETA = {"beta": (HEADS,)}
@@ -171,6 +187,12 @@ CASES = {
         selective, selective_step,
         {"delta": (FEATURES,), "u": (FEATURES,), "B": (KEYS,), "C": (KEYS,)},
         ((FEATURES, KEYS),),
+    ),
+    "selective, complex": (
+        complex_selective, complex_selective_step,
+        {"delta": (FEATURES,), "u": (FEATURES,),
+         "B_re": (KEYS,), "B_im": (KEYS,), "C_re": (KEYS,), "C_im": (KEYS,)},
+        ((FEATURES, KEYS), (FEATURES, KEYS)),
     ),
     "convolution": (convolution, convolve_step, {"x": (FEATURES,)}, ((TAPS - 1, FEATURES),)),
 }  # fmt: skip

@@ -338,15 +338,33 @@ class _SelectiveStep(nn.Module):
         return state.clone(), (state @ C).clone()
 
 
+class _ComplexSelectiveStep(nn.Module):
+    """The same of complex states."""
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        re, im, delta, driven, B_re, B_im, C_re, C_im, A_re, A_im = values
+        size, angle = (delta * A_re).exp(), delta * A_im
+        decay = size * angle.cos(), size * angle.sin()
+        re, im = _advanced(decay, (re, im), (driven * B_re, driven * B_im))
+        return re.clone(), im.clone(), (re @ C_re - im @ C_im).clone()
+
+
 def _selective_scan(
-    scans: Scans | None, delta: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor]:
+    scans: Scans | None, delta: Tensor, u: Tensor, A: Any, B: Any, C: Any, start: Any
+) -> tuple[Tensor, Any]:
     if scans is None:
         return selective_scan(delta, u, A, B, C, start)
-    delta, u, A, B, C = (x.to(start.dtype) for x in (delta, u, A, B, C))
-    inputs = [delta.unsqueeze(-1), (delta * u).unsqueeze(-1), B.unsqueeze(-2), C.unsqueeze(-1)]
-    (after,), (y,) = scans.emit(_SelectiveStep(), [start], inputs, [A])
-    return y.squeeze(-1), after
+    state = list(start) if isinstance(start, Complex) else [start]
+    exact = state[0].dtype
+    A, B, C = (
+        [part.to(exact) for part in (x if isinstance(x, Complex) else [x])] for x in (A, B, C)
+    )
+    delta, u = delta.to(exact), u.to(exact)
+    inputs = [delta.unsqueeze(-1), (delta * u).unsqueeze(-1)]
+    inputs += [*(part.unsqueeze(-2) for part in B), *(part.unsqueeze(-1) for part in C)]
+    body = _SelectiveStep() if len(state) == 1 else _ComplexSelectiveStep()
+    after, (y,) = scans.emit(body, state, inputs, A)
+    return y.squeeze(-1), after[0] if len(after) == 1 else Complex(*after)
 
 
 class _Largest(nn.Module):

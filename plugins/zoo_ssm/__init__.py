@@ -40,7 +40,9 @@ def zoo_cells() -> Iterable[CellSpec]:
                     "transformers' MambaMixer in PyTorch, over sequences and step by step"
                 ),
                 notes="B is discretised as Δ B, as in the authors' code; equation 4 of the paper, "
-                "zero-order hold, is (Δ A)⁻¹ (exp(Δ A) - I) Δ B. " + LEFT_TO_THE_STACK,
+                "zero-order hold, is (Δ A)⁻¹ (exp(Δ A) - I) Δ B. complex_state=true: "
+                "A = -exp(A_log) + i A_im, complex h, B_t and C_t, and 2 Re(h_t C_t) for h_t C_t "
+                "(section 3.6). " + LEFT_TO_THE_STACK,
             ),
         ),
         CellSpec(

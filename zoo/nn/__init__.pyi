@@ -21,5 +21,8 @@ from .matrix import (
     matrix_scan as matrix_scan,
     matrix_step as matrix_step,
 )
-from .selective import selective_scan as selective_scan
+from .selective import (
+    selective_scan as selective_scan,
+    selective_step as selective_step,
+)
 from .torch_cell import TorchCell as TorchCell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import isqrt
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ class Complex(NamedTuple):
     im: Tensor
 
 
-Variable: TypeAlias = Tensor | Complex
 VariableT = TypeVar("VariableT", Tensor, Complex)
 
 
@@ -47,7 +46,7 @@ class LinearCell(Cell):
 
     def advance(self, z: Any, state: Any) -> tuple[Any, Any]:
         a, b = self.coefficients(z)
-        state = rebuild(state, (_step(*parts) for parts in zip(a, state, b, strict=True)))
+        state = rebuild(state, (linear_step(*parts) for parts in zip(a, state, b, strict=True)))
         return state, state
 
     def scan(self, z_T: Any, state: Any) -> tuple[Any, Any]:
@@ -168,14 +167,11 @@ def _scan_in_pieces(h_T: Tensor, a_T: Tensor, b_T: Tensor, start: Tensor, backwa
         state = torch.addcmul(b_T[time], a_T[time], state, out=h_T[time])
 
 
-def _step(a: Variable, state: Variable, b: Variable) -> Variable:
-    if not isinstance(a, Complex):
-        assert isinstance(state, Tensor)
-        assert isinstance(b, Tensor)
-        return (a * state + b).to(state.dtype)
-    assert isinstance(state, Complex)
-    assert isinstance(b, Complex)
-    return Complex(
-        (a.re * state.re - a.im * state.im + b.re).to(state.re.dtype),
-        (a.re * state.im + a.im * state.re + b.im).to(state.im.dtype),
-    )
+def linear_step(a: VariableT, state: VariableT, b: VariableT) -> VariableT:
+    """a ⊙ state + b, in the dtype of `state`."""
+    if isinstance(state, Complex):
+        return Complex(
+            (a.re * state.re - a.im * state.im + b.re).to(state.re.dtype),
+            (a.re * state.im + a.im * state.re + b.im).to(state.im.dtype),
+        )
+    return (a * state + b).to(state.dtype)

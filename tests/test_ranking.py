@@ -73,8 +73,8 @@ def test_what_can_be_solved_is_and_what_cannot_is_not() -> None:
     assert guessed.verdict == "did not train"
     assert guessed.score == pytest.approx(0.5, abs=0.03)
     assert re.search(r"at the best of the rates .*; without a memory 0\.[45]", guessed.evidence)
-    assert len(guessed.tries) == 5
-    assert guessed.sequences == 5 * 100 * 64
+    assert [each.factor for each in guessed.tries] == [0.25, 1, 4]  # none is worth a closer look
+    assert guessed.sequences == 3 * 100 * 64
     assert [step for step, _ in guessed.curve] == [100]
 
 
@@ -110,7 +110,7 @@ def test_a_stopped_training_goes_on() -> None:
         patched.setattr("zoo.ranking.trials.score_task", pull)
         with pytest.raises(RuntimeError, match="plug"):
             next(events)
-    assert len(list(Path("k/runs/guess").iterdir())) == 5
+    assert len(list(Path("k/runs/guess").iterdir())) == 3
     assert not Path("k/rank.jsonl").exists()
     (row,) = rank("gru", tasks="guess", **QUICK)
     assert row.model_copy(update={"seconds": 0}) == whole.model_copy(update={"seconds": 0})
@@ -195,8 +195,8 @@ def wrong(error: float) -> Tested:
     [
         ([tried(0.1)], right(0.95), "solved"),
         ([tried(0.4)], right(0.94), "partly"),
-        ([tried(1.0)], right(0.52), "did not train"),
-        ([tried(1.0)], right(0.53), "partly"),
+        ([tried(1.0)], right(0.54), "did not train"),
+        ([tried(1.0)], right(0.56), "partly"),
         ([tried(0.9, 3.0)], right(0.7), "unstable"),
         ([tried(0.9, 3.0), tried(0.8)], right(0.7), "partly"),
         ([tried(0.01)], wrong(0.01), "solved"),
@@ -205,7 +205,7 @@ def wrong(error: float) -> Tested:
     ],
 )
 def test_verdicts(tries: list[Try], test: Tested, verdict: str) -> None:
-    """By hand: solved from 0.95 on; 0.05 of what is left above the baseline is learnt."""
+    """By hand: solved from 0.95 on; a tenth of what is left above the baseline is learnt."""
     assert judge(tries, [test])[0] == verdict
 
 

@@ -18,7 +18,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{COPYING}:Copying",
             cards.COPYING,
             full={"blanks": 500},
-            trial=Trial(1000, {"blanks": 200}, quick=True),
+            trial=Trial(500, {"blanks": 200}, quick=True),
         ),
         TaskSpec(
             "selective-copying",

@@ -15,7 +15,7 @@ from zoo.files import write_atomically
 from zoo.validation import FrozenModel, first_problem
 
 SOLVED = 0.95  # of the accuracy, or of the variance of the numbers
-LEARNT = 0.05  # of what is left above the baseline: with less, a cell did not train
+LEARNT = 0.1  # of what is left above the baseline: with less, a cell did not train
 UNSTABLE = 1.5  # times the lowest loss, at the end of a training
 
 Verdict = Literal["solved", "partly", "did not train", "unstable", "failed"]

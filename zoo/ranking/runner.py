@@ -16,7 +16,7 @@ from zoo.files import new_folder
 from zoo.ranking.entrants import choose_entrants
 from zoo.ranking.picture import draw_ranks
 from zoo.ranking.ranks import RankRow, read_ranks, write_ranks, write_table
-from zoo.ranking.trials import LAYERS, Job, Size, train_alone
+from zoo.ranking.trials import LAYERS, Job, Size, end_with_parent, train_alone
 from zoo.registry.registry import Registry, load_registry
 from zoo.tasks.baselines import measure_baselines
 from zoo.tasks.named import PREFIX, NamedTask, find_task
@@ -44,10 +44,10 @@ def rank(
     names and patterns of tasks that have a trial (see `zoo.registry.Trial`); without them, the
     quick ones. Each cell has two layers and the largest hidden size with which its model has at
     most 50,000 `parameters`, or, where `state_bytes` is given instead, at most so many bytes of
-    state. It is trained at its usual learning rate, at four times and at a quarter of it, and at
-    twice and half the best of these, on equally many sequences each; a training whose loss in
-    validation is as good as zero is the last one. The lowest loss in validation says which is
-    tested.
+    state. It is trained at its usual learning rate, at four times and at a quarter of it, and, if
+    one of these has learnt something, at twice and half the best, on equally many sequences each; a
+    training whose loss in validation is as good as zero is the last one. The lowest loss in
+    validation says which is tested.
 
     So many `workers` train at once, each a process with one thread; without the argument one for
     each core, and with 0 all is done in this process. The folder `out` has the rows in `rank.jsonl`
@@ -138,7 +138,7 @@ def choose_tasks(
 
 def _in_processes(jobs: Sequence[Job], workers: int) -> Generator[RankRow, None, None]:
     """The rows of the jobs as they come."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
         waiting: set[Future[RankRow]] = {pool.submit(train_alone, job) for job in jobs}
         while waiting:

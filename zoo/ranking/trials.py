@@ -4,12 +4,15 @@ tests."""
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import shutil
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -19,7 +22,7 @@ from zoo.errors import DivergedError, ZooError, one_line
 from zoo.inference.task_scoring import score_task
 from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
 from zoo.ranking.entrants import Entrant, choose_entrants
-from zoo.ranking.ranks import RankRow, Tested, Try, judge
+from zoo.ranking.ranks import LEARNT, RankRow, Tested, Try, judge
 from zoo.registry.attribution import describe_failure
 from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG, Record, read_record
@@ -32,7 +35,7 @@ from zoo.training.task_data import EPOCH
 ROWS = 64  # sequences of a batch
 LAYERS = 2
 FACTORS = (1.0, 4.0, 0.25)  # of the cell's usual learning rate, in the order of trying
-NEAR = (2.0, 0.5)  # of the best of these: tried after them
+NEAR = (2.0, 0.5)  # of the best of these: tried after them, if that one has learnt something
 SOLVED_LOSS = 0.002  # bits for each answer, or mean squared error: nothing is left to learn
 MEASURES = {"parameters": count_parameters, "state_bytes": count_state_bytes}
 
@@ -77,6 +80,19 @@ class Job:
         if self.seed:
             words += ["--seed", str(self.seed)]
         return shlex.join(words)
+
+
+def end_with_parent() -> None:
+    """Lets this process end when the one that started it does, killed or not: nobody waits for what
+    it trains."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def train_alone(job: Job) -> RankRow:
@@ -129,7 +145,9 @@ class _Trials:
         tried: dict[Try, Record] = {}
         failed = []
         for factors in (FACTORS, NEAR):
-            around = _best(tried).factor if tried and factors is NEAR else 1.0
+            if factors is NEAR and not (tried and self._has_learnt(tried[_best(tried)])):
+                break
+            around = _best(tried).factor if factors is NEAR else 1.0
             for factor in factors:
                 if tried and _loss_of(_best(tried)) <= SOLVED_LOSS:
                     break
@@ -139,6 +157,13 @@ class _Trials:
                 else:
                     tried[found] = record
         return tried, failed
+
+    def _has_learnt(self, record: Record) -> bool:
+        """Whether the validation is better than what is got without a memory."""
+        error, right = record.best("held_out_error"), record.highest("held_out_accuracy")
+        base = _best_without(self.job.baselines[0], high=error is None)
+        found = Tested(name="validation", accuracy=right, error=error, without_memory=base)
+        return found.learnt >= LEARNT
 
     def _try(self, factor: float) -> tuple[Try, Record | None]:
         job, registry = self.job, self.registry

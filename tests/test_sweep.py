@@ -341,7 +341,7 @@ def test_a_rate_at_which_training_fails_is_lowered(
             raise zoo.ZooError("the loss is no longer finite")
         return train_events(learning_rate=learning_rate, **settings)
 
-    monkeypatch.setattr("zoo.sweeps.trials.train_events", train_if_small)
+    monkeypatch.setattr("zoo.sweeps.runs.train_events", train_if_small)
     command = ["sweep", str(text_file), "--cells", "rnn", "--hidden", "8", "--seeds", "1", "--out",
                "s", "--tune-rate", "--learning-rate", "0.32", *SMALL]  # fmt: skip
     assert run(command) == 0

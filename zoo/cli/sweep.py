@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
               help="Measure the first run of each cell too, on the machine as it then is: the "
               "speed of its training, and, exported, the speed and size of its files.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
-              help="Train so many runs at once, each in a process with one thread.")  # fmt: skip
+              help="Train N runs at once, each in a process with one thread; needs Ray, "
+              "as recurrent-zoo[ray] has it.")  # fmt: skip
 @click.option("--ray", metavar="ADDRESS",
-              help="Train on the Ray cluster of this machine (auto) or at HOST:PORT.")  # fmt: skip
+              help="Train on the Ray cluster at HOST:PORT, or (auto) on that of this "
+              "machine; with --workers at most N runs at once.")  # fmt: skip
 @exporter_option
 @runtime_option
 @settings_options({name: field for name, field in FIELDS.items() if name != "cell"})
@@ -68,14 +71,17 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     from zoo.sweeps.events import MeasuringFailed, RunStarted, TrialFinished
     from zoo.sweeps.runner import PICTURE, sweep_events
     from zoo.sweeps.table import TABLE, Row, figure_of
-    from zoo.training.events import Started
+    from zoo.training.events import Moved, Started
 
     if pairs:
         settings["options"] = parse_pairs(pairs)
     rows: list[Row] = []
-    named: dict[str, str] = {}  # runs by their folders: several may be under way
+    labels: dict[str, str] = {}  # of runs by their folders: several may be under way
+    in_parallel = settings["workers"] is not None or settings["ray"] is not None
     view = None
-    with closing(sweep_events(out=out, **settings)) as events:  # type: ignore[type-var]
+    events = sweep_events(out=out, **settings)
+    # Ray prints on standard output when a process is lost
+    with redirect_stdout(sys.stderr), closing(events):  # type: ignore[type-var]
         try:
             for event in events:
                 if isinstance(event, RunStarted):
@@ -83,25 +89,29 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
                     run = f"{event.cell}, seed {event.seed} ({event.number} of {event.total})"
                     if event.factor != 1:
                         run += f", rate × {event.factor:g}"
-                    named[event.folder.name] = run
+                    labels[event.folder.name] = run
+                    if in_parallel:
+                        note(f"{run}: sent to a worker")
                 elif isinstance(event, MeasuringFailed):
                     close_view(view)
                     view = None
-                    run = named.get(event.folder.name, run)
-                    note(f"{run}: not measured: {event.reason}")
+                    name = event.folder.name
+                    note(f"{labels.get(name, name)}: not measured: {event.reason}")
                 elif isinstance(event, Row | TrialFinished):
                     close_view(view)
                     view = None
                     row = event if isinstance(event, Row) else event.row
                     if row is event:
                         rows.append(row)
-                    note(f"{named.get(row.run, run)}: {_outcome(row)}")
+                    note(f"{labels.get(row.run, row.run)}: {_outcome(row)}")
                 else:
                     if isinstance(event, Started):
                         parameters = event.run.model.parameter_count()
                         again = " again" if event.resumed is not None else ""
                         note(f"{run}: training{again}, {parameters:,} parameters")
                         view = open_view()
+                    elif isinstance(event, Moved):
+                        labels[event.run.path.name] = run
                     if view is not None:
                         view.follow(event)
         except KeyboardInterrupt:

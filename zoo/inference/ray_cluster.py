@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,12 +37,17 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
         return
     local = {"include_dashboard": False, "object_store_memory": LOCAL_STORE, "num_cpus": cpus}
     try:
-        _require_answer(address)
-        ray.init(address, log_to_driver=False, **(local if address == LOCAL else {}))
+        require_answer(address)
+        ray.init(
+            address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(local if address == LOCAL else {}),
+        )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ZooError(
             f"no Ray cluster answers at {address!r} ({one_line(error).rstrip('.')}); begin one "
-            f"with `ray start --head`, or use {LOCAL!r}."
+            f"with `ray start --head`, or use {LOCAL!r}. If it has tokens, set RAY_AUTH_MODE=token."
         ) from None
     try:
         yield ray
@@ -49,7 +55,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
+def require_answer(address: str) -> None:
     """OSError or ValueError where nobody listens at HOST:PORT, for which Ray waits for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and "://" not in address:

@@ -1,4 +1,5 @@
 from .events import (
+    MeasuringFailed as MeasuringFailed,
     RunStarted as RunStarted,
     SweepEvent as SweepEvent,
     TrialFinished as TrialFinished,

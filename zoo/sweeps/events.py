@@ -1,4 +1,4 @@
-"""What a sweep tells as it goes on."""
+"""The events of a sweep."""
 
 from __future__ import annotations
 

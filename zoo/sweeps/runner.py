@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,23 +15,24 @@ from zoo.config import RunConfig, TrainConfig
 from zoo.data.sources import STANDARD_INPUT
 from zoo.errors import RunError, UnknownNameError, UsageError
 from zoo.files import new_folder
-from zoo.inference.ray_cluster import LOCAL
+from zoo.inference.ray_cluster import LOCAL, import_ray
 from zoo.recipes import load_recipe
 from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
 from zoo.sweeps.events import MeasuringFailed, RunStarted, SweepEvent, TrialFinished
 from zoo.sweeps.manifest import (
+    MANIFEST,
     Manifest,
     chosen_settings,
     given_settings,
     sweep_before,
     write_manifest,
 )
-from zoo.sweeps.parallel import train_in_parallel
+from zoo.sweeps.parallel import LOCK, train_in_parallel
 from zoo.sweeps.plot import draw_sweep
-from zoo.sweeps.search import Batch, Plan, plan
+from zoo.sweeps.runs import EVEN, Runs, describe_error
+from zoo.sweeps.search import Batch, Plan, plan_runs
 from zoo.sweeps.table import MEASURED, TABLE, Row, is_measured, read_rate_factors, write_rows
-from zoo.sweeps.trials import EVEN, Trials, told
 from zoo.training.defaults import choose_settings, rate_multiplier_of
 from zoo.training.distributed import ALONE, join_processes
 from zoo.training.reading import read_data
@@ -74,10 +75,11 @@ def sweep(
     write and open them, where several can). Without `out` the folder is `runs/sweep-CORPUS`.
 
     With `workers`, so many runs are trained at once, each in a process with one thread; with `ray`,
-    the address of a Ray cluster ("auto" for the one of this machine), on its machines, which see
-    the same files at the same paths. The table is the same as from one process but for times; a run
-    whose process is lost is taken up again. Both need the extra `ray`, and plugins that are
-    installed. What is measured is measured when all runs have ended.
+    the address of a Ray cluster ("auto" for the one of this machine), on its machines, which must
+    have the same files at the same paths and the same plugins installed. Both need the extra `ray`.
+    On a CPU the table is that of one process with one thread, except for times. A run whose process
+    is lost is resumed in another. `measure` then waits until all runs have ended. On CUDA each run
+    has a GPU of its own.
 
     In a folder that holds a sweep of the same settings, runs that have ended are only read, one
     that was stopped is resumed, and other cells and seeds are added. A run that fails does not stop
@@ -114,7 +116,8 @@ def sweep_events(
     **settings: Any,
 ) -> Iterator[SweepEvent]:
     """`sweep`, event by event: for each run a RunStarted, then the events of its training, if it
-    has not ended before, then its Row, or TrialFinished where the run tries a learning rate."""
+    has not ended before and is trained in this process, then its Row, or TrialFinished where the
+    run tries a learning rate."""
     registry = registry or load_registry()
     specs = choose_cells(cells, registry)
     if "cell" in settings:
@@ -125,6 +128,11 @@ def sweep_events(
         raise UsageError("tune_rate and rates_of exclude each other; give one.")
     if seeds < 1 or (parameters is not None and parameters < 1):
         raise UsageError("seeds and parameters must be at least 1.")
+    if workers is not None and workers < 1:
+        raise UsageError("workers must be at least 1.")
+    alone = workers is None and ray is None
+    if not alone:
+        import_ray()  # where it is missing, that is said before a long download
     settings["corpus"] = corpus
     chosen = load_recipe(recipe, registry) if recipe is not None else None
     config = RunConfig.build(settings, chosen)
@@ -143,8 +151,6 @@ def sweep_events(
     data = read_data(config.data, registry)
     if tune_rate and not data.held_out_tokens:
         raise UsageError("learning rates are compared on a held-out text; give held_out a share.")
-    if workers is not None and workers < 1:
-        raise UsageError("workers must be at least 1.")
     if join_processes(config.training.device) is not ALONE:
         raise UsageError("a sweep trains in one process; start it without torchrun.")
     if manifest is None:
@@ -167,82 +173,94 @@ def sweep_events(
             f"the runs in {path} are of another text than {config.data.corpus_name} is now; choose "
             f"another --out."
         )
-    trials = Trials(recipe, settings, given, manifest, data.interface, path.absolute())
-    kept = _Table(path, manifest, rows)
     first = config.training.seed
     pairs = list(itertools.product(specs, range(first, first + seeds)))
-    runs = [
-        RunStarted(number, len(pairs), spec.name, seed, trials.path / f"{spec.name}-seed{seed}")
+    started = [
+        RunStarted(number, len(pairs), spec.name, seed, path / f"{spec.name}-seed{seed}")
         for number, (spec, seed) in enumerate(pairs, 1)
     ]
     plans = [
-        plan(runs[start : start + seeds], None if tune_rate else factors.get(spec.name, 1.0))
-        for start, spec in zip(range(0, len(runs), seeds), specs, strict=True)
+        plan_runs(
+            [run for run in started if run.cell == spec.name],
+            None if tune_rate else factors.get(spec.name, 1.0),
+        )
+        for spec in specs
     ]
-    meter = _Meter(registry, {"exporter": exporter, "runtime": runtime}) if measure else None
-    alone = workers is None and ray is None
+    runs = Runs(recipe, settings, manifest, data.interface)
     if alone:
-        events: Iterator[SweepEvent] = _one_by_one(trials, plans, registry)
+        events: Iterator[SweepEvent] = _train_in_turn(runs, plans, registry)
     else:
-        events = train_in_parallel(trials, plans, registry, ray or LOCAL, workers)
-    with new_folder(path), closing(events):  # type: ignore[type-var]
-        later = []
+        gpus = int(ALONE.device(config.training.device).type == "cuda")
+        events = train_in_parallel(runs, plans, registry, ray or LOCAL, workers, gpus)
+    table = _Table(path, rows)
+    tools = {"exporter": exporter, "runtime": runtime}
+    with _sweep_folder(path, manifest), closing(events):  # type: ignore[type-var]
+        unmeasured = []
         for event in events:
             if isinstance(event, Row):
-                event = kept.with_measures(event)
-                if meter is not None and event.causal and event.seed == first:
-                    if alone:
-                        event = yield from meter.measured(trials.path, event)
-                    else:  # others would take the time of what is measured
-                        kept.keep(event)
-                        later.append(event)
+                event = table.with_costs(event)
+                if measure and event.causal and event.seed == first and not event.error:
+                    if not alone:  # the other runs would slow down what is measured
+                        table.keep(event)
+                        unmeasured.append(event)
                         continue
-                kept.keep(event)
+                    event = yield from _measured(path, event, registry, tools)
+                table.keep(event)
             yield event
-        for row in later:
-            assert meter is not None
-            measured = yield from meter.measured(trials.path, row)
-            kept.keep(measured)
-            yield measured
+        for row in unmeasured:
+            row = yield from _measured(path, row, registry, tools)
+            table.keep(row)
+            yield row
 
 
-def _one_by_one(
-    trials: Trials, plans: Sequence[Plan], registry: Registry
+@contextmanager
+def _sweep_folder(path: Path, manifest: Manifest) -> Iterator[None]:
+    """Makes the folder, with its manifest; both are removed if the block fails before anything
+    else is there."""
+    with new_folder(path):
+        write_manifest(path, manifest)
+        try:
+            yield
+        except BaseException:
+            items = list(path.iterdir())
+            if all(item.name == MANIFEST or item.suffix == LOCK for item in items):
+                for item in items:
+                    item.unlink()
+            raise
+
+
+def _train_in_turn(
+    runs: Runs, plans: Sequence[Plan], registry: Registry
 ) -> Generator[SweepEvent, None, None]:
-    """The runs of the plans in this process, with all that happens in them."""
-    for each in plans:
-        batch: Batch | None = next(each)
+    """The runs of all plans in this process, event by event."""
+    for plan in plans:
+        batch: Batch | None = next(plan)
         while batch is not None:
             rows = []
             for run in batch.runs:
                 yield run
-                row = yield from trials.row(run, registry)
-                yield TrialFinished(row) if batch.searched else row
+                row = yield from runs.row(run, registry)
+                yield TrialFinished(row) if batch.search else row
                 rows.append(row)
             try:
-                batch = each.send(rows)
+                batch = plan.send(rows)
             except StopIteration:
                 batch = None
 
 
-@dataclass(frozen=True)
-class _Meter:
-    """What runs cost."""
-
-    registry: Registry
-    tools: dict[str, str | None]  # exporter and runtime
-
-    def measured(self, path: Path, row: Row) -> Generator[SweepEvent, None, Row]:
-        """The row with what its run costs. A measurement that fails loses nothing: the row stays
-        as it is, and the next sweep with `measure` tries again."""
-        if row.error or is_measured(row):
-            return row
-        folder = path / row.run
-        try:
-            return row.model_copy(update={**measure_run(folder, self.registry, **self.tools)})
-        except Exception as error:
-            yield MeasuringFailed(folder, told(error, self.registry))
-            return row
+def _measured(
+    path: Path, row: Row, registry: Registry, tools: dict[str, str | None]
+) -> Generator[SweepEvent, None, Row]:
+    """The row with what its run costs. A measurement that fails loses nothing: the row stays as it
+    is, and the next sweep with `measure` tries again."""
+    if is_measured(row):
+        return row
+    folder = path / row.run
+    try:
+        return row.model_copy(update={**measure_run(folder, registry, **tools)})
+    except Exception as error:
+        yield MeasuringFailed(folder, describe_error(error, registry))
+        return row
 
 
 @dataclass(frozen=True)
@@ -250,11 +268,10 @@ class _Table:
     """The table and the picture of a sweep."""
 
     path: Path
-    manifest: Manifest
     rows: dict[tuple[str, int], Row]  # by cell and seed
 
-    def with_measures(self, row: Row) -> Row:
-        """The row with what the table knows of its run's costs."""
+    def with_costs(self, row: Row) -> Row:
+        """The row with what was measured of its run before."""
         before = self.rows.get((row.cell, row.seed))
         if before is None or before.run != row.run or row.error:
             return row
@@ -266,7 +283,6 @@ class _Table:
         if self.rows.get(key) == row and (self.path / PICTURE).exists():
             return
         self.rows[key] = row
-        write_manifest(self.path, self.manifest)
         in_order = [self.rows[key] for key in sorted(self.rows)]
         write_rows(in_order, self.path / TABLE)
         draw_sweep(in_order, self.path / PICTURE)

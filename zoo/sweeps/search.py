@@ -1,4 +1,4 @@
-"""Which learning rates a sweep tries, and which runs it needs."""
+"""Which runs a sweep makes of each cell, and the search for the cell's learning rate."""
 
 from __future__ import annotations
 
@@ -15,44 +15,41 @@ LARGEST_FACTOR = 32.0  # of the learning rates in a search; the smallest is its 
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs that depend on nothing but what was before them; `searched` are tries of a rate."""
+    """Runs that do not depend on each other; `search` says whether they try a learning rate."""
 
     runs: Sequence[RunStarted]
-    searched: bool = False
+    search: bool = False
 
 
 Plan: TypeAlias = Generator[Batch, Sequence[Row], None]
 
 
-def plan(runs: Sequence[RunStarted], factor: float | None) -> Plan:
-    """The batches of runs of a cell, whose seeds are these; it is sent the rows of each. The rate
-    is so many times the usual one; None for the best that the first seed finds."""
+def plan_runs(runs: Sequence[RunStarted], factor: float | None) -> Plan:
+    """The runs of a cell, one for each seed, in batches; it is sent the rows of each batch. Their
+    learning rate is `factor` times the usual one; with None, the best that the first seed finds."""
     if factor is None:
-        search = best_factor()
-        tried = next(search)
-        while True:
-            (row,) = yield Batch([runs[0].at(tried)], searched=True)
-            try:
-                tried = search.send(row.judged)
-            except StopIteration as ended:
-                factor = ended.value
-                break
-    assert factor is not None
+        factor = yield from _search_factor(runs[0])
     yield Batch([run.at(factor) for run in runs])
 
 
-def best_factor() -> Generator[float, float, float]:
-    """Yields factors of the usual learning rate, is sent how well each did, the less the better,
-    and returns the best: by factors of two up or down for as long as that helps."""
+def _search_factor(run: RunStarted) -> Generator[Batch, Sequence[Row], float]:
+    """The best factor of the usual learning rate, by factors of two up or down for as long as that
+    helps."""
     found: dict[float, float] = {}
-    best = found[1.0] = yield 1.0
+
+    def judged_at(factor: float) -> Generator[Batch, Sequence[Row], float]:
+        (row,) = yield Batch([run.at(factor)], search=True)
+        found[factor] = row.judged
+        return row.judged
+
+    best = yield from judged_at(1.0)
     for step in (2.0, 0.5) if best < math.inf else (0.5,):  # what diverged wants less
         factor = step
         while 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
-            found[factor] = yield factor
-            if found[factor] >= best < math.inf:
+            judged = yield from judged_at(factor)
+            if judged >= best < math.inf:
                 break
-            best, factor = found[factor], factor * step
+            best, factor = judged, factor * step
         if best < found[1.0]:
             break
     return min(found, key=found.__getitem__)

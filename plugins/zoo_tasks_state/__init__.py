@@ -25,7 +25,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{AUTOMATA}:ModularArithmetic",
             cards.MODULAR_ARITHMETIC,
             full={"longest": 20, "end": True},
-            trial=Trial(1500, quick=True),
+            trial=Trial(3000, quick=True),
         ),
         TaskSpec(
             "modular-arithmetic-brackets",

@@ -8,13 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-import torch
-
-from zoo.config import Interface, ModelConfig, RunConfig
+from zoo.config import Interface, RunConfig
 from zoo.errors import CorpusError, ProviderError, UnknownNameError, ZooError, one_line
-from zoo.models.language_model import LanguageModel
-from zoo.models.parameter_budget import count_parameters, largest_hidden
-from zoo.nn.state import flatten
+from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
 from zoo.recipes import load_recipe
 from zoo.registry.attribution import describe_failure
 from zoo.registry.cell_spec import CellSpec
@@ -87,12 +83,6 @@ def describe_error(error: Exception, registry: Registry) -> str:
     return one_line(error) if isinstance(error, ZooError) else describe_failure(error, registry)
 
 
-def _state_bytes(config: ModelConfig, interface: Interface, registry: Registry) -> int:
-    with torch.device("meta"):
-        state = LanguageModel(config, interface, registry).init_state(1)
-    return sum(leaf.numel() * leaf.element_size() for leaf in flatten(state))
-
-
 def _read_row(run: RunStarted, spec: CellSpec, registry: Registry) -> Row:
     """The row of a run that has ended."""
     record = read_record(run.folder)
@@ -105,7 +95,7 @@ def _read_row(run: RunStarted, spec: CellSpec, registry: Registry) -> Row:
         hidden=model.hidden,
         layers=model.layers,
         parameters=count_parameters(model, interface, registry),
-        state_bytes=_state_bytes(model, interface, registry),
+        state_bytes=count_state_bytes(model, interface, registry),
         year=spec.card.year,
         tokens=last["tokens"],
         seconds=last["seconds"],

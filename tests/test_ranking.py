@@ -18,7 +18,7 @@ from zoo.config import ModelConfig
 from zoo.errors import NoStepError, RunError, UnknownNameError, UsageError
 from zoo.inference import score_task
 from zoo.nn.state import flatten
-from zoo.ranking import RankRow, Tested, rank, rank_events, read_ranks
+from zoo.ranking import Outcome, RankRow, rank, rank_events, read_ranks
 from zoo.ranking.entrants import choose_entrants
 from zoo.ranking.picture import Map
 from zoo.ranking.published import standing
@@ -182,12 +182,12 @@ def tried(lowest: float, last: float | None = None) -> Try:
     return Try(factor=1, learning_rate=0.1, lowest=lowest, last=lowest if last is None else last)
 
 
-def right(accuracy: float) -> Tested:
-    return Tested(name="t", accuracy=accuracy, without_memory=0.5)
+def right(accuracy: float) -> Outcome:
+    return Outcome(name="t", accuracy=accuracy, without_memory=0.5)
 
 
-def wrong(error: float) -> Tested:
-    return Tested(name="t", error=error, without_memory=0.2)
+def wrong(error: float) -> Outcome:
+    return Outcome(name="t", error=error, without_memory=0.2)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def wrong(error: float) -> Tested:
         ([tried(0.2)], wrong(0.195), "did not train"),
     ],
 )
-def test_verdicts(tries: list[Try], test: Tested, verdict: str) -> None:
+def test_verdicts(tries: list[Try], test: Outcome, verdict: str) -> None:
     """By hand: solved from 0.95 on; a tenth of what is left above the baseline is learnt."""
     assert judge(tries, [test])[0] == verdict
 
 
 def row_of(cell: str, *scores: float, task: str = "task:t", **changes: object) -> RankRow:
-    tests = tuple(Tested(name=str(i), accuracy=score) for i, score in enumerate(scores))
+    tests = tuple(Outcome(name=str(i), accuracy=score) for i, score in enumerate(scores))
     known = {"seed": 0, "size": "parameters=1", "layers": 2, "batches": 100, "tries": (),
              "verdict": "partly", "command": "zoo rank"}  # fmt: skip
     return RankRow(task=task, cell=cell, tests=tests, **{**known, **changes})

@@ -2,8 +2,8 @@ from .published import (
     published_rows as published_rows,
 )
 from .ranks import (
+    Outcome as Outcome,
     RankRow as RankRow,
-    Tested as Tested,
     read_ranks as read_ranks,
 )
 from .runner import (

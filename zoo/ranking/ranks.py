@@ -21,7 +21,7 @@ UNSTABLE = 1.5  # times the lowest loss, at the end of a training
 Verdict = Literal["solved", "partly", "did not train", "unstable", "failed"]
 
 
-class Tested(FrozenModel):
+class Outcome(FrozenModel):
     """What the best of a cell's trainings gets on one test: the share that is right, or the mean
     squared error; and the best that is got without a memory (see `zoo.tasks.measure_baselines`)."""
 
@@ -94,7 +94,7 @@ class RankRow(FrozenModel):
     sequences: int = 0
     seconds: float = 0.0
     learning_rate: float | None = None
-    tests: tuple[Tested, ...] = ()
+    tests: tuple[Outcome, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     verdict: Verdict
     evidence: str = ""
@@ -116,7 +116,7 @@ class RankRow(FrozenModel):
         return self.tests[1].score if len(self.tests) > 1 else None
 
 
-def judge(tries: Sequence[Try], tests: Sequence[Tested]) -> tuple[Verdict, str]:
+def judge(tries: Sequence[Try], tests: Sequence[Outcome]) -> tuple[Verdict, str]:
     """The verdict on a cell, and its evidence in a sentence."""
     if all(each.is_unstable for each in tries):
         return "unstable", f"its loss rose again at every rate: {'; '.join(map(_told, tries))}"
@@ -170,6 +170,6 @@ def write_table(rows: Iterable[RankRow], path: Path) -> None:
     writer.writeheader()
     for row in rows:
         shared = {name: getattr(row, name, None) for name in names}
-        for each in row.tests or (Tested(name=""),):
+        for each in row.tests or (Outcome(name=""),):
             writer.writerow({**shared, **each.model_dump(exclude={"name"}), "test": each.name})
     write_atomically(path, content.getvalue().encode())

@@ -92,7 +92,7 @@ def rank_events(
     for named, batches in chosen:
         baselines = measure_baselines(named)
         for entrant, each in product(entrants, range(seed, seed + seeds)):
-            place = f"{entrant.name}-seed{each}-{size}".replace(":", "-")
+            place = f"{entrant.name}-seed{each}-{size}-batches={batches}".replace(":", "-")
             path = folder / RUNS / named.name.removeprefix(PREFIX).replace(":", "-") / place
             job = Job(entrant.name, named.name, batches, baselines, each, size, path.absolute())
             row = kept.get((job.task, job.cell, job.seed, str(size)))

@@ -22,7 +22,7 @@ from zoo.errors import DivergedError, ZooError, one_line
 from zoo.inference.task_scoring import score_task
 from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
 from zoo.ranking.entrants import Entrant, choose_entrants
-from zoo.ranking.ranks import LEARNT, RankRow, Tested, Try, judge
+from zoo.ranking.ranks import LEARNT, Outcome, RankRow, Try, judge
 from zoo.registry.attribution import describe_failure
 from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG, Record, read_record
@@ -111,7 +111,7 @@ class _Trials:
     def row(self) -> RankRow:
         job = self.job
         tried, failed = self._tries()
-        tests: tuple[Tested, ...] = ()
+        tests: tuple[Outcome, ...] = ()
         figures: dict[str, Any] = {}
         if tried:
             best = tried[_best(tried)]
@@ -162,7 +162,7 @@ class _Trials:
         """Whether the validation is better than what is got without a memory."""
         error, right = record.best("held_out_error"), record.highest("held_out_accuracy")
         base = _best_without(self.job.baselines[0], high=error is None)
-        found = Tested(name="validation", accuracy=right, error=error, without_memory=base)
+        found = Outcome(name="validation", accuracy=right, error=error, without_memory=base)
         return found.learnt >= LEARNT
 
     def _try(self, factor: float) -> tuple[Try, Record | None]:
@@ -205,10 +205,10 @@ class _Trials:
         )
         return {**own, "hidden": hidden}
 
-    def _tested(self, record: Record) -> tuple[Tested, ...]:
+    def _tested(self, record: Record) -> tuple[Outcome, ...]:
         scores = score_task(record.path, self.job.task, registry=self.registry).settings
         return tuple(
-            Tested(
+            Outcome(
                 name=score.name,
                 accuracy=score.accuracy,
                 error=score.error,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+
+from .notebooks import executed
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 NOTEBOOK = EXAMPLES / "from_idea_to_row.ipynb"
@@ -22,9 +23,7 @@ def printed(cell: nbformat.NotebookNode) -> str:
 def test_from_an_idea_to_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell of the notebook keeps every law, gets its rows, and writes from its file."""
     monkeypatch.setenv("ZOO_SHORT", "1")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": "."}})
-    client.execute()
+    notebook = executed(NOTEBOOK, Path(), 500)
     outputs = "\n".join(printed(cell) for cell in notebook.cells)
     assert "BROKEN" not in outputs
     assert outputs.count("kept   ") == 14

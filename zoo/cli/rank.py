@@ -57,6 +57,7 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
     for event in rank_events(out=out, **settings):
         if isinstance(event, int):
             total = event
+            note(f"{total} rows: each cell on each task; a cell takes some minutes on each")
             continue
         rows.append(event)
         note(f"{len(rows)} of {total}: {event.task.removeprefix('task:')}, {event.cell}: "

@@ -205,7 +205,7 @@ class BPETokenizer(Tokenizer):
     learned: ClassVar[bool] = True
     # a word may begin with whitespace, and none continues with it after anything else; the four
     # separators of ASCII are whitespace for Python alone
-    border: ClassVar[re.Pattern[str] | None] = re.compile(r"(?<=\S)[^\S\x1c-\x1f]")
+    border: ClassVar[re.Pattern[str] | None] = re.compile(r"(?<=[\S\x1c-\x1f])[^\S\x1c-\x1f]")
     ends_documents: ClassVar[bool] = True
     UNWRITTEN: ClassVar[Mapping[str, Any]] = {**Tokenizer.UNWRITTEN, "words": "unbounded"}
 

@@ -110,6 +110,23 @@ def test_a_sweep_and_a_resumed_run() -> None:
     assert rows[0].held_out_bits_per_char is None
 
 
+def test_they_are_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside a cell of the zoo; and the run that stays is scored as the row says."""
+    command = ["rank", "leaky,gru", "--tasks", "latch", "--parameters", "2k", "--workers", "0"]
+    assert run([*command, "--out", "k", "--json"]) == 0
+    rows = {row["cell"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {name: row["task"] for name, row in rows.items()} == dict.fromkeys(
+        ("gru", "leaky"), "task:latch"
+    )
+    assert rows["gru"]["verdict"] == "solved"
+    (folder,) = Path("k/runs/latch").glob("leaky-*")
+    assert run(["score", str(folder), "task:latch", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)["settings"]
+    assert [test["accuracy"] for test in scored] == [
+        test["accuracy"] for test in rows["leaky"]["tests"]
+    ]
+
+
 def test_without_the_package_a_run_and_its_files_still_open(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

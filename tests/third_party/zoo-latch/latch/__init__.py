@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from zoo import hookimpl
-from zoo.registry import TaskCard, TaskSpec
+from zoo.registry import TaskCard, TaskSpec, Trial
 from zoo.tasks import Batch, Task
 
 READ = 2  # the token that asks; 0 and 1 write
@@ -34,4 +34,5 @@ def zoo_tasks() -> Iterable[TaskSpec]:
         definition="Reads bits and questions; at each question, asks for the last bit.",
         measures="Whether a cell can keep one bit.",
     )  # fmt: skip
-    return [TaskSpec("latch", "latch:Latch", card, full={"longest": 512})]
+    trial = Trial(200)
+    return [TaskSpec("latch", "latch:Latch", card, full={"longest": 512}, trial=trial)]

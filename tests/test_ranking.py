@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from zoo.cli import run
 from zoo.config import ModelConfig
 from zoo.errors import NoStepError, RunError, UnknownNameError, UsageError
 from zoo.inference import score_task
+from zoo.inference.engine import NotFiniteError
 from zoo.nn.state import flatten
 from zoo.ranking import Outcome, RankRow, rank, rank_events, read_ranks
 from zoo.ranking.entrants import choose_entrants
@@ -104,11 +106,11 @@ def test_a_stopped_training_goes_on() -> None:
     assert next(events) == 1
 
     def pull(*_: object, **__: object) -> None:
-        raise RuntimeError("pulled the plug")
+        raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("zoo.ranking.trials.score_task", pull)
-        with pytest.raises(RuntimeError, match="plug"):
+        with pytest.raises(KeyboardInterrupt):
             next(events)
     assert len(list(Path("k/runs/guess").iterdir())) == 3
     assert not Path("k/rank.jsonl").exists()
@@ -176,6 +178,31 @@ def test_a_cell_that_fails_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatc
     (row,) = rank("gru", tasks="guess", **small)
     assert row.verdict == "failed"
     assert "parameters, and not 5" in row.evidence
+
+
+def test_a_model_that_cannot_be_tested_has_a_row_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def overflow(*_: object, **__: object) -> None:
+        raise NotFiniteError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("zoo.ranking.trials.score_task", overflow)
+        (row,) = rank("gru", tasks="guess", **QUICK)
+    assert (row.verdict, row.tests) == ("failed", ())
+    assert "not finite" in row.evidence
+
+
+def test_without_plotly_the_rows_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = rank("gru", tasks="guess", **QUICK)[0]
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    monkeypatch.setattr("zoo.ranking.runner.rank_events", lambda *_, **__: iter([1, row]))
+    assert run(["rank", "gru", "--out", "k"]) == 0
+    printed = capsys.readouterr()
+    assert "did not train" in printed.out
+    assert 'pip install "recurrent-zoo[rank]"' in printed.err
 
 
 def tried(lowest: float, last: float | None = None) -> Try:

@@ -9,6 +9,7 @@ import click
 
 from zoo.cli.console import duration, note, print_rows
 from zoo.cli.settings import parse_count
+from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from zoo.ranking import RankRow
@@ -42,9 +43,9 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
     zoo's own.
 
     CELLS are names and patterns, with options behind a name: "gru,my-*,deltanet:heads=2". Each is
-    trained with equally many parameters on equally many sequences, at three learning rates, and the
-    best in validation is tested as in training and beyond. The same command goes on where it was
-    stopped; with other cells, tasks or seeds it adds their rows.
+    trained with equally many parameters on equally many sequences, at three to five learning
+    rates, and the best in validation is tested as in training and beyond. The same command goes on
+    where it was stopped; with other cells, tasks or seeds it adds their rows.
 
     Exit code 1 if a row has no figures.
     """
@@ -67,9 +68,12 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
         print_rows([row.model_dump(mode="json") for row in rows], as_json)
     else:
         print_rows([shown(row, published) for row in rows], as_json)
-    write_page([*published, *rows], out / PAGE)
-    note(f"the rows are in {out / TABLE}, drawn in {out / PICTURE}, and beside the zoo's in "
-         f"{out / PAGE}")  # fmt: skip
+    note(f"the rows are in {out / TABLE}, and drawn in {out / PICTURE}")
+    try:
+        write_page([*published, *rows], out / PAGE)
+        note(f"beside the zoo's they are in {out / PAGE}")
+    except UsageError as error:  # of what is missing: the rows are there without it
+        note(str(error))
     for row in rows:
         if row.evidence:
             note(f"{row.task.removeprefix('task:')}, {row.cell}: {row.verdict}: {row.evidence}")

@@ -8,11 +8,10 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo.files import write_atomically
-from zoo.ranking.picture import COLOURS, Map, short
+from zoo.ranking.picture import COLOURS, TITLES, Map, short
 from zoo.ranking.ranks import RankRow
 
 PAGE = "rank.html"
-TITLES = ("as in training", "longer, or with more to keep")
 
 
 def write_page(rows: Sequence[RankRow], path: Path) -> None:

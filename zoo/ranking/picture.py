@@ -12,6 +12,7 @@ from zoo.files import write_atomically
 from zoo.ranking.ranks import RankRow
 
 COLOURS = "viridis"
+TITLES = ("as in training", "longer, or with more to keep")
 DARK = 0.6  # of the colours, above which text on them is dark
 
 
@@ -57,8 +58,7 @@ def draw_ranks(rows: Sequence[RankRow], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     colours = colormaps[COLOURS].with_extremes(bad="0.93")
-    titles = ("as in training", "longer, or with more to keep")
-    for axes, title, scores in zip(panels, titles, shown.scores, strict=True):
+    for axes, title, scores in zip(panels, TITLES, shown.scores, strict=True):
         grid = [
             [scores.get((cell, task), math.nan) for task in shown.tasks] for cell in shown.cells
         ]

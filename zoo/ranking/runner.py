@@ -50,10 +50,11 @@ def rank(
     validation says which is tested.
 
     So many `workers` train at once, each a process with one thread; without the argument one for
-    each core, and with 0 all is done in this process. The folder `out` has the rows in `rank.jsonl`
-    and `rank.csv`, a picture, and the best run of each row. What is there already is not trained
-    again, and what was stopped goes on. A row whose training failed says why. Raises UsageError for
-    invalid arguments, UnknownNameError for cells and tasks that there are not.
+    each core, and with 0, or a `registry` of your own, all is done in this process. The folder
+    `out` has the rows in `rank.jsonl` and `rank.csv`, a picture, and the best run of each row. What
+    is there already is not trained again, and what was stopped goes on. A row whose training failed
+    says why, and is tried again the next time. Raises UsageError for invalid arguments,
+    UnknownNameError for cells and tasks that there are not.
     """
     events = rank_events(
         cells, tasks=tasks, seeds=seeds, seed=seed, parameters=parameters, state_bytes=state_bytes,
@@ -96,7 +97,8 @@ def rank_events(
             path = folder / RUNS / named.name.removeprefix(PREFIX).replace(":", "-") / place
             job = Job(entrant.name, named.name, batches, baselines, each, size, path.absolute())
             row = kept.get((job.task, job.cell, job.seed, str(size)))
-            if row is not None and (row.batches, row.layers) == (batches, LAYERS):
+            same = row is not None and (row.batches, row.layers) == (batches, LAYERS)
+            if row is not None and same and row.verdict != "failed":
                 yield row
             else:
                 jobs.append(job)

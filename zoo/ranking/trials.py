@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from zoo.config import ModelConfig, RunConfig
-from zoo.errors import DivergedError, ZooError, one_line
+from zoo.errors import DivergedError, one_line
 from zoo.inference.task_scoring import score_task
 from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
 from zoo.ranking.entrants import Entrant, choose_entrants
 from zoo.ranking.ranks import LEARNT, Outcome, RankRow, Try, judge
-from zoo.registry.attribution import describe_failure
+from zoo.registry.attribution import describe_error
 from zoo.registry.registry import Registry, load_registry
 from zoo.runs.metadata import CONFIG, Record, read_record
 from zoo.tasks.baselines import Baseline
@@ -113,14 +113,17 @@ class _Trials:
         tried, failed = self._tries()
         tests: tuple[Outcome, ...] = ()
         figures: dict[str, Any] = {}
-        if tried:
-            best = tried[_best(tried)]
-            tests, figures = self._tested(best), self._figures(best)
-            for record in tried.values():
-                if record is not best:
-                    shutil.rmtree(record.path)
         tries = tuple(sorted((*tried, *failed), key=lambda each: each.factor))
-        verdict, evidence = judge(tries, tests)
+        try:
+            if tried:
+                best = tried[_best(tried)]
+                tests, figures = self._tested(best), self._figures(best)
+                for record in tried.values():
+                    if record is not best:
+                        shutil.rmtree(record.path)
+            verdict, evidence = judge(tries, tests)
+        except Exception as error:  # in the tests: a loss of training says nothing of these
+            verdict, evidence = "failed", describe_error(error, self.registry)
         last = [record.metrics[-1] for record in tried.values()]
         return RankRow(
             task=job.task,
@@ -185,8 +188,7 @@ class _Trials:
                 factor=factor, learning_rate=rate, error=one_line(error), diverged=True
             ), None
         except Exception as error:
-            ours = isinstance(error, ZooError)
-            told = one_line(error) if ours else describe_failure(error, registry)
+            told = describe_error(error, registry)
             return Try(factor=factor, learning_rate=rate, error=told), None
         losses = [_loss(line) for line in record.metrics]
         found = Try(factor=factor, learning_rate=rate, lowest=min(losses), last=losses[-1])

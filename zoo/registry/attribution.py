@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traceback import walk_tb
 
-from zoo.errors import one_line
+from zoo.errors import ZooError, one_line
 from zoo.registry.discovery import Plugin
 from zoo.registry.locations import shown_path
 from zoo.registry.registry import Registry
@@ -54,3 +54,8 @@ def _shared(one: list[str], other: list[str]) -> int:
             break
         count += 1
     return count
+
+
+def describe_error(error: Exception, registry: Registry) -> str:
+    """An error in a line, ours or a plugin's."""
+    return one_line(error) if isinstance(error, ZooError) else describe_failure(error, registry)

@@ -17,6 +17,7 @@ from zoo.errors import RunError, UnknownNameError, UsageError
 from zoo.files import new_folder
 from zoo.inference.ray_cluster import LOCAL, import_ray
 from zoo.recipes import load_recipe
+from zoo.registry.attribution import describe_error
 from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry, load_registry
 from zoo.sweeps.events import MeasuringFailed, RunStarted, SweepEvent, TrialFinished
@@ -30,7 +31,7 @@ from zoo.sweeps.manifest import (
 )
 from zoo.sweeps.parallel import LOCK, train_in_parallel
 from zoo.sweeps.plot import draw_sweep
-from zoo.sweeps.runs import EVEN, Runs, describe_error
+from zoo.sweeps.runs import EVEN, Runs
 from zoo.sweeps.search import Batch, Plan, plan_runs
 from zoo.sweeps.table import MEASURED, TABLE, Row, is_measured, read_rate_factors, write_rows
 from zoo.training.defaults import choose_settings, rate_multiplier_of

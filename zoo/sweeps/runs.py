@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 from zoo.config import Interface, RunConfig
-from zoo.errors import CorpusError, ProviderError, UnknownNameError, ZooError, one_line
+from zoo.errors import CorpusError, ProviderError, UnknownNameError
 from zoo.models.parameter_budget import count_parameters, count_state_bytes, largest_hidden
 from zoo.recipes import load_recipe
-from zoo.registry.attribution import describe_failure
+from zoo.registry.attribution import describe_error
 from zoo.registry.cell_spec import CellSpec
 from zoo.registry.registry import Registry
 from zoo.runs.metadata import CONFIG, read_record
@@ -76,11 +76,6 @@ class Runs:
 def failed_row(run: RunStarted, spec: CellSpec, reason: str) -> Row:
     """The row of a run that failed."""
     return Row(cell=spec.name, seed=run.seed, causal=spec.causal, run=run.folder.name, error=reason)
-
-
-def describe_error(error: Exception, registry: Registry) -> str:
-    """An error in a line."""
-    return one_line(error) if isinstance(error, ZooError) else describe_failure(error, registry)
 
 
 def _read_row(run: RunStarted, spec: CellSpec, registry: Registry) -> Row:

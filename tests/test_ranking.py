@@ -51,12 +51,23 @@ class Guess(Before):
         return Batch(*rng.integers(0, 2, (2, length, rows)))
 
 
+class Unsure(Before):
+    """The bit four steps before, or, one time in five, the other: 0.8 is the most that is right."""
+
+    def batch(self, rng: np.random.Generator, rows: int, length: int) -> Batch:
+        bits = rng.integers(0, 2, (length, rows))
+        counted = np.ones(bits.shape, bool)
+        counted[:4] = False
+        return Batch(bits, np.roll(bits, 4, axis=0) ^ (rng.random(bits.shape) < 0.2), counted)
+
+
 class Plugin:
     @hookimpl
     def zoo_tasks(self) -> list[TaskSpec]:
         return [
             TaskSpec("before", f"{__name__}:Before", CARD, trial=Trial(200)),
             TaskSpec("guess", f"{__name__}:Guess", CARD, trial=Trial(100)),
+            TaskSpec("unsure", f"{__name__}:Unsure", CARD, trial=Trial(300)),
             TaskSpec("other", f"{__name__}:Guess", CARD),
         ]
 
@@ -99,10 +110,26 @@ def test_rows_are_kept_and_the_best_run_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows[0] == row
 
 
-def test_a_stopped_training_goes_on() -> None:
+def test_a_rate_that_is_behind_is_given_up() -> None:
+    """Not before a third of its batches."""
+    (row,) = rank("gru", tasks="unsure", **QUICK)
+    assert row.score == pytest.approx(0.8, abs=0.02)
+    best = min(row.tries, key=lambda each: each.lowest)
+    assert best.learning_rate == row.learning_rate
+    assert best.batches == 300
+    batches = {each.factor: each.batches for each in row.tries}
+    assert len(batches) == 5  # nothing says that this is all that can be learnt
+    assert batches[1.0] == 300  # it was the first
+    assert 100 in batches.values()
+    assert {100, 200, 300} >= {*batches.values()}
+    assert row.sequences == 64 * sum(batches.values())
+
+
+@pytest.mark.parametrize("task", ["guess", "unsure"])
+def test_a_stopped_training_goes_on(task: str) -> None:
     """The row is the one of a ranking that was not stopped, but for its times."""
-    (whole,) = rank("gru", tasks="guess", registry=REGISTRY, parameters=2000, out="whole")
-    events = rank_events("gru", tasks="guess", **QUICK)
+    (whole,) = rank("gru", tasks=task, registry=REGISTRY, parameters=2000, out="whole")
+    events = rank_events("gru", tasks=task, **QUICK)
     assert next(events) == 1
 
     def pull(*_: object, **__: object) -> None:
@@ -112,9 +139,9 @@ def test_a_stopped_training_goes_on() -> None:
         patched.setattr("zoo.ranking.trials.score_task", pull)
         with pytest.raises(KeyboardInterrupt):
             next(events)
-    assert len(list(Path("k/runs/guess").iterdir())) == 3
+    assert len(list(Path("k/runs", task).iterdir())) == len(whole.tries)
     assert not Path("k/rank.jsonl").exists()
-    (row,) = rank("gru", tasks="guess", **QUICK)
+    (row,) = rank("gru", tasks=task, **QUICK)
     assert row.model_copy(update={"seconds": 0}) == whole.model_copy(update={"seconds": 0})
 
 

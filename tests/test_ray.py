@@ -109,6 +109,7 @@ def cluster() -> Iterator[Any]:
         import ray
         from ray import cloudpickle
 
+        before = psutil.Process().children(recursive=True)
         folder = tempfile.mkdtemp(prefix="zoo-ray-")  # a short path: sockets are in it
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
         try:
@@ -124,9 +125,10 @@ def cluster() -> Iterator[Any]:
             yield ray
         finally:
             cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-            processes = psutil.Process().children(recursive=True)
+            processes = {*psutil.Process().children(recursive=True)} - {*before}
             ray.shutdown()
-            _, alive = psutil.wait_procs(processes, timeout=20)
+            # a worker that was just started looks for its cluster for up to a minute
+            _, alive = psutil.wait_procs(processes, timeout=90)
             shutil.rmtree(folder, ignore_errors=True)
         assert not alive
 

@@ -142,7 +142,14 @@ def test_a_killed_server_is_started_again(fox_file: Path) -> None:
         assert leftovers("kept") == []
         for path, whole in texts.items():
             if path in saved:
-                after = post(f"{server.url}{path}/sample", length=200, **WARM)["text"]
+                asked = {"length": 200, **WARM}
+                answer = httpx.post(f"{server.url}{path}/sample", json=asked, timeout=60)
+                if answer.status_code == 409:  # it was saved before it was fed, and not again
+                    post(f"{server.url}{path}/feed", text="dog")
+                    after = sample(f"{server.url}{path}", 200)["text"]
+                    assert whole.startswith(after)
+                    continue
+                after = answer.json()["text"]
                 assert whole.find(after) % 50 == 0, "it stands where no answer ended"
             else:
                 assert httpx.get(f"{server.url}{path}").status_code == 404

@@ -18,7 +18,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{COPYING}:Copying",
             cards.COPYING,
             full={"blanks": 500},
-            trial=Trial(500, {"blanks": 200}, quick=True),
+            trial=Trial(400, {"blanks": 200}, quick=True),
         ),
         TaskSpec(
             "selective-copying",
@@ -39,7 +39,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{RECALL}:MultiQueryRecall",
             cards.MQAR,
             full={"pairs": 64, "vocab": 8192},
-            trial=Trial(1500, {"pairs": 8}, quick=True),
+            trial=Trial(1000, {"pairs": 8}, quick=True),
         ),
         TaskSpec("fuzzy-recall", f"{RECALL}:fuzzy_recall", cards.FUZZY_RECALL, full=mad),
         TaskSpec("noisy-recall", f"{RECALL}:noisy_recall", cards.NOISY_RECALL, full=mad),

@@ -1,4 +1,5 @@
-"""Series: chaotic ones, and data that packages ship (of the extra `tasks`)."""
+"""Series: chaotic ones, and data that packages ship (of the extra `tasks`) or the Hub
+(`datasets`)."""
 
 from collections.abc import Iterable
 
@@ -23,6 +24,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
         TaskSpec("lorenz", f"{CHAOS}:Lorenz", cards.LORENZ, full=longer),
         TaskSpec("digits-rows", f"{STORED}:digits_rows", cards.DIGITS_ROWS),
         TaskSpec("digits-permuted", f"{STORED}:digits_permuted", cards.DIGITS_PERMUTED),
+        TaskSpec("mnist", f"{STORED}:mnist", cards.MNIST),
         TaskSpec("sunspots", f"{STORED}:sunspots", cards.SUNSPOTS),
         TaskSpec("carbon-dioxide", f"{STORED}:carbon_dioxide", cards.CARBON_DIOXIDE),
     ]

@@ -1,13 +1,15 @@
-"""Data that packages ship: handwritten digits, and series that were measured."""
+"""Data that packages ship, or the Hub: handwritten digits, and series that were measured."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from zoo.errors import CorpusError, one_line
 from zoo.tasks import Batch, Part, Task
 from zoo_tasks_series.chaos import Ahead, Length, forecast
 
@@ -17,6 +19,9 @@ SHARES: dict[Part, tuple[float, float]] = {
     "test": (0.85, 1.0),
 }
 Array = npt.NDArray[Any]
+Images = dict[Part, tuple[Array, Array]]
+Pixels = Literal["rows", "pixels", "permuted"]
+MNIST = "ylecun/mnist"  # of the Hub
 
 
 def part_of(items: Array, part: Part) -> Array:
@@ -25,46 +30,80 @@ def part_of(items: Array, part: Part) -> Array:
     return items[first:last]
 
 
-@cache
-def digit_images() -> tuple[Array, Array]:
-    """Images [1797, 8, 8] of values from 0 to 1, and what they show, in a fixed random order."""
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    return digits.images[order] / 16, digits.target[order]
-
-
-class Digits(Task):
-    """Images of 8 × 8 in, row by row or pixel by pixel in one random order; after the last, the
-    digit out."""
+class LabelledImages(Task):
+    """Square images in, row by row or pixel by pixel, these in their own or in one random order;
+    after the last, what the image shows out."""
 
     classes = 10
 
-    def __init__(self, pixels: Literal["rows", "permuted"] = "rows") -> None:
-        images, labels = digit_images()
-        shape = (8, 8) if pixels == "rows" else (64, 1)
-        order = slice(None) if pixels == "rows" else np.random.default_rng(1).permutation(64)
-        self._images = images.reshape(-1, 64)[:, order].reshape(-1, *shape).astype(np.float32)
-        self._labels = labels
-        self.features = shape[1]
+    def __init__(
+        self, images: Callable[[], Images], size: int, largest: int, pixels: Pixels
+    ) -> None:
+        """`images` gives values from 0 to `largest` [N, size, size], with the class of each [N]. It
+        is called when they are first needed."""
+        self._images, self._largest = images, np.float32(largest)
+        self.features = size if pixels == "rows" else 1
+        self._shape = (size**2 // self.features, self.features)
+        shuffled = np.random.default_rng(1).permutation(size**2)
+        self._order = shuffled if pixels == "permuted" else np.arange(size**2)
         self.training, self.tests = {}, {"images kept apart": {}}
 
     def batch_of(self, part: Part, rng: np.random.Generator, rows: int, **setting: int) -> Batch:
-        images, labels = part_of(self._images, part), part_of(self._labels, part)
+        images, labels = self._images()[part]
         chosen = rng.integers(0, len(images), rows)
-        inputs = images[chosen].swapaxes(0, 1)
+        values = images[chosen].reshape(rows, -1)[:, self._order] / self._largest
+        inputs = values.reshape(rows, *self._shape).swapaxes(0, 1)
         targets, counted = np.zeros(inputs.shape[:2], np.int64), np.zeros(inputs.shape[:2], bool)
         targets[-1], counted[-1] = labels[chosen], True
         return Batch(inputs, targets, counted)
 
 
-def digits_rows() -> Digits:
-    return Digits("rows")
+@cache
+def digit_images() -> Images:
+    """1,797 images of handwritten digits, 8 × 8, in a fixed random order."""
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images, labels = digits.images[order].astype(np.float32), digits.target[order]
+    return {part: (part_of(images, part), part_of(labels, part)) for part in SHARES}
 
 
-def digits_permuted() -> Digits:
-    return Digits("permuted")
+def digits_rows() -> LabelledImages:
+    digit_images()  # says here if the package is missing
+    return LabelledImages(digit_images, 8, 16, "rows")
+
+
+def digits_permuted() -> LabelledImages:
+    digit_images()
+    return LabelledImages(digit_images, 8, 16, "permuted")
+
+
+@cache
+def mnist_images() -> Images:
+    """The 70,000 images of MNIST, 28 × 28, from the Hub: its 10,000 for tests, and for validation
+    the last 5,000 of the others. CorpusError where they cannot be had."""
+    import datasets
+
+    def read(split: str) -> tuple[Array, Array]:
+        try:
+            rows = datasets.load_dataset(MNIST, split=split).with_format("numpy")[:]
+        except Exception as error:  # of many kinds, from many packages
+            raise CorpusError(f"hf:{MNIST} cannot be read: {one_line(error)}") from None
+        return np.asarray(rows["image"], np.uint8), np.asarray(rows["label"])
+
+    (images, labels), kept = read("train"), 5_000
+    return {
+        "training": (images[:-kept], labels[:-kept]),
+        "validation": (images[-kept:], labels[-kept:]),
+        "test": read("test"),
+    }
+
+
+def mnist(pixels: Pixels = "pixels") -> LabelledImages:
+    import datasets  # noqa: F401
+
+    return LabelledImages(mnist_images, 28, 255, pixels)
 
 
 class MeasuredSeries(Task):

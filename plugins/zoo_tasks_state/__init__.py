@@ -25,7 +25,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{AUTOMATA}:ModularArithmetic",
             cards.MODULAR_ARITHMETIC,
             full={"longest": 20, "end": True},
-            trial=Trial(3000, quick=True),
+            trial=Trial(2500, quick=True),
         ),
         TaskSpec(
             "modular-arithmetic-brackets",
@@ -38,7 +38,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
             f"{AUTOMATA}:words_s3",
             cards.S3,
             full={"longest": 256},
-            trial=Trial(2000, quick=True),
+            trial=Trial(1500, quick=True),
         ),
         TaskSpec("a5", f"{AUTOMATA}:words_a5", cards.A5, full={"longest": 256}, trial=Trial(1500)),
         TaskSpec("s5", f"{AUTOMATA}:words_s5", cards.S5, full={"longest": 256}),

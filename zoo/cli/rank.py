@@ -43,9 +43,9 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
     zoo's own.
 
     CELLS are names and patterns, with options behind a name: "gru,my-*,deltanet:heads=2". Each is
-    trained with equally many parameters on equally many sequences, at three to five learning
-    rates, and the best in validation is tested as in training and beyond. The same command goes on
-    where it was stopped; with other cells, tasks or seeds it adds their rows.
+    trained with equally many parameters on equally many sequences, at up to five learning rates,
+    and the best in validation is tested as in training and beyond. The same command goes on where
+    it was stopped; with other cells, tasks or seeds it adds their rows.
 
     Exit code 1 if a row has no figures.
     """

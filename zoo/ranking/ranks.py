@@ -49,12 +49,13 @@ class Outcome(FrozenModel):
 
 
 class Try(FrozenModel):
-    """A training at one learning rate, `factor` times the cell's usual one: the lowest and the last
-    loss in validation, in bits for each answer or as a mean squared error; or what went wrong, and
-    whether it was the loss, which was no longer finite."""
+    """A training at one learning rate, `factor` times the cell's usual one: on how many batches,
+    and the lowest and the last loss in validation, in bits for each answer or as a mean squared
+    error; or what went wrong, and whether it was the loss, which was no longer finite."""
 
     factor: float
     learning_rate: float | None = None
+    batches: int | None = None
     lowest: float | None = None
     last: float | None = None
     error: str = ""
@@ -73,10 +74,11 @@ class RankRow(FrozenModel):
 
     `cell` has its options behind its name, as "deltanet:heads=2". `size` is what is equal in all
     models that are compared: a number of parameters, or of bytes of state. Each of `tries` was a
-    training on so many `batches`, less where the loss was low enough before; `sequences` and
-    `seconds` are those of all of them together. What follows is of the one with the lowest loss in
-    validation: `curve` has its validation by the batches of training, as shares that are right or
-    mean squared errors. `verdict` says what came of it, and `evidence` why. `command` makes the row
+    training on so many `batches`, less where the loss was low enough before, or above that of
+    another rate; `sequences` and `seconds` are those of all of them together. What follows is of
+    the one with the lowest loss in validation: `curve` has its validation by the batches of
+    training, as shares that are right or mean squared errors. `verdict` says what came of it, and
+    `evidence` why. `command` makes the row
     again.
     """
 

@@ -46,8 +46,9 @@ def rank(
     most 50,000 `parameters`, or, where `state_bytes` is given instead, at most so many bytes of
     state. It is trained at its usual learning rate, at four times and at a quarter of it, and, if
     one of these has learnt something, at twice and half the best, on equally many sequences each; a
-    training whose loss in validation is as good as zero is the last one. The lowest loss in
-    validation says which is tested.
+    rate that is behind the best after a third of these is given up, and after one that has learnt
+    0.99 of what can be learnt no other is tried. The lowest loss in validation says which is
+    tested.
 
     So many `workers` train at once, each a process with one thread; without the argument one for
     each core, and with 0, or a `registry` of your own, all is done in this process. The folder

@@ -7,8 +7,8 @@ import math
 import os
 import shlex
 import shutil
-from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -25,10 +25,11 @@ from zoo.ranking.entrants import Entrant, choose_entrants
 from zoo.ranking.ranks import LEARNT, Outcome, RankRow, Try, judge
 from zoo.registry.attribution import describe_error
 from zoo.registry.registry import Registry, load_registry
-from zoo.runs.metadata import CONFIG, Record, read_record
+from zoo.runs.metadata import CONFIG, Record, read_metrics, read_record
 from zoo.tasks.baselines import Baseline
 from zoo.tasks.named import PREFIX, NamedTask, find_task
 from zoo.training.defaults import choose_for_task
+from zoo.training.events import Report
 from zoo.training.experiment import resume_events, train_events
 from zoo.training.task_data import EPOCH
 
@@ -36,6 +37,8 @@ ROWS = 64  # sequences of a batch
 LAYERS = 2
 FACTORS = (1.0, 4.0, 0.25)  # of the cell's usual learning rate, in the order of trying
 NEAR = (2.0, 0.5)  # of the best of these: tried after them, if that one has learnt something
+FAIR = 1 / 3  # of its batches a training gets before it is compared with the best
+ENOUGH = 0.99  # of what can be learnt, in validation: no other rate is tried then
 SOLVED_LOSS = 0.002  # bits for each answer, or mean squared error: nothing is left to learn
 MEASURES = {"parameters": count_parameters, "state_bytes": count_state_bytes}
 
@@ -66,7 +69,7 @@ class Job:
 
     def row(self, registry: Registry) -> RankRow:
         """Trains at each rate, until one leaves nothing to learn, and tests the best. Trainings
-        that ended before are read, and one that was stopped is resumed. What goes wrong is the
+        that ended before are read, and one that was interrupted is resumed. What goes wrong is the
         row's."""
         (entrant,) = choose_entrants([self.cell], registry)
         return _Trials(self, entrant, find_task(self.task, registry), registry).row()
@@ -144,55 +147,82 @@ class _Trials:
         )
 
     def _tries(self) -> tuple[dict[Try, Record], list[Try]]:
-        """The trainings that ended, with their records, and those that did not."""
+        """The trainings that have figures, with their records, and those that failed."""
         tried: dict[Try, Record] = {}
         failed = []
         for factors in (FACTORS, NEAR):
-            if factors is NEAR and not (tried and self._has_learnt(tried[_best(tried)])):
-                break
-            around = _best(tried).factor if factors is NEAR else 1.0
-            for factor in factors:
-                if tried and _loss_of(_best(tried)) <= SOLVED_LOSS:
+            around = 1.0
+            if factors is NEAR:
+                if not tried or self._learnt(tried[_best(tried)]) < LEARNT:
                     break
-                found, record = self._try(around * factor)
+                around = _best(tried).factor
+            for factor in factors:
+                best = tried[_best(tried)] if tried else None
+                if best is not None and self._learnt(best) >= ENOUGH:
+                    break
+                found, record = self._try(around * factor, best)
                 if record is None:
                     failed.append(found)
                 else:
                     tried[found] = record
         return tried, failed
 
-    def _has_learnt(self, record: Record) -> bool:
-        """Whether the validation is better than what is got without a memory."""
+    def _learnt(self, record: Record) -> float:
+        """The share of what is left above what is got without a memory, in validation."""
         error, right = record.best("held_out_error"), record.highest("held_out_accuracy")
         base = _best_without(self.job.baselines[0], high=error is None)
-        found = Outcome(name="validation", accuracy=right, error=error, without_memory=base)
-        return found.learnt >= LEARNT
+        return Outcome(name="", accuracy=right, error=error, without_memory=base).learnt
 
-    def _try(self, factor: float) -> tuple[Try, Record | None]:
-        job, registry = self.job, self.registry
-        folder = job.folder.with_name(f"{job.folder.name}-rate-x{factor:g}")
+    def _try(self, factor: float, best: Record | None) -> tuple[Try, Record | None]:
+        """A training at that many times the usual rate, as long as it is not behind `best`."""
+        folder = self.job.folder.with_name(f"{self.job.folder.name}-rate-x{factor:g}")
         rate = self.entrant.spec.learning_rate * factor
+        rival = best if best is not None and self._learnt(best) >= LEARNT else None
         try:
-            if not (folder / CONFIG).is_file():
-                events = train_events(
-                    job.task, batch_size=ROWS, epochs=job.batches // EPOCH, learning_rate=rate,
-                    target_loss=SOLVED_LOSS, seed=job.seed, out=folder, registry=registry,
-                    **self._model(),
-                )  # fmt: skip
-                deque(events, maxlen=0)
-            elif not read_record(folder).finished:
-                deque(resume_events(folder, registry), maxlen=0)
+            self._train(folder, rate, rival)
             record = read_record(folder)
         except DivergedError as error:
             return Try(
                 factor=factor, learning_rate=rate, error=one_line(error), diverged=True
             ), None
         except Exception as error:
-            told = describe_error(error, registry)
+            told = describe_error(error, self.registry)
             return Try(factor=factor, learning_rate=rate, error=told), None
         losses = [_loss(line) for line in record.metrics]
-        found = Try(factor=factor, learning_rate=rate, lowest=min(losses), last=losses[-1])
+        found = Try(
+            factor=factor,
+            learning_rate=rate,
+            batches=record.metrics[-1]["step"],
+            lowest=min(losses),
+            last=losses[-1],
+        )
         return found, record
+
+    def _train(self, folder: Path, rate: float, rival: Record | None) -> None:
+        job, registry = self.job, self.registry
+        if not (folder / CONFIG).is_file():
+            events = train_events(
+                job.task, batch_size=ROWS, epochs=job.batches // EPOCH, learning_rate=rate,
+                target_loss=SOLVED_LOSS, seed=job.seed, out=folder, registry=registry,
+                **self._model(),
+            )  # fmt: skip
+        elif read_record(folder).finished or self._is_behind(folder, rival):
+            return
+        else:
+            events = resume_events(folder, registry)
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, Report) and self._is_behind(folder, rival):
+                    break
+
+    def _is_behind(self, folder: Path, rival: Record | None) -> bool:
+        """Whether a training that had a fair share of its batches stands worse than the rival stood
+        there."""
+        metrics = read_metrics(folder)
+        if rival is None or not metrics or metrics[-1]["step"] < FAIR * self.job.batches:
+            return False
+        until = [_loss(line) for line in rival.metrics if line["step"] <= metrics[-1]["step"]]
+        return min(map(_loss, metrics)) > min(until)
 
     def _model(self) -> dict[str, Any]:
         """The settings of the model. An embedding is as large as a task's usual one."""

@@ -59,6 +59,22 @@ def test_library_cell_equals_torch_rnn(batch_size: int, nonlinearity: str) -> No
         torch.testing.assert_close(end.h, wanted_h[0], rtol=0, atol=1e-12)
 
 
+def test_initial_recurrent_weights() -> None:
+    """Orthogonal ones keep every vector's length, the identity keeps the vector."""
+    torch.manual_seed(3)
+    h = torch.randn(11)
+    for given in ("uniform", "orthogonal", "identity"):
+        weight = zoo.get_cell("rnn").build(7, 11, recurrent_init=given).rnn.weight_hh_l0
+        assert weight.requires_grad
+        after = (weight @ h).detach()
+        assert torch.allclose(after.norm(), h.norm(), rtol=1e-5) == (given != "uniform")
+        assert torch.equal(after, h) == (given == "identity")
+    torch.manual_seed(4)
+    plain = zoo.get_cell("rnn").build(7, 11)
+    torch.manual_seed(4)
+    assert torch.equal(plain.rnn.weight_hh_l0, nn.RNN(7, 11).weight_hh_l0)
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_scratch_and_library_agree_given_equal_weights(batch_size: int) -> None:
     torch.manual_seed(2)

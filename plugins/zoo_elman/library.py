@@ -15,7 +15,8 @@ class RNNState(NamedTuple):
 
 
 class RNN(TorchCell):
-    """The parameters are those of torch.nn.RNN, with its names, shapes and initial values."""
+    """The parameters are those of torch.nn.RNN, with its names, shapes and, without
+    `recurrent_init`, initial values."""
 
     layer_type = nn.RNN
     state_type = RNNState
@@ -27,8 +28,20 @@ class RNN(TorchCell):
         nonlinearity: Annotated[
             Literal["tanh", "relu"], Field(description="Activation function.")
         ] = "tanh",
+        recurrent_init: Annotated[
+            Literal["uniform", "orthogonal", "identity"],
+            Field(
+                description="Initial recurrent weights: uniform as in torch.nn.RNN, orthogonal "
+                "(Saxe et al. 2014), or the identity (Le et al. 2015, with relu)."
+            ),
+        ] = "uniform",
     ) -> None:
         super().__init__(input_size, hidden_size, nonlinearity=nonlinearity)
+        _, weight_hh, _, _ = self.weights()
+        if recurrent_init == "orthogonal":
+            nn.init.orthogonal_(weight_hh)
+        elif recurrent_init == "identity":
+            nn.init.eye_(weight_hh)
         self.activation = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
 
     def state_bounds(self) -> dict[str, float]:

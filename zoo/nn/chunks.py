@@ -88,9 +88,11 @@ def _run(
             state = after[chunk].addcmul_(carry[chunk], state)
             states.append(state)
     else:
-        inverse = _inverse(products.view(count, Z, C, P, C, P)[..., 1, :, 1])
+        parts = products.view(count, Z, C, P, C, P)
+        inverse = _inverse(parts[..., 1, :, 1])
         x = torch.cat((v, torch.empty_like(v)), 3)
-        by_value = inverse @ (products.view(count, Z, C, P, C, P)[..., 1, :, 0] @ v.squeeze(3))
+        # contiguous: of matrices without a unit stride each would be copied and multiplied alone
+        by_value = inverse @ (parts[..., 1, :, 0].contiguous() @ v.squeeze(3))
         by_state = inverse @ from_start[..., 1, :]
         for chunk in range(count):
             u = torch.baddbmm(by_value[chunk], by_state[chunk], state)
@@ -128,7 +130,7 @@ def _run_backwards(
     by_states: list[Tensor | None] = [None] * count  # those after each chunk
     by_state = None if by_end is None else by_end.reshape(Z, K, V)
     parts = products.view(count, Z, C, P, C, P)
-    by_u = parts[..., 0, :, 1].mT @ y[..., 0, :] if P == 2 else None
+    by_u = parts[..., 0, :, 1].contiguous().mT @ y[..., 0, :] if P == 2 else None
     for chunk in reversed(range(count)):
         by_states[chunk] = by_state
         if by_u is not None and inverse is not None:

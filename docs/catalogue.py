@@ -17,11 +17,15 @@ from zoo.introspection.cost import cost_at, cost_formulas
 from zoo.introspection.dataflow import Box, dataflow
 from zoo.introspection.diagram import draw_dataflow
 from zoo.introspection.state import describe_state
+from zoo.ranking.page import write_page as write_ranking
+from zoo.ranking.published import published_rows
+from zoo.sweeps.page import write_page as write_sweep
 from zoo.sweeps.table import Row, read_rows
 from zoo.tasks import NamedTask, find_task, measure_baselines
 
 HERE = Path(__file__).parent
 EQUATIONS, DATAFLOWS = "_equations", "_dataflows"
+RANKING, LEADERBOARD = "ranking", "leaderboard"
 FEWEST, MOST = 3, 24  # operations of a step that is worth drawing
 SIZE, LINE = 11, 0.27  # points, and inches from line to line
 ACCENTS = {"\u0303": "tilde", "\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
@@ -143,9 +147,10 @@ def _dataflow(spec: zoo.CellSpec) -> str:
 def leaderboard() -> str:
     """A table for each sweep whose rows are in the folder `leaderboard`, the best cell first."""
     parts = []
-    for path in sorted((HERE / "leaderboard").glob("*.csv")):
+    for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
         rows = [row for row in read_rows(path) if row.causal]
-        parts += [f"## {path.stem}", f"![](../leaderboard/{path.stem}.png)", _board(rows)]
+        page = f'<a href="../{LEADERBOARD}/{path.stem}.html">As a page to point at</a>'
+        parts += [f"## {path.stem}", f"![](../{LEADERBOARD}/{path.stem}.png)", page, _board(rows)]
     return "\n\n".join(parts) or "No sweep has been made for this page yet."
 
 
@@ -220,6 +225,18 @@ def write_pictures(app, exception) -> None:
         if boxes := boxes_worth_drawing(spec.name):
             with (dataflows / f"{spec.name}.svg").open("wb") as file:
                 draw_dataflow(boxes, file, "svg")
+
+
+def write_charts(app, exception) -> None:
+    """The pages of the ranking and of the sweeps, beside the tables that link to them."""
+    if exception is not None or app.builder.name != "html":
+        return
+    ranking, leaderboard = (Path(app.outdir) / folder for folder in (RANKING, LEADERBOARD))
+    ranking.mkdir(exist_ok=True)
+    leaderboard.mkdir(exist_ok=True)
+    write_ranking(published_rows(), ranking / "tasks.html")
+    for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
+        write_sweep(path.stem, read_rows(path), leaderboard / f"{path.stem}.html")
 
 
 @cache

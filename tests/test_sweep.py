@@ -111,6 +111,11 @@ def test_a_sweep_from_the_command_line(text_file: Path, capsys: pytest.CaptureFi
     assert [(row["cell"], row["seed"]) for row in found] == names
     assert "rnn, seed 1 (6 of 6): training, 5" in err
     assert Path("runs/sweep-fox/sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert err.splitlines()[-1].endswith("/sweep.png and sweep.html")
+    page = Path("runs/sweep-fox/sweep.html").read_text()
+    for row in found:  # its point among the costs, and its curve
+        assert f"{float(row['held_out_bits_per_char']):.3f}" in page
+        assert f"{row['run']}: %{{y" in page
     for row, told in zip(found, json.loads(out), strict=True):
         model = zoo.load(Path("runs/sweep-fox", row["run"]))
         lines = model.metrics()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, redirect_stdout
+from contextlib import closing, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from zoo.cli.settings import (
     settings_options,
 )
 from zoo.cli.train import FIELDS
+from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from zoo.sweeps.table import Figure, Row
@@ -61,16 +62,18 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     """Train many cells on CORPUS, a text or task:NAME, with the same settings and several seeds,
     and compare them.
 
-    The folder of the sweep gets a run folder for each cell and seed, a table, sweep.csv, and a
-    picture, sweep.png. The same command resumes a sweep that was stopped; with other --cells
-    or more --seeds it adds their runs. All other settings, those of `zoo train`, hold for all runs.
+    The folder of the sweep gets a run folder for each cell and seed, a table, sweep.csv, a
+    picture, sweep.png, and, with Plotly, a page, sweep.html. The same command resumes a sweep that
+    was stopped; with other --cells or more --seeds it adds their runs. All other settings, those of
+    `zoo train`, hold for all runs.
 
     Exit code 1 if a run failed; the others are trained all the same.
     """
     from zoo.cli.progress import close_view, open_view
     from zoo.sweeps.events import MeasuringFailed, RunStarted, TrialFinished
+    from zoo.sweeps.page import PAGE, write_page
     from zoo.sweeps.runner import PICTURE, sweep_events
-    from zoo.sweeps.table import TABLE, Row, figure_of
+    from zoo.sweeps.table import TABLE, Row, figure_of, read_rows
     from zoo.training.events import Moved, Started
 
     if pairs:
@@ -124,7 +127,11 @@ def command(pairs: tuple[str, ...], out: Path | None, as_json: bool, **settings:
     exact = [row.model_dump() for row in rows]
     figure = figure_of(rows)
     print_rows(exact if as_json else [_shown(row, figure) for row in rows], as_json)
-    note(f"all runs of the sweep are in {folder / TABLE}, and drawn in {folder / PICTURE}")
+    drawn = f"{folder / PICTURE}"
+    with suppress(UsageError):  # of Plotly, which is not there: the picture tells as much
+        write_page(folder.name, read_rows(folder / TABLE), folder / PAGE, folder)
+        drawn += f" and {PAGE}"
+    note(f"all runs of the sweep are in {folder / TABLE}, and drawn in {drawn}")
     failed = [row.run for row in rows if row.error]
     if failed:
         note(f"{len(failed)} of {len(rows)} runs failed: {', '.join(failed)}")

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
-from zoo.files import write_atomically
+from zoo.charts import load_charts, write_charts
 from zoo.ranking.picture import COLOURS, TITLES, Map, short
 from zoo.ranking.ranks import RankRow
 
@@ -16,38 +15,22 @@ PAGE = "rank.html"
 
 def write_page(rows: Sequence[RankRow], path: Path) -> None:
     """Writes a page with the map, where each field tells its figures, and the learning curves of
-    each task. It needs no network. UsageError where Plotly is missing."""
-    try:
-        import plotly.graph_objects as graphs
-        from plotly.io import to_html
-    except ModuleNotFoundError:
-        raise UsageError(
-            'the page needs Plotly; install it with: pip install "recurrent-zoo[rank]"'
-        ) from None
+    each task. UsageError where Plotly is missing."""
+    charts = load_charts()
     shown = Map(rows)
-    figures = [_heat_map(graphs, rows, shown)]
-    figures += [_curves(graphs, [r for r in rows if r.task == task]) for task in shown.tasks]
-    parts = [
-        to_html(figure, full_html=False, include_plotlyjs=number == 0)
-        for number, figure in enumerate(figures)
-    ]
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Cells and tasks</title>'
-        '<body style="font-family: sans-serif; margin: 2em">\n'
-        "<h1>Cells and tasks</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-    write_atomically(path, page.encode())
+    curves = [_curves(charts, [row for row in rows if row.task == task]) for task in shown.tasks]
+    write_charts("Cells and tasks", [_heat_map(charts, rows, shown), *curves], path)
 
 
-def _heat_map(graphs: Any, rows: Sequence[RankRow], shown: Map) -> Any:
-    figure = graphs.Figure()
+def _heat_map(charts: Any, rows: Sequence[RankRow], shown: Map) -> Any:
+    figure = charts.Figure()
     told = {(row.cell, row.task): row for row in rows}
     names = [short(task) for task in shown.tasks]
     for number, (title, scores) in enumerate(zip(TITLES, shown.scores, strict=True)):
         grid = [[scores.get((cell, task)) for task in shown.tasks] for cell in shown.cells]
         texts = [[_told(told.get((cell, task))) for task in shown.tasks] for cell in shown.cells]
         figure.add_trace(
-            graphs.Heatmap(
+            charts.Heatmap(
                 z=grid, x=names, y=shown.cells, customdata=texts, zmin=0, zmax=1,
                 colorscale=COLOURS, visible=number == 0, name=title,
                 hovertemplate="%{y}, %{x}: %{z:.3f}<br>%{customdata}<extra></extra>",
@@ -78,13 +61,13 @@ def _told(row: RankRow | None) -> str:
     return f"{row.verdict}<br>{tests}<br>{row.parameters:,} parameters, seed {row.seed}"
 
 
-def _curves(graphs: Any, rows: Sequence[RankRow]) -> Any:
+def _curves(charts: Any, rows: Sequence[RankRow]) -> Any:
     """What each cell gets in validation, by the batches of training."""
-    figure = graphs.Figure()
+    figure = charts.Figure()
     for row in sorted(rows, key=lambda row: (row.cell, row.seed)):
         x, y = zip(*row.curve, strict=True) if row.curve else ((), ())
         name = row.cell if row.seed == 0 else f"{row.cell}, seed {row.seed}"
-        figure.add_trace(graphs.Scatter(x=x, y=y, name=name, mode="lines"))
+        figure.add_trace(charts.Scatter(x=x, y=y, name=name, mode="lines"))
     of_errors = any(test.error is not None for row in rows for test in row.tests)
     figure.update_layout(
         title=short(rows[0].task), xaxis_title="batches of 64 sequences", width=1000, height=500,

@@ -49,14 +49,14 @@ MNIST = TaskCard(
     year=2015,
     paper=DIGITS_ROWS.paper,
     definition="Reads the 784 pixels of an image one by one, in their order or in one random "
-    "order, or its 28 rows; after the last, asks which digit it is. The images are downloaded from "
-    "the Hub when they are first needed.",
+    "order, or its 28 rows; after the last, asks which digit it is.",
     measures="Whether a cell keeps, over hundreds of steps, what it has seen.",
     results=(
         "Dilated GRU 0.992 in their order, 0.946 in a random one (Chang et al. 2017, Dilated "
         "Recurrent Neural Networks).",
     ),
     package="recurrent-zoo[datasets]",
+    downloads=True,
 )
 SUNSPOTS = TaskCard(
     title="Sunspots",

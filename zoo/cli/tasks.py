@@ -81,6 +81,8 @@ def _lines(named: NamedTask, baselines: list[Baseline], origin: str) -> list[str
         lines.append(f"as in the paper (task:{spec.name}:full): {full}")
     if card.package:
         lines.append(f'needs: pip install "{card.package}"')
+    if card.downloads:
+        lines.append("downloads its data when that is first needed")
     lines += ["", "two sequences:"]
     for inputs, wanted in shown_sequences(named, 2):
         lines += [f"    in   {inputs}", f"    out  {wanted}"]

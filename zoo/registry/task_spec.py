@@ -18,7 +18,8 @@ class TaskCard:
 
     `definition` says what is shown and what is asked, in a few sentences; `measures` what a cell
     needs to solve it. `results` are known results of the literature, a line each. `package` is what
-    pip is to install, where the task needs something that is not always there.
+    pip is to install, where the task needs something that is not always there. `downloads` says
+    that its data comes from another machine, when it is first needed.
     """
 
     title: str
@@ -29,6 +30,7 @@ class TaskCard:
     measures: str
     results: tuple[str, ...] = ()
     package: str = ""
+    downloads: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.results, tuple):

@@ -235,7 +235,8 @@ def write_charts(app, exception) -> None:
     leaderboard.mkdir(exist_ok=True)
     write_ranking(published_rows(), ranking / "tasks.html")
     for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
-        write_sweep(path.stem, read_rows(path), leaderboard / f"{path.stem}.html")
+        causal = [row for row in read_rows(path) if row.causal]
+        write_sweep(path.stem, causal, leaderboard / f"{path.stem}.html")
 
 
 @cache

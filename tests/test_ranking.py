@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -25,8 +34,13 @@ from zoo.ranking.entrants import choose_entrants
 from zoo.ranking.picture import Map
 from zoo.ranking.published import standing
 from zoo.ranking.ranks import Try, judge
+from zoo.ranking.runner import _folder_name, _in_processes, choose_tasks
+from zoo.ranking.trials import Job, Size
 from zoo.registry import TaskCard, TaskSpec, Trial
+from zoo.runs.metadata import read_metrics
 from zoo.tasks import Batch, Task
+from zoo.training.events import Report
+from zoo.training.trainer import Trainer
 
 CARD = TaskCard("A test", "nobody", 2026, "none", "Nothing.", "Nothing.")
 
@@ -101,7 +115,7 @@ def test_rows_are_kept_and_the_best_run_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert read_ranks(Path("k/rank.jsonl")) == [row]
     lines = list(csv.DictReader(Path("k/rank.csv").read_text().splitlines()))
     assert [line["test"] for line in lines] == ["length 12", "length 24"]
-    assert Path("k/rank.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("k/rank-parameters=2000.png").read_bytes().startswith(b"\x89PNG")
     with monkeypatch.context() as patched:
         patched.setattr("zoo.ranking.trials.train_events", lambda *_, **__: pytest.fail("trained"))
         assert rank("gru", tasks="before", **QUICK) == [row]
@@ -139,10 +153,35 @@ def test_a_stopped_training_goes_on(task: str) -> None:
         patched.setattr("zoo.ranking.trials.score_task", pull)
         with pytest.raises(KeyboardInterrupt):
             next(events)
-    assert len(list(Path("k/runs", task).iterdir())) == len(whole.tries)
+    runs = list(Path("k/runs", task).iterdir())
+    assert len(runs) == len(whole.tries)
     assert not Path("k/rank.jsonl").exists()
+    if task == "unsure":  # one that is stopped in the middle of a training
+        stopped = next(run for run in runs if "rate-x1" in run.name)
+        shutil.rmtree(stopped)
+        report = Trainer._report
+
+        def interrupted(trainer: Trainer) -> Report:
+            os.kill(os.getpid(), signal.SIGINT)
+            return report(trainer)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Trainer, "_report", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                rank("gru", tasks=task, **QUICK)
+        assert [line["step"] for line in read_metrics(stopped)] == [100]
     (row,) = rank("gru", tasks=task, **QUICK)
     assert row.model_copy(update={"seconds": 0}) == whole.model_copy(update={"seconds": 0})
+
+
+def test_a_changed_cell_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rank("gru,rnn", tasks="before", **QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr("zoo.ranking.trials.SOLVED_BITS", 10.0)  # it ends at the first line
+        patched.setattr("zoo.ranking.trials.ENOUGH", -1.0)
+        (after,) = rank("gru", tasks="before", again=True, **QUICK)
+    assert after.sequences == 100 * 64
+    assert read_ranks(Path("k/rank.jsonl")) == [after, before[1]]
 
 
 def test_sizes_are_equal_in_parameters_or_in_bytes_of_state() -> None:
@@ -175,6 +214,23 @@ def test_entrants_are_cells_with_a_step() -> None:
         choose_entrants("deltanet:heads", REGISTRY)
     with pytest.raises(UsageError, match="has no option 'head'"):
         choose_entrants("deltanet:head=2", REGISTRY)
+    with pytest.raises(UsageError, match="read in both directions"):
+        choose_entrants("bidir*", REGISTRY)
+
+
+def test_tasks_are_named_with_or_without_their_sizes() -> None:
+    named = [found.name for found, _ in choose_tasks("task:mqar:pairs=8, par*", REGISTRY)]
+    assert named == ["task:mqar:pairs=8", "task:parity"]
+    with pytest.raises(UsageError, match="its own size of 'mqar'"):
+        choose_tasks("mqar:pairs=4", REGISTRY)
+
+
+def test_folders_have_names_that_any_file_system_takes() -> None:
+    names = ["gru-seed0", "cell:path=../up", "cell:path=..-up", "cell:x=a,b", "cell:x=ä ö"]
+    folders = [_folder_name(name) for name in names]
+    assert folders[0] == "gru-seed0"
+    assert len({*folders}) == len(names)
+    assert all(Path(folder).name == folder and "/" not in folder for folder in folders)
 
 
 def test_what_cannot_be_ranked_is_told() -> None:
@@ -182,8 +238,11 @@ def test_what_cannot_be_ranked_is_told() -> None:
         rank("gru", tasks="other", **QUICK)
     with pytest.raises(UsageError, match="exclude each other"):
         rank("gru", tasks="guess", state_bytes=4, **QUICK)
-    with pytest.raises(UsageError, match="at least 1"):
-        rank("gru", tasks="guess", seeds=0, **QUICK)
+    for wrong in ({"seeds": 0}, {"parameters": 0}):
+        with pytest.raises(UsageError, match="at least 1"):
+            rank("gru", tasks="guess", **{**QUICK, **wrong})
+    with pytest.raises(UsageError, match="leave out workers"):
+        rank("gru", tasks="guess", workers=2, **QUICK)
     assert not Path("k").exists()
     Path("k").mkdir()
     Path("k/rank.jsonl").write_text("{}\n")
@@ -232,6 +291,20 @@ def test_without_plotly_the_rows_are_there(
     assert 'pip install "recurrent-zoo[rank]"' in printed.err
 
 
+def test_pages_and_pictures_are_of_one_size(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows without figures are told too; the zoo's own stand only beside rows of their size."""
+    for size in (["--parameters", "2k"], ["--parameters", "5"], ["--state-bytes", "256"]):
+        code = run(["rank", "gru", "--tasks", "parity", *size, "--workers", "0", "--out", "k"])
+        assert code == (size[1] == "5")
+    printed = capsys.readouterr()
+    assert "parameters, and not 5" in printed.err
+    for size in ("parameters=2000", "parameters=5", "state_bytes=256"):
+        assert Path(f"k/rank-{size}.png").read_bytes().startswith(b"\x89PNG")
+        page = Path(f"k/rank-{size}.html").read_text()
+        assert "slstm" not in page
+        assert re.search(r"<script[^>]*src=", page) is None  # it needs no network
+
+
 def tried(lowest: float, last: float | None = None) -> Try:
     return Try(factor=1, learning_rate=0.1, lowest=lowest, last=lowest if last is None else last)
 
@@ -240,8 +313,8 @@ def right(accuracy: float) -> Outcome:
     return Outcome(name="t", accuracy=accuracy, without_memory=0.5)
 
 
-def wrong(error: float) -> Outcome:
-    return Outcome(name="t", error=error, without_memory=0.2)
+def wrong(error: float, base: float = 0.2) -> Outcome:
+    return Outcome(name="t", error=error, without_memory=base)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +325,9 @@ def wrong(error: float) -> Outcome:
         ([tried(1.0)], right(0.54), "did not train"),
         ([tried(1.0)], right(0.56), "partly"),
         ([tried(0.9, 3.0)], right(0.7), "unstable"),
+        ([tried(0.01, 3.0)], right(0.96), "solved"),  # no other rate was tried
+        ([tried(2e-9, 9e-9)], wrong(2e-9, 1e-8), "unstable"),
+        ([tried(2e-9, 3e-9)], wrong(2e-9, 1e-8), "partly"),
         ([tried(0.9, 3.0), tried(0.8)], right(0.7), "partly"),
         ([tried(0.01)], wrong(0.01), "solved"),
         ([tried(0.1)], wrong(0.1), "partly"),
@@ -274,6 +350,7 @@ def test_where_a_row_stands() -> None:
     others = [
         row_of("a", 1.0, 0.8), row_of("b", 0.6, 0.4), row_of("b", 0.8, 0.6, seed=1),
         row_of("c", 1.0, 1.0, size="parameters=2"), row_of("d", 1.0, task="task:u"),
+        row_of("e", 1.0, 1.0, batches=200),
     ]  # fmt: skip
     found = standing(row_of("me", 0.9, 0.7), others)  # a: 0.9, b: 0.6 over its seeds
     assert (found.place, found.among, found.best) == (2, 3, others[0])
@@ -302,6 +379,72 @@ def test_processes_give_the_same_rows(capsys: pytest.CaptureFixture[str]) -> Non
     for row in (*two, *none):
         del row["seconds"]
     assert sorted(two, key=lambda row: row["cell"]) == none
-    page = Path("two/rank.html").read_text()
+    page = Path("two/rank-parameters=1000.html").read_text()
     assert page.count("delayed-match") > 2
-    assert "src=" not in page.partition("<h1>")[0]
+
+
+TWO = ["rank", "gru,lru", "--tasks", "delayed-match", "--parameters", "1k", "--workers", "2",
+       "--out", "k"]  # fmt: skip
+
+
+@contextmanager
+def ranking() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A command with two workers that have trained for an epoch, and these."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "zoo", *TWO], stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 120
+        while len([*Path("k").glob("runs/*/*/metrics.jsonl")]) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield (
+            process,
+            [
+                each
+                for each in psutil.Process(process.pid).children(recursive=True)
+                if "spawn_main" in " ".join(each.cmdline())
+            ],
+        )
+
+
+@pytest.mark.slow
+def test_a_ranking_that_is_interrupted_saves_and_leaves_nobody() -> None:
+    with ranking() as (process, workers):
+        assert len(workers) == 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
+    assert len([*Path("k").glob("runs/*/*/training.safetensors")]) == 2
+    assert run(TWO) == 0
+    assert len(read_ranks(Path("k/rank.jsonl"))) == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_no_row() -> None:
+    with ranking() as (process, workers):
+        workers[0].kill()
+        assert process.wait(240) == 0
+    assert [row.verdict for row in read_ranks(Path("k/rank.jsonl"))].count("failed") == 0
+
+
+def test_a_job_that_kills_its_process_has_a_row_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [
+        Job(name, "task:t", 100, (), 0, Size(), Path(name)) for name in ("a", "bad", "c", "d", "e")
+    ]
+
+    def pool(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, RankRow]]:
+        """As many as there are workers begin; all are lost if the bad one is among them."""
+        for start in range(0, len(jobs), workers):
+            part = jobs[start : start + workers]
+            if any(job.cell == "bad" for job in part):
+                raise BrokenProcessPool
+            yield from ((job, row_of(job.cell, 1.0)) for job in part)
+
+    monkeypatch.setattr("zoo.ranking.runner._in_pool", pool)
+    rows = {row.cell: row for row in _in_processes(jobs, 2)}
+    assert [name for name, row in rows.items() if row.verdict == "failed"] == ["bad"]
+    assert "process was lost" in rows["bad"].evidence
+    assert len(rows) == 5

@@ -30,7 +30,7 @@ from zoo.errors import (
 from zoo.exporting.export import describe
 from zoo.inference import ArtifactInfo, score_task
 from zoo.registry import TaskCard, TaskSpec
-from zoo.tasks import Batch, Task, find_task, measure_baselines
+from zoo.tasks import Batch, NamedTask, Task, find_task, measure_baselines
 from zoo.testing import LawBroken, check_task
 from zoo.training import Report
 
@@ -76,6 +76,26 @@ def test_chance_is_what_the_definitions_say() -> None:
             assert baseline.local == pytest.approx(chance, abs=0.06)
     for baseline in measure_baselines(find_task("adding", REGISTRY)):
         assert baseline.constant == pytest.approx(1 / 6, rel=0.2)
+
+
+class Copied(Task):
+    """Two bits in, the same out: a constant gets half of the bits, and a quarter of both."""
+
+    tokens = classes = 2
+    training, tests = {}, {"both": {}}
+    whole = True
+
+    def batch(self, rng: np.random.Generator, rows: int) -> Batch:
+        bits = rng.integers(0, 2, (2, rows))
+        return Batch(bits, bits)
+
+
+def test_baselines_of_whole_sequences_are_of_whole_sequences() -> None:
+    spec = TaskSpec("copied", f"{__name__}:Copied", CARD)
+    (found,) = measure_baselines(NamedTask("task:copied", spec, {}, Copied()))
+    assert found.constant == pytest.approx(0.25, abs=0.06)
+    assert found.position == pytest.approx(0.25, abs=0.06)
+    assert found.local == 1.0
 
 
 def test_questions_of_recall_follow_a_power_law() -> None:
@@ -236,6 +256,41 @@ def test_what_batch_raises_is_told(registry: zoo.registry.Registry) -> None:
     del Wrong.given
     with pytest.raises(ContractError, match="no batch with length=5: AttributeError"):
         find_task("wrong", registry).training(0, 0, 64)
+
+
+class Leaking(Task):
+    """Stored sequences, of which validation has some of training's."""
+
+    tokens = classes = 2
+    training, tests = {}, {"all": {}}
+
+    def batch_of(self, part: str, rng: np.random.Generator, rows: int, **setting: int) -> Batch:
+        first = {"training": 0, "validation": 900, "test": 2000}[part]
+        numbers = first + rng.integers(0, 1000, rows)
+        bits = (numbers >> np.arange(12)[:, None]) & 1
+        return Batch(bits, bits ^ (rng.random(bits.shape) < 0.2))
+
+
+def test_the_law_of_tasks_sees_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TaskSpec("leaking", f"{__name__}:Leaking", CARD)
+    named = NamedTask("task:leaking", spec, {}, Leaking())
+    monkeypatch.setattr("zoo.testing.tasks.find_task", lambda *_: named)
+    with pytest.raises(LawBroken, match="in training and among those to be tested on"):
+        check_task("leaking", REGISTRY)
+
+
+def test_a_series_is_not_cut_shorter_than_was_asked() -> None:
+    pytest.importorskip("statsmodels")
+    with pytest.raises(UsageError, match="below 46 together"):
+        find_task("sunspots:longest=45", REGISTRY)
+
+
+def test_options_are_shown_as_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tasks", "parity:full"]) == 0
+    full = REGISTRY.tasks["parity"].full
+    assert f"options: longest={full['longest']}" in capsys.readouterr().out
+    assert run(["tasks", "mqar:pairs=4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"] == {"pairs": 4, "vocab": 64}
 
 
 def test_the_law_of_tasks_sees_a_constant_answer(registry: zoo.registry.Registry) -> None:

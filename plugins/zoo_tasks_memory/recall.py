@@ -60,7 +60,7 @@ class MultiQueryRecall(Task):
             )
         self.tokens = self.classes = vocab
         self.training = {"pairs": (min(2, pairs), pairs)}
-        self.tests = {f"{n} pairs": {"pairs": n} for n in (pairs // 2 or 1, pairs, 2 * pairs)}
+        self.tests = {f"{n} pairs": {"pairs": n} for n in (pairs, 2 * pairs, pairs // 2 or 1)}
 
     def batch(self, rng: np.random.Generator, rows: int, pairs: int) -> Batch:
         half = self.tokens // 2

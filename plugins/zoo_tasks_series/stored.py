@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import CorpusError, one_line
+from zoo.errors import CorpusError, UsageError, one_line
 from zoo.tasks import Batch, Part, Task
 from zoo_tasks_series.chaos import Ahead, Length, forecast
 
@@ -113,6 +113,9 @@ class MeasuredSeries(Task):
     features = numbers = 1
 
     def __init__(self, series: Array, longest: int, ahead: int) -> None:
+        shortest = min(len(part_of(series, part)) for part in SHARES)
+        if longest + ahead >= shortest:
+            raise UsageError(f"longest and ahead must be below {shortest} together, here.")
         past = part_of(series, "training")
         self._series = (series - past.mean()) / past.std()
         self._ahead = ahead
@@ -121,7 +124,6 @@ class MeasuredSeries(Task):
 
     def batch_of(self, part: Part, rng: np.random.Generator, rows: int, **setting: int) -> Batch:
         own, length = part_of(self._series, part), setting["length"] + self._ahead
-        length = min(length, len(own) - 1)
         starts = rng.integers(0, len(own) - length + 1, rows)
         windows = own[np.arange(length)[:, None] + starts]
         return forecast(windows[..., None], self._ahead)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), metavar="N",
               help="Train so many at once, each in a process with one thread; 0: in this "
               "process.  [default: one for each core]")  # fmt: skip
+@click.option("--again", is_flag=True,
+              help="Train anew what is there: after a change of the cell.")  # fmt: skip
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -49,9 +51,10 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
 
     Exit code 1 if a row has no figures.
     """
-    from zoo.ranking.page import PAGE, write_page
-    from zoo.ranking.published import published_rows
-    from zoo.ranking.runner import PICTURE, TABLE, rank_events
+    from zoo.ranking.page import page_of, write_page
+    from zoo.ranking.published import alike, published_rows
+    from zoo.ranking.ranks import read_ranks
+    from zoo.ranking.runner import RANKS, TABLE, picture_of, rank_events
 
     rows: list[RankRow] = []
     total = 0
@@ -68,26 +71,26 @@ def command(out: Path, as_json: bool, **settings: Any) -> int:
         print_rows([row.model_dump(mode="json") for row in rows], as_json)
     else:
         print_rows([shown(row, published) for row in rows], as_json)
-    note(f"the rows are in {out / TABLE}, and drawn in {out / PICTURE}")
+    size = rows[0].size
+    note(f"the rows are in {out / TABLE}, and drawn in {out / picture_of(size)}")
+    own = {row.key: row for row in read_ranks(out / RANKS) if row.size == size}
+    others = [row for row in published if row.key not in own and any(alike(row, own.values()))]
+    page = out / page_of(picture_of(size))
     try:
-        write_page([*published, *rows], out / PAGE)
-        note(f"beside the zoo's they are in {out / PAGE}")
+        write_page([*others, *own.values()], page)
+        note(f"beside the zoo's they are in {page}")
     except UsageError as error:  # of what is missing: the rows are there without it
         note(str(error))
     for row in rows:
         if row.evidence:
             note(f"{row.task.removeprefix('task:')}, {row.cell}: {row.verdict}: {row.evidence}")
-    return 1 if any(row.verdict == "failed" for row in rows) else 0
+    return 1 if any(not row.tests for row in rows) else 0
 
 
 def outcome(row: RankRow) -> str:
     """The scores and the verdict, in a line."""
-    tests = ", ".join(f"{told(each)} at {each.name}" for each in row.tests)
+    tests = ", ".join(f"{each.shown} at {each.name}" for each in row.tests)
     return f"{row.verdict}" + (f" ({tests})" if tests else "")
-
-
-def told(test: Any) -> str:
-    return f"{test.accuracy:.3f}" if test.accuracy is not None else f"error {test.error:.2g}"
 
 
 def shown(row: RankRow, published: list[RankRow]) -> dict[str, object]:
@@ -101,6 +104,6 @@ def shown(row: RankRow, published: list[RankRow]) -> dict[str, object]:
         "as trained": None if score is None else f"{score:.3f}",
         "beyond": None if beyond is None else f"{beyond:.3f}",
         "verdict": row.verdict,
-        "place": f"{found.place} of {found.among}",
+        "place": None if found.best is None else f"{found.place} of {found.among}",
         "best": None if found.best is None else found.best.cell,
     }

@@ -48,7 +48,7 @@ def _exact(named: NamedTask, baselines: list[Baseline]) -> dict[str, Any]:
         "name": named.name,
         **asdict(named.spec.card),
         "interface": task.interface.model_dump(),
-        "options": named.spec.options() | dict(named.options),
+        "options": _options(named),
         "full": dict(named.spec.full),
         "training": dict(task.training),
         "tests": {test: dict(setting) for test, setting in task.tests.items()},
@@ -56,11 +56,16 @@ def _exact(named: NamedTask, baselines: list[Baseline]) -> dict[str, Any]:
     }
 
 
+def _options(named: NamedTask) -> dict[str, Any]:
+    """All options of the task, with those that were given."""
+    return named.spec.options() | named.spec.parse_options(**named.options)
+
+
 def _lines(named: NamedTask, baselines: list[Baseline], origin: str) -> list[str]:
     from zoo.tasks.shown import shown_sequences
 
     spec, card, interface = named.spec, named.spec.card, named.task.interface
-    options = spec.options()
+    options = _options(named)
     measure = "mean squared error" if interface.gives == "numbers" else "accuracy"
     whole = " of whole sequences" if named.task.whole else ""
     width = max(map(len, ("test", *named.task.tests)))

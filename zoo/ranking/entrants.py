@@ -40,6 +40,10 @@ def choose_entrants(cells: str | Sequence[str], registry: Registry) -> list[Entr
                 continue
             entrant = _entrant(spec, options, registry)
             found[entrant.name] = entrant
+    if not found:
+        raise UsageError(
+            "these are cells that read in both directions, without a step; name others."
+        )
     return [found[name] for name in sorted(found)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from zoo.charts import load_charts, write_charts
 from zoo.ranking.picture import COLOURS, TITLES, Map, short
 from zoo.ranking.ranks import RankRow
 
-PAGE = "rank.html"
+
+def page_of(picture: str) -> str:
+    """The name of the page beside a picture."""
+    return str(Path(picture).with_suffix(".html"))
 
 
 def write_page(rows: Sequence[RankRow], path: Path) -> None:
@@ -53,12 +57,10 @@ def _heat_map(charts: Any, rows: Sequence[RankRow], shown: Map) -> Any:
 def _told(row: RankRow | None) -> str:
     if row is None:
         return ""
-    tests = "<br>".join(
-        f"{test.name}: "
-        + (f"{test.accuracy:.3f} right" if test.accuracy is not None else f"error {test.error:.3g}")
-        for test in row.tests
-    )
-    return f"{row.verdict}<br>{tests}<br>{row.parameters:,} parameters, seed {row.seed}"
+    lines = [row.verdict, *(f"{test.name}: {test.shown}" for test in row.tests)]
+    if row.parameters is not None:
+        lines.append(f"{row.parameters:,} parameters, seed {row.seed}")
+    return "<br>".join([*lines, escape(row.evidence)])
 
 
 def _curves(charts: Any, rows: Sequence[RankRow]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,17 @@ def published_rows() -> list[RankRow]:
     return read_ranks(PUBLISHED)
 
 
+def alike(row: RankRow, others: Iterable[RankRow]) -> list[RankRow]:
+    """Those whose models are as large as the row's, and were trained on as much."""
+    terms = "task", "size", "layers", "batches"
+    return [
+        each for each in others if all(getattr(each, term) == getattr(row, term) for term in terms)
+    ]
+
+
 class Standing(NamedTuple):
-    """Where a row stands among others of its task and size: its place, among so many, and the best
-    of the others. A place is that of the mean score of all tests; equals share it."""
+    """Where a row stands among others that are alike: its place, among so many, and the best of the
+    others. A place is that of the mean score of all tests; equals share it."""
 
     place: int
     among: int
@@ -27,9 +35,8 @@ class Standing(NamedTuple):
 
 def standing(row: RankRow, others: Sequence[RankRow]) -> Standing:
     """Among `others`, of which each cell counts once, with the mean of its seeds."""
-    like = [each for each in others if (each.task, each.size) == (row.task, row.size)]
     cells: dict[str, list[RankRow]] = {}
-    for each in like:
+    for each in alike(row, others):
         if each.cell != row.cell and each.tests:
             cells.setdefault(each.cell, []).append(each)
     scores = {cell: mean_score(rows) for cell, rows in cells.items()}

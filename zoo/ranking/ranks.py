@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import ValidationError
 
@@ -14,10 +14,11 @@ from zoo.errors import RunError
 from zoo.files import write_atomically
 from zoo.validation import FrozenModel, first_problem
 
-SOLVED = 0.95  # of the accuracy, or of the variance of the numbers
+SOLVED = 0.95  # of the accuracy, or of the error without a memory
 LEARNT = 0.1  # of what is left above the baseline: with less, a cell did not train
 UNSTABLE = 1.5  # times the lowest loss, at the end of a training
 
+Key: TypeAlias = tuple[str, str, int, str]
 Verdict = Literal["solved", "partly", "did not train", "unstable", "failed"]
 
 
@@ -38,6 +39,11 @@ class Outcome(FrozenModel):
         if self.error is None or not self.without_memory:
             return 0.0
         return max(0.0, 1 - self.error / self.without_memory)
+
+    @property
+    def shown(self) -> str:
+        """The share that is right, or the error, in a word or two."""
+        return f"error {self.error:.2g}" if self.accuracy is None else f"{self.accuracy:.3f}"
 
     @property
     def learnt(self) -> float:
@@ -61,12 +67,12 @@ class Try(FrozenModel):
     error: str = ""
     diverged: bool = False
 
-    @property
-    def is_unstable(self) -> bool:
-        """Whether the loss rose again far above its lowest."""
+    def is_unstable(self, scale: float = 1.0) -> bool:
+        """Whether the loss rose again far above its lowest. `scale` is the loss of somebody who
+        learns nothing: bits are of the size of 1, errors of any."""
         if self.lowest is None or self.last is None:
             return self.diverged
-        return self.last > UNSTABLE * self.lowest + 0.1
+        return self.last > UNSTABLE * self.lowest + 0.1 * scale
 
 
 class RankRow(FrozenModel):
@@ -75,11 +81,10 @@ class RankRow(FrozenModel):
     `cell` has its options behind its name, as "deltanet:heads=2". `size` is what is equal in all
     models that are compared: a number of parameters, or of bytes of state. Each of `tries` was a
     training on so many `batches`, less where the loss was low enough before, or above that of
-    another rate; `sequences` and `seconds` are those of all of them together. What follows is of
-    the one with the lowest loss in validation: `curve` has its validation by the batches of
+    another rate; `sequences` and `seconds` are those of all that did not diverge. What follows is
+    of the one with the lowest loss in validation: `curve` has its validation by the batches of
     training, as shares that are right or mean squared errors. `verdict` says what came of it, and
-    `evidence` why. `command` makes the row
-    again.
+    `evidence` why. `command` makes the row again.
     """
 
     task: str
@@ -103,7 +108,7 @@ class RankRow(FrozenModel):
     command: str
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
+    def key(self) -> Key:
         """What makes it another row."""
         return self.task, self.cell, self.seed, self.size
 
@@ -120,13 +125,14 @@ class RankRow(FrozenModel):
 
 def judge(tries: Sequence[Try], tests: Sequence[Outcome]) -> tuple[Verdict, str]:
     """The verdict on a cell, and its evidence in a sentence."""
-    if all(each.is_unstable for each in tries):
+    first = tests[0] if tests else Outcome(name="")
+    if first.score >= SOLVED:
+        return "solved", ""
+    scale = 1.0 if first.error is None else first.without_memory or 0.0
+    if all(each.is_unstable(scale) for each in tries):
         return "unstable", f"its loss rose again at every rate: {'; '.join(map(_told, tries))}"
     if not tests:
         return "failed", next(each.error for each in tries if each.error and not each.diverged)
-    first = tests[0]
-    if first.score >= SOLVED:
-        return "solved", ""
     if first.learnt < LEARNT:
         value = first.accuracy if first.accuracy is not None else first.error
         rates = ", ".join(f"{each.learning_rate:.2g}" for each in tries)

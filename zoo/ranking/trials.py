@@ -39,7 +39,7 @@ FACTORS = (1.0, 4.0, 0.25)  # of the cell's usual learning rate, in the order of
 NEAR = (2.0, 0.5)  # of the best of these: tried after them, if that one has learnt something
 FAIR = 1 / 3  # of its batches a training gets before it is compared with the best
 ENOUGH = 0.99  # of what can be learnt, in validation: no other rate is tried then
-SOLVED_LOSS = 0.002  # bits for each answer, or mean squared error: nothing is left to learn
+SOLVED_BITS = 0.002  # for each answer: nothing is left to learn
 MEASURES = {"parameters": count_parameters, "state_bytes": count_state_bytes}
 
 
@@ -74,6 +74,14 @@ class Job:
         (entrant,) = choose_entrants([self.cell], registry)
         return _Trials(self, entrant, find_task(self.task, registry), registry).row()
 
+    def failed(self, evidence: str) -> RankRow:
+        """A row without figures."""
+        return RankRow(
+            task=self.task, cell=self.cell, seed=self.seed, size=str(self.size), layers=LAYERS,
+            batches=self.batches, tries=(), verdict="failed", evidence=evidence,
+            command=self.command,
+        )  # fmt: skip
+
     @property
     def command(self) -> str:
         """What makes the row again."""
@@ -85,9 +93,12 @@ class Job:
         return shlex.join(words)
 
 
-def end_with_parent() -> None:
-    """Lets this process end when the one that started it does, killed or not: nobody waits for what
-    it trains."""
+def begin_worker() -> None:
+    """Prepares a process that trains. It ends when the one that started it does, killed or not:
+    nobody waits for what it trains. Ctrl-C is for that one alone, which asks this one to end; and
+    models are so small that a GPU has nothing to give."""
+    os.setsid()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     parent = parent_process()
     assert parent is not None
 
@@ -99,9 +110,13 @@ def end_with_parent() -> None:
 
 
 def train_alone(job: Job) -> RankRow:
-    """`Job.row` in a process of its own, with one thread."""
+    """`Job.row` in a process of its own, with one thread. A process that is asked to end saves the
+    training, and takes no other job."""
     torch.set_num_threads(1)
-    return job.row(load_registry())
+    try:
+        return job.row(load_registry())
+    except KeyboardInterrupt:
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,7 @@ class _Trials:
         if not (folder / CONFIG).is_file():
             events = train_events(
                 job.task, batch_size=ROWS, epochs=job.batches // EPOCH, learning_rate=rate,
-                target_loss=SOLVED_LOSS, seed=job.seed, out=folder, registry=registry,
+                target_loss=self._solved_loss(), seed=job.seed, out=folder, registry=registry,
                 **self._model(),
             )  # fmt: skip
         elif read_record(folder).finished or self._is_behind(folder, rival):
@@ -214,6 +229,12 @@ class _Trials:
             for event in events:
                 if isinstance(event, Report) and self._is_behind(folder, rival):
                     break
+
+    def _solved_loss(self) -> float:
+        """Where a training ends: an error is as small as what is got without a memory is large."""
+        if self.named.task.interface.gives == "classes":
+            return SOLVED_BITS
+        return (1 - ENOUGH) * _best_without(self.job.baselines[0], high=False)
 
     def _is_behind(self, folder: Path, rival: Record | None) -> bool:
         """Whether a training that had a fair share of its batches stands worse than the rival stood
@@ -276,10 +297,10 @@ def _loss(line: dict[str, float]) -> float:
 def _shown(line: dict[str, float]) -> float:
     """What a curve shows: the share that is right, or the error."""
     found = line.get("held_out_accuracy")
-    return round(line["held_out_error"] if found is None else found, 5)
+    return float(f"{line['held_out_error'] if found is None else found:.5g}")
 
 
 def _best_without(baseline: Baseline, high: bool) -> float:
     """The best that is got without a memory: the highest share, or the lowest error."""
     known = [value for value in baseline[1:] if value is not None]
-    return round(float(max(known) if high else min(known)), 5)
+    return float(f"{max(known) if high else min(known):.5g}")

@@ -86,17 +86,7 @@ class TaskSpec(Spec):
     def build(self, **options: Any) -> Any:
         """The task with these options. UsageError for one that it does not have or that is out of
         its bounds, or for a package that is missing."""
-        from zoo.validation import parse_value
-
-        declared, factory = self._parameters(), self.load_factory()
-        for name in options.keys() - declared.keys():
-            near = near_names(name, declared)
-            hint = f"did you mean {near}?" if near else f"it has: {', '.join(declared) or 'none'}."
-            raise UsageError(f"task {self.name!r} has no option {name!r}; {hint}")
-        given = {
-            name: parse_value(_type_of(declared[name]), value, f"option {name!r} of {self.name!r}")
-            for name, value in options.items()
-        }
+        given, factory = self.parse_options(**options), self.load_factory()
         try:
             return factory(**given)
         except ZooError:
@@ -109,6 +99,21 @@ class TaskSpec(Spec):
         except Exception as error:  # a plugin's own code
             told = describe_raised(error, self.module)
             raise ContractError(f"task {self.name!r} cannot be built: {told}") from error
+
+    def parse_options(self, **options: Any) -> dict[str, Any]:
+        """Options that may be texts as values of the declared types. UsageError for one that the
+        task does not have or that is out of its bounds."""
+        from zoo.validation import parse_value
+
+        declared = self._parameters()
+        for name in options.keys() - declared.keys():
+            near = near_names(name, declared)
+            hint = f"did you mean {near}?" if near else f"it has: {', '.join(declared) or 'none'}."
+            raise UsageError(f"task {self.name!r} has no option {name!r}; {hint}")
+        return {
+            name: parse_value(_type_of(declared[name]), value, f"option {name!r} of {self.name!r}")
+            for name, value in options.items()
+        }
 
     def _parameters(self) -> dict[str, inspect.Parameter]:
         found = {}

@@ -46,7 +46,8 @@ def write_page(title: str, rows: Sequence[Row], path: Path, runs: Path | None = 
 
 
 def _against_costs(charts: Any, rows: Sequence[Row]) -> Any:
-    """A point for each cell, the mean of its runs; buttons choose what it is drawn against."""
+    """A point for each cell, the mean of its runs; hollow for a non-causal one, whose figures are
+    of masked tokens. A menu chooses what they are drawn against."""
     figure = figure_of(rows)
     cells = {
         cell: own
@@ -67,6 +68,8 @@ def _against_costs(charts: Any, rows: Sequence[Row]) -> Any:
                 text=list(points), mode="markers+text", textposition="top center",
                 textfont={"size": 9}, visible=number == 0, showlegend=False,
                 customdata=[_told(own, figure) for own in points.values()],
+                marker={"symbol": ["circle" if own[0].causal else "circle-open"
+                                   for own in points.values()]},
                 hovertemplate="%{text}<br>%{customdata}<extra></extra>",
             )
         )  # fmt: skip

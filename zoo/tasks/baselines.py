@@ -15,11 +15,12 @@ ENOUGH = 4096  # answers that it is tested on, if a test has as many
 
 class Baseline(NamedTuple):
     """What is got on a test without reading the sequence: the share of the asked positions that are
-    right, or the mean squared error.
+    right, or of whole sequences where the task counts these; or the mean squared error.
 
-    `constant` gives the most frequent class, or the mean, whatever is read; `position` the same at
-    each position; `local` by the last two inputs: a table of pairs of tokens, or a linear function
-    of their features. None where a sequence is longer than any of training, or no pair is known.
+    `constant` gives the most frequent class, or the mean, whatever is read; `position` the most
+    frequent class at each position; `local` by the last two inputs: for classes a table of their
+    pairs, with features in tenths, for numbers a linear function. `position` is None for numbers,
+    and where a sequence is longer than any of training; `local` where no pair is known.
     """
 
     test: str
@@ -39,35 +40,34 @@ def measure_baselines(named: NamedTask) -> list[Baseline]:
 def _accuracies(named: NamedTask, name: str, batches: list[Batch]) -> Baseline:
     classes = named.task.classes
     longest = max(len(batch.targets) for batch in batches)
-    whole, by_position = np.zeros(classes), np.zeros((longest, classes))
+    frequent, by_position = np.zeros(classes), np.zeros((longest, classes))
     pairs: dict[tuple[int, ...], Array] = {}
     for batch in batches:
         for time, row in zip(*np.nonzero(batch.asked), strict=True):
             target = batch.targets[time, row]
-            whole[target] += 1
+            frequent[target] += 1
             by_position[time, target] += 1
             pairs.setdefault(_pair(batch, time, row), np.zeros(classes))[target] += 1
-    right = np.zeros(3)
-    asked, places, known = 0, 0, 0
+    right, count, answers = np.zeros(3), 0, 0
+    all_places, known = True, False
     for batch in named.test(name):
-        if asked >= ENOUGH:
+        if answers >= ENOUGH:
             break
+        found = np.ones((3, *batch.asked.shape), bool)
         for time, row in zip(*np.nonzero(batch.asked), strict=True):
             target, pair = batch.targets[time, row], _pair(batch, time, row)
-            asked += 1
-            right[0] += whole.argmax() == target
-            if time < longest and by_position[time].any():
-                places += 1
-                right[1] += by_position[time].argmax() == target
-            if pair in pairs:
-                known += 1
-                right[2] += pairs[pair].argmax() == target
-    return Baseline(
-        name,
-        right[0] / asked,
-        right[1] / places if places == asked else None,
-        right[2] / asked if known else None,
-    )
+            at_place = time < longest and by_position[time].any()
+            all_places, known = all_places and at_place, known or pair in pairs
+            found[:, time, row] = (
+                frequent.argmax() == target,
+                at_place and by_position[time].argmax() == target,
+                pair in pairs and pairs[pair].argmax() == target,
+            )
+        answers += int(batch.asked.sum())
+        counted = found.all(1) if named.task.whole else found[:, batch.asked]
+        right, count = right + counted.sum(1), count + counted.shape[1]
+    constant, position, local = (right / count).tolist()
+    return Baseline(name, constant, position if all_places else None, local if known else None)
 
 
 def _pair(batch: Batch, time: int, row: int) -> tuple[int, ...]:

@@ -40,7 +40,9 @@ class Task:
 
     `training` are the arguments of `batch` in training and validation: a number, or the least and
     the most of numbers that are drawn anew for each batch. `tests` are those of each test, by its
-    name. `whole` is True where a sequence counts as right only if all that is asked in it is.
+    name: the first as the most of training, the second, if there is one, beyond it; these two are
+    what a ranking shows. `whole` is True where a sequence counts as right only if all that is asked
+    in it is.
     """
 
     tokens: int = 0

@@ -234,6 +234,7 @@ def test_folders_have_names_that_any_file_system_takes() -> None:
 
 
 def test_what_cannot_be_ranked_is_told() -> None:
+    assert next(rank_events("gru", tasks="guess", registry=REGISTRY)) == 1  # of the usual size
     with pytest.raises(UnknownNameError, match="task with a trial 'other'"):
         rank("gru", tasks="other", **QUICK)
     with pytest.raises(UsageError, match="exclude each other"):

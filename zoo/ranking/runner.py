@@ -93,7 +93,7 @@ def rank_events(
     if parameters is not None and state_bytes is not None:
         raise UsageError("parameters and state_bytes exclude each other; give one.")
     sizes = [each for each in (parameters, state_bytes) if each is not None]
-    if min(seeds, *sizes) < 1 or min(seed, workers or 0) < 0:
+    if min([seeds, *sizes]) < 1 or min(seed, workers or 0) < 0:
         raise UsageError("seeds and sizes must be at least 1, the seed and workers at least 0.")
     size = Size() if parameters is None else Size("parameters", parameters)
     if state_bytes is not None:

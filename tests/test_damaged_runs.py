@@ -76,6 +76,7 @@ def test_mutants_are_resumed_or_refused(runs: Runs, kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rotates("kind", list(KINDS))
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_mutants_are_resumed_or_refused(runs: Runs, kind: str) -> None:

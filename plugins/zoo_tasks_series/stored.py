@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import CorpusError, UsageError, one_line
+from zoo import CorpusError, UsageError
 from zoo.tasks import Batch, Part, Task
 from zoo_tasks_series.chaos import Ahead, Length, forecast
 
@@ -89,7 +89,8 @@ def mnist_images() -> Images:
         try:
             rows = datasets.load_dataset(MNIST, split=split).with_format("numpy")[:]
         except Exception as error:  # of many kinds, from many packages
-            raise CorpusError(f"hf:{MNIST} cannot be read: {one_line(error)}") from None
+            told = " ".join(str(error).split())
+            raise CorpusError(f"hf:{MNIST} cannot be read: {told}") from None
         return np.asarray(rows["image"], np.uint8), np.asarray(rows["label"])
 
     (images, labels), kept = read("train"), 5_000

@@ -21,7 +21,6 @@ from zoo.config import Interface, ModelConfig
 from zoo.errors import (
     ArtifactError,
     ContractError,
-    CorpusError,
     NoTextError,
     RunError,
     UnknownNameError,
@@ -181,7 +180,7 @@ def test_mnist_without_a_network_is_told_in_a_line(monkeypatch: pytest.MonkeyPat
         raise ConnectionError("Couldn't reach it\non the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(CorpusError, match=r"hf:ylecun/mnist cannot be read: Couldn't reach it"):
+    with pytest.raises(zoo.ZooError, match=r"hf:ylecun/mnist cannot be read: Couldn't reach it"):
         zoo.train("task:mnist", cell="gru", **SMALL)
     assert not Path("runs").exists()
 

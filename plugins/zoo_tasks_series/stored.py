@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zoo import CorpusError, UsageError
+from zoo import UsageError, ZooError
 from zoo.tasks import Batch, Part, Task
 from zoo_tasks_series.chaos import Ahead, Length, forecast
 
@@ -82,7 +82,7 @@ def digits_permuted() -> LabelledImages:
 @cache
 def mnist_images() -> Images:
     """The 70,000 images of MNIST, 28 × 28, from the Hub: its 10,000 for tests, and for validation
-    the last 5,000 of the others. CorpusError where they cannot be had."""
+    the last 5,000 of the others. ZooError where they cannot be had."""
     import datasets
 
     def read(split: str) -> tuple[Array, Array]:
@@ -90,7 +90,7 @@ def mnist_images() -> Images:
             rows = datasets.load_dataset(MNIST, split=split).with_format("numpy")[:]
         except Exception as error:  # of many kinds, from many packages
             told = " ".join(str(error).split())
-            raise CorpusError(f"hf:{MNIST} cannot be read: {told}") from None
+            raise ZooError(f"hf:{MNIST} cannot be read: {told}") from None
         return np.asarray(rows["image"], np.uint8), np.asarray(rows["label"])
 
     (images, labels), kept = read("train"), 5_000

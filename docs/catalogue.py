@@ -146,11 +146,16 @@ def _dataflow(spec: zoo.CellSpec) -> str:
 def leaderboard() -> str:
     """A table for each sweep whose rows are in the folder `leaderboard`, the best cell first."""
     parts = []
-    for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
-        rows = [row for row in read_rows(path) if row.causal]
-        page = f'<a href="../{LEADERBOARD}/{path.stem}.html">As a page to point at</a>'
-        parts += [f"## {path.stem}", f"![](../{LEADERBOARD}/{path.stem}.png)", page, _board(rows)]
+    for name, rows in _sweeps():
+        page = f'<a href="../{LEADERBOARD}/{name}.html">As a page to point at</a>'
+        parts += [f"## {name}", f"![](../{LEADERBOARD}/{name}.png)", page, _board(rows)]
     return "\n\n".join(parts) or "No sweep has been made for this page yet."
+
+
+def _sweeps() -> Iterator[tuple[str, list[Row]]]:
+    """The name and the rows of causal cells of each sweep in the folder."""
+    for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
+        yield path.stem, [row for row in read_rows(path) if row.causal]
 
 
 def _board(rows: Sequence[Row]) -> str:
@@ -212,31 +217,42 @@ def _markdown(text: str) -> str:
     return re.sub(r"([*_<\[\]|])", r"\\\1", text)
 
 
-def write_pictures(app, exception) -> None:
-    """The equations and dataflows of the cells, beside the pages that show them."""
-    if exception is not None or app.builder.name != "html":
-        return
-    equations, dataflows = (Path(app.outdir) / folder for folder in (EQUATIONS, DATAFLOWS))
-    equations.mkdir(exist_ok=True)
-    dataflows.mkdir(exist_ok=True)
+def write_built_files(app, exception) -> None:
+    """What pages show or link to and is not in the repository, beside these pages."""
+    if exception is None and app.builder.name == "html":
+        for folder, write in BUILT.items():
+            path = Path(app.outdir) / folder
+            path.mkdir(exist_ok=True)
+            write(path)
+
+
+def _write_equations(folder: Path) -> None:
     for spec in zoo.list_cells():
-        draw_equations(spec.card.equations, equations / f"{spec.name}.svg")
+        draw_equations(spec.card.equations, folder / f"{spec.name}.svg")
+
+
+def _write_dataflows(folder: Path) -> None:
+    for spec in zoo.list_cells():
         if boxes := boxes_worth_drawing(spec.name):
-            with (dataflows / f"{spec.name}.svg").open("wb") as file:
+            with (folder / f"{spec.name}.svg").open("wb") as file:
                 draw_dataflow(boxes, file, "svg")
 
 
-def write_charts(app, exception) -> None:
-    """The pages of the ranking and of the sweeps, beside the tables that link to them."""
-    if exception is not None or app.builder.name != "html":
-        return
-    ranking, leaderboard = (Path(app.outdir) / folder for folder in (RANKING, LEADERBOARD))
-    ranking.mkdir(exist_ok=True)
-    leaderboard.mkdir(exist_ok=True)
-    write_ranking(published_rows(), ranking / "tasks.html")
-    for path in sorted((HERE / LEADERBOARD).glob("*.csv")):
-        causal = [row for row in read_rows(path) if row.causal]
-        write_sweep(path.stem, causal, leaderboard / f"{path.stem}.html")
+def _write_ranking(folder: Path) -> None:
+    write_ranking(published_rows(), folder / "tasks.html")
+
+
+def _write_leaderboards(folder: Path) -> None:
+    for name, rows in _sweeps():
+        write_sweep(name, rows, folder / f"{name}.html")
+
+
+BUILT = {
+    EQUATIONS: _write_equations,
+    DATAFLOWS: _write_dataflows,
+    RANKING: _write_ranking,
+    LEADERBOARD: _write_leaderboards,
+}
 
 
 @cache

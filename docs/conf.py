@@ -22,7 +22,7 @@ from zoo.validation import describe_type
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from catalogue import catalogue, leaderboard, tasks, write_charts, write_pictures  # noqa: E402
+from catalogue import catalogue, leaderboard, tasks, write_built_files  # noqa: E402
 
 project = "Recurrent zoo"
 author = "the recurrent zoo's authors"
@@ -221,6 +221,5 @@ def setup(app):
     app.connect("autodoc-process-signature", name_aliases)
     app.connect("missing-reference", resolve_public_name)
     app.connect("env-check-consistency", require_all_public)
-    app.connect("build-finished", write_pictures)
-    app.connect("build-finished", write_charts)
+    app.connect("build-finished", write_built_files)
     app.add_css_file("equations.css")

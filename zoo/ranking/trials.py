@@ -97,7 +97,8 @@ def begin_worker() -> None:
     """Prepares a process that trains. It ends when the one that started it does, killed or not:
     nobody waits for what it trains. Ctrl-C is for that one alone, which asks this one to end; and
     models are so small that a GPU has nothing to give."""
-    os.setsid()
+    if hasattr(os, "setsid"):  # Windows has no sessions
+        os.setsid()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     parent = parent_process()
     assert parent is not None

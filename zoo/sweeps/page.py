@@ -52,11 +52,11 @@ def _against_costs(charts: Any, rows: Sequence[Row]) -> Any:
     cells = {
         cell: own
         for cell in sorted({row.cell for row in rows})
-        if (own := [r for r in rows if r.cell == cell and _value(r, figure.column) is not None])
+        if (own := [r for r in rows if r.cell == cell and getattr(r, figure.column) is not None])
     }
     costs = [
         cost for cost in COSTS
-        if any(_value(row, cost.column) is not None for own in cells.values() for row in own)
+        if any(getattr(row, cost.column) is not None for own in cells.values() for row in own)
     ]  # fmt: skip
     chart = charts.Figure()
     for number, cost in enumerate(costs):
@@ -137,11 +137,6 @@ def _curves(charts: Any, metrics: Mapping[Row, Sequence[Mapping[str, Any]]]) -> 
     return chart
 
 
-def _value(row: Row, column: str) -> float | None:
-    found: float | None = getattr(row, column)
-    return found
-
-
 def _mean(rows: Sequence[Row], column: str) -> float | None:
-    values = [value for row in rows if (value := _value(row, column)) is not None]
+    values = [value for row in rows if (value := getattr(row, column)) is not None]
     return fmean(values) if values else None
